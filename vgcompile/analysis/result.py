@@ -1,0 +1,146 @@
+"""What an analysis says: plain frozen data, every number a log10, every absent number with its reason.
+
+The JSON form (:mod:`vgcompile.analysis.document`) and the pictures read these and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+Reason = Literal["not_run", "zero", "underflow", "unbounded", "undefined"]
+Kind = Literal["vanishing", "exploding", "healthy", "saturated", "dead"]
+Grade = Literal["certified", "predicted", "observed"]
+Confidence = Literal["high", "low"]
+Role = Literal["activation", "parameter", "none"]
+
+
+@dataclass(frozen=True)
+class Sound:
+    """An interval that contains the truth for every input of the stated set and these weights."""
+
+    lo: float | None = None
+    hi: float | None = None
+    vacuous: bool = True
+
+
+@dataclass(frozen=True)
+class Expected:
+    """Mean and standard deviation of the log10 over initializations, at the analysed batch size."""
+
+    mean: float | None = None
+    sd: float | None = None
+    confidence: Confidence = "low"
+
+
+@dataclass(frozen=True)
+class Tiers:
+    """One quantity in three tiers. ``why`` maps a field (``sound.lo``, ``sound.hi``, ``expected``, ``measured``)
+    that is ``None`` to the reason for it."""
+
+    sound: Sound = Sound()
+    expected: Expected = Expected()
+    measured: float | None = None
+    why: Mapping[str, Reason] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Edge:
+    """One use of one value: producer -> consumer at an input position."""
+
+    id: str  # "<target>#<input position>"
+    source: str  # node name, or the name of a graph input or parameter
+    target: str  # node name
+    value: str  # ONNX value name
+    layer: str  # the consumer's layer
+    role: Role
+    shape: tuple[int | str, ...]
+    line: int | None  # YAML line of the consumer's layer
+    local: Tiers
+    gain: Tiers
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a path from the loss: crossing ``edge`` multiplies by 10**factor, and the join of that edge with the
+    value's other consumers by 10**merge."""
+
+    edge: str
+    layer: str
+    line: int | None
+    factor: float
+    merge: float
+
+
+@dataclass(frozen=True)
+class Path:
+    """The strongest route from the loss to a layer; factors and merges add up to ``gain`` exactly."""
+
+    steps: tuple[Step, ...]
+    gain: float
+    tier: Literal["measured", "expected", "sound"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    kind: Kind
+    grade: Grade
+    worst_path: Path | None = None
+    why: str = ""  # one sentence with the number that decided it
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer that holds parameters. ``gain`` is total(pre-activation) against dL/dy, ``relative`` the same against the
+    last hidden layer's pre-activation (the verdict rests on it), ``update`` is ||dL/dW|| / ||W|| for its weight."""
+
+    name: str
+    kind: str
+    line: int | None
+    value: str  # the pre-activation's ONNX value name
+    gain: Tiers
+    relative: Tiers
+    update: Tiers
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Activation:
+    """One activation as the net uses it, for the activation plot: a sample of its pre-activations, where it was measured."""
+
+    node: str
+    layer: str
+    operator: str
+    attributes: Mapping[str, object]
+    histogram: tuple[tuple[float, ...], tuple[int, ...]] | None  # bin edges, counts
+    mean: float | None
+    sd: float | None
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A contradiction between two tiers on one edge, or one of note."""
+
+    edge: str
+    message: str
+
+
+@dataclass(frozen=True)
+class SelfCheck:
+    violations: tuple[Finding, ...] = ()
+    deviations: tuple[Finding, ...] = ()
+
+
+@dataclass(frozen=True)
+class Analysis:
+    model: str  # name
+    source: str  # file name as given
+    region: str  # the stated set of inputs, in words
+    edges: tuple[Edge, ...]
+    layers: tuple[Layer, ...]  # in order from the input to the loss
+    activations: tuple[Activation, ...]
+    verdict: Verdict  # of the net
+    worst: str | None  # name of the worst layer
+    self_check: SelfCheck
+    provenance: Mapping[str, object]  # versions, seed, seeds, batch, mode, loss, reduction, provider, tiers ...

@@ -1,0 +1,91 @@
+"""What can go wrong, and who has to act.
+
+    VgcompileError
+    ├── UserError            exit 2   the person who asked can mend it
+    │   ├── SpecError                 complaints about a YAML model, all at once, each with its mark
+    │   ├── ModelError                an ONNX file that cannot be read or taken
+    │   ├── GradientRefused           an operator, node or case that has no gradient rule
+    │   ├── DataError                 data that do not fit the model
+    │   └── EngineError               a missing or failing drawing engine or execution provider
+    └── SelfCheckError       exit 3   vgcompile contradicts itself: a bug of ours
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, order=True)
+class Mark:
+    """A place in a text file; line and column count from 1."""
+
+    file: str
+    line: int
+    column: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}"
+
+
+@dataclass(frozen=True)
+class Complaint:
+    """One thing wrong with a model: where, what was found, and what would do."""
+
+    mark: Mark
+    message: str
+    hint: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.mark}: {self.message}" + (f"; {self.hint}" if self.hint else "")
+
+
+class VgcompileError(Exception):
+    """Base of every error that vgcompile raises on purpose."""
+
+    exit_code = 2
+
+
+class UserError(VgcompileError):
+    """An error that the person who asked can mend."""
+
+
+class SpecError(UserError):
+    """Complaints about a YAML model, sorted by place."""
+
+    def __init__(self, complaints: Iterable[Complaint]) -> None:
+        self.complaints = tuple(sorted(complaints, key=lambda complaint: complaint.mark))
+        super().__init__("\n".join(map(str, self.complaints)))
+
+
+class ModelError(UserError):
+    """An ONNX model that cannot be read, or holds something that is not supported."""
+
+
+class GradientRefused(UserError):
+    """No gradient rule covers this case; names operator, node, reason and what would do."""
+
+    def __init__(self, operator: str, node: str, reason: str, hint: str) -> None:
+        self.operator, self.node, self.reason, self.hint = operator, node, reason, hint
+        super().__init__(f"{operator} (node {node!r}): {reason}; {hint}")
+
+
+class DataError(UserError):
+    """Data that do not fit the model: a missing array, a wrong shape or type."""
+
+
+class EngineError(UserError):
+    """A drawing engine or an execution provider that is missing or failed."""
+
+
+class SelfCheckError(VgcompileError):
+    """A measured number left its certified bound, or a compiled file failed its own check."""
+
+    exit_code = 3
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """``"did you mean 'relu'?"`` for the nearest known name, or ``""`` where none is near."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}?" if close else ""

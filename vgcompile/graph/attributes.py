@@ -1,0 +1,35 @@
+"""Attributes of a node as plain Python values, the schema's defaults filled in."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import onnx
+import onnx_ir as ir
+from onnx import defs
+
+
+def attributes_of(node: ir.Node) -> dict[str, Any]:
+    """Every attribute that the node has or that its schema gives a default, by its ONNX name; absent optional ones are None."""
+    version = node.version or (node.graph.opset_imports.get(node.domain) if node.graph is not None else None) or 21
+    values = dict(_defaults(node.op_type, version)) if node.domain in ("", "ai.onnx") else {}
+    for name, attribute in node.attributes.items():
+        values[name] = attribute.value
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+
+@lru_cache(maxsize=4096)
+def _defaults(operator: str, version: int) -> tuple[tuple[str, Any], ...]:
+    try:
+        schema = defs.get_schema(operator, version, "")
+    except defs.SchemaError:
+        return ()
+    found = []
+    for name, attribute in schema.attributes.items():
+        given = attribute.default_value
+        value = onnx.helper.get_attribute_value(given) if given.type != onnx.AttributeProto.UNDEFINED else None
+        if isinstance(value, bytes):
+            value = value.decode()
+        found.append((name, tuple(value) if isinstance(value, list) else value))
+    return tuple(found)

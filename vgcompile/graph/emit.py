@@ -1,0 +1,264 @@
+"""The one door to the graph: an operator is a method call, and each node is inferred strictly as it is made.
+
+    op = Emitter(graph)
+    with op.scope("hidden/1"):
+        y = op.Sigmoid(op.Gemm(x, w, b))          # node /hidden/1/Gemm, value hidden/1/Gemm
+
+Between tensors Python's arithmetic works (``1.0 - y * y``). A Python float among the operands becomes a scalar of the working type
+``op.dtype``, an int a scalar int64, a list of ints an int64 vector. ONNX's own inference gives every output its type and shape;
+a dimension that it cannot name gets a fresh symbol, so that no dimension is ever nameless.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import lru_cache, partial
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from onnx import defs, shape_inference
+
+from vgcompile.errors import ModelError
+from vgcompile.graph.provenance import PREFIX
+from vgcompile.ops import INTERNAL, lookup
+from vgcompile.ops.op import Dim
+
+OPSET = 21
+IR_VERSION = 10
+
+Operand = ir.Value | float | int | bool | Sequence[int] | np.ndarray[Any, Any] | None
+TypeAndDims = tuple[ir.DataType, tuple[Dim | None, ...] | None]
+
+
+def dims(value: ir.Value) -> tuple[Dim, ...]:
+    """A value's shape as ints and symbols. Raises ModelError where it is unknown."""
+    if value.shape is None:
+        raise ModelError(f"the shape of {value.name!r} is unknown; run shape inference on the model first")
+    return tuple(dim if isinstance(dim, int) else str(dim.value) for dim in value.shape)
+
+
+def constant_of(value: ir.Value) -> np.ndarray[Any, Any] | None:
+    """The array that a value is known to hold, or None. A graph input with a default is not constant."""
+    if value.const_value is None or value.is_graph_input():
+        return None
+    return value.const_value.numpy()
+
+
+@contextmanager
+def arithmetic(op: Emitter) -> Iterator[Emitter]:
+    """Within it, ``a * b`` between values emits nodes through ``op``."""
+    previous = ir.set_value_magic_handler(op)
+    try:
+        yield op
+    finally:
+        ir.set_value_magic_handler(previous)
+
+
+class Emitter:
+    """Appends nodes to a graph, or puts them before a given node of it."""
+
+    def __init__(self, graph: ir.Graph, opset: int = OPSET, before: ir.Node | None = None) -> None:
+        self.graph, self.opset = graph, opset
+        self.dtype = ir.DataType.FLOAT
+        self._before = before
+        self._prefix = ""
+        self._metadata: dict[str, str] = {}
+        self._taken: dict[str, int] = {node.name: 1 for node in graph if node.name}
+        self._values = {v.name for node in graph for v in node.outputs} | {v.name for v in graph.inputs} | set(graph.initializers)
+        self._constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
+
+    @contextmanager
+    def scope(self, name: str = "", *, before: ir.Node | None = None, dtype: ir.DataType | None = None, **metadata: str) -> Iterator[Emitter]:
+        """Prefix the names of the nodes made within, put them before a node, and stamp their metadata."""
+        outer = self._prefix, self._metadata, self._before, self.dtype
+        self._prefix = f"{outer[0]}{name}/" if name else outer[0]
+        self._metadata = {**outer[1], **{PREFIX + key: value for key, value in metadata.items()}}
+        self._before = before or outer[2]
+        self.dtype = dtype or outer[3]
+        try:
+            yield self
+        finally:
+            self._prefix, self._metadata, self._before, self.dtype = outer
+
+    def __getattr__(self, operator: str) -> Any:
+        if not operator[:1].isupper():
+            raise AttributeError(operator)
+        return partial(self.emit, operator)
+
+    def emit(self, operator: str, *operands: Operand, outputs: int = 1, name: str = "", **attributes: Any) -> Any:
+        """Add one node; returns its output, or a tuple of them where ``outputs`` > 1.
+
+        Raises ModelError with ONNX's own words where types or shapes do not fit.
+        """
+        row = lookup(operator)
+        domain = row.domain if row is not None else ""
+        inputs = [self._operand(operand) for operand in operands]
+        while inputs and inputs[-1] is None:
+            inputs.pop()
+        given = {key: value for key, value in attributes.items() if value is not None}
+        types = self._infer(operator, domain, inputs, given, outputs)
+        node_name = self._unique(f"/{self._prefix}{name or operator}")
+        node = ir.Node(
+            domain,
+            operator,
+            inputs,
+            ir.convenience.convert_attributes(given),
+            num_outputs=outputs,
+            name=node_name,
+            metadata_props=dict(self._metadata),
+        )
+        for index, (value, (dtype, shape)) in enumerate(zip(node.outputs, types, strict=True)):
+            value.name = self.fresh_value_name(node_name.lstrip("/") + (f".{index}" if index else ""))
+            value.type = ir.TensorType(dtype)
+            if shape is not None:
+                value.shape = ir.Shape([f"{value.name}.{axis}" if dim is None else dim for axis, dim in enumerate(shape)])
+        if self._before is None:
+            self.graph.append(node)
+        else:
+            self.graph.insert_before(self._before, node)
+        return node.outputs[0] if outputs == 1 else tuple(node.outputs)
+
+    def constant(self, array: Any, name: str = "") -> ir.Value:
+        """An initializer that holds ``array``; equal small constants are one value."""
+        data = np.asarray(array)
+        key = (data.dtype.str, data.shape, data.tobytes())
+        if not name and data.size <= 64 and key in self._constants:
+            return self._constants[key]
+        tensor = ir.tensor(data, name=self.fresh_value_name(name or _constant_name(data)))
+        value = ir.Value(name=tensor.name, shape=ir.Shape(data.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
+        self.graph.register_initializer(value)
+        if not name:
+            self._constants[key] = value
+        return value
+
+    def complete(self, node: ir.Node, outputs: int) -> None:
+        """Give a node the further outputs that its schema allows, up to ``outputs`` of them, typed and named."""
+        given = {name: attribute.value for name, attribute in node.attributes.items()}
+        types = self._infer(node.op_type, node.domain, node.inputs, given, outputs)
+        have = len(node.outputs)
+        node.resize_outputs(outputs)
+        for index in range(have, outputs):
+            value, (dtype, shape) = node.outputs[index], types[index]
+            value.name = self.fresh_value_name(f"{(node.name or node.op_type).lstrip('/')}.{index}")
+            value.type = ir.TensorType(dtype)
+            if shape is not None:
+                value.shape = ir.Shape([f"{value.name}.{axis}" if dim is None else dim for axis, dim in enumerate(shape)])
+
+    def fresh_value_name(self, name: str) -> str:
+        """``name``, or ``name`` with the first free number behind it; taken from now on."""
+        unique, n = name, 1
+        while unique in self._values:
+            n += 1
+            unique = f"{name}_{n}"
+        self._values.add(unique)
+        return unique
+
+    def _operand(self, operand: Operand) -> ir.Value | None:
+        if operand is None or isinstance(operand, ir.Value):
+            return operand
+        if isinstance(operand, bool | np.bool_):
+            return self.constant(np.asarray(operand, np.bool_))
+        if isinstance(operand, float | np.floating):
+            return self.constant(np.asarray(operand, self.dtype.numpy()))
+        if isinstance(operand, np.ndarray):
+            return self.constant(operand)
+        return self.constant(np.asarray(operand, np.int64))
+
+    def _unique(self, name: str) -> str:
+        count = self._taken.get(name, 0)
+        self._taken[name] = count + 1
+        return self._unique(f"{name}_{count + 1}") if count else name
+
+    def _infer(self, operator: str, domain: str, inputs: Sequence[ir.Value | None], attributes: Mapping[str, Any], outputs: int) -> Sequence[TypeAndDims]:
+        if domain == INTERNAL:
+            row = lookup(operator)
+            assert row is not None and row.infer is not None, f"{operator}: an internal operator states its output types"
+            like = row.infer(*inputs, **attributes)
+            values = like if isinstance(like, tuple) else (like,)
+            return [(value.dtype, dims(value)) for value in values]
+        types = tuple(None if value is None else _signature(value) for value in inputs)
+        frozen = tuple(sorted((key, _freeze(value)) for key, value in attributes.items()))
+        return _infer_node(operator, self.opset, types, frozen, outputs)
+
+    # Python's arithmetic on values comes in here (onnx_ir's handler protocol): a number takes the other operand's type.
+    def Add(self, a: Operand, b: Operand) -> Any:
+        return self._binary("Add", a, b)
+
+    def Sub(self, a: Operand, b: Operand) -> Any:
+        return self._binary("Sub", a, b)
+
+    def Mul(self, a: Operand, b: Operand) -> Any:
+        return self._binary("Mul", a, b)
+
+    def Div(self, a: Operand, b: Operand) -> Any:
+        return self._binary("Div", a, b)
+
+    def _binary(self, operator: str, a: Operand, b: Operand) -> Any:
+        dtype = next((v.dtype for v in (a, b) if isinstance(v, ir.Value)), None) or self.dtype
+        a, b = (np.asarray(v, dtype.numpy()) if isinstance(v, int | float) else v for v in (a, b))
+        return self.emit(operator, a, b)
+
+
+def _constant_name(data: np.ndarray[Any, Any]) -> str:
+    kind = "f" if data.dtype.kind == "f" else data.dtype.kind
+    if data.size <= 4:
+        text = "x".join(str(x) for x in data.ravel().tolist())
+        return f"const.{kind}{'v' if data.ndim else ''}.{text}"
+    return f"const.{kind}.{'x'.join(map(str, data.shape))}"
+
+
+def _signature(value: ir.Value) -> tuple[Any, ...]:
+    shape = None if value.shape is None else dims(value)
+    data = constant_of(value)
+    small = data is not None and data.dtype.kind in "ib" and data.size <= 64
+    return (value.dtype, shape, (data.dtype.str, data.shape, data.tobytes()) if small and data is not None else None)
+
+
+def _freeze(value: Any) -> Any:
+    if isinstance(value, ir.TensorProtocol):
+        return ("tensor", value.numpy().dtype.str, value.numpy().shape, value.numpy().tobytes())
+    return tuple(value) if isinstance(value, list | tuple) else value
+
+
+def _thaw(value: Any) -> Any:
+    if isinstance(value, tuple) and value[:1] == ("tensor",):
+        return onnx.numpy_helper.from_array(np.frombuffer(value[3], value[1]).reshape(value[2]))
+    return list(value) if isinstance(value, tuple) else value
+
+
+@lru_cache(maxsize=65536)
+def _infer_node(operator: str, opset: int, inputs: tuple[Any, ...], attributes: tuple[Any, ...], outputs: int) -> Sequence[TypeAndDims]:
+    """ONNX's own inference of one node, as strict as it gets; memoized, for a deep net repeats its layers."""
+    try:
+        schema = defs.get_schema(operator, opset, "")
+    except defs.SchemaError:
+        raise ModelError(f"operator {operator!r} does not exist in opset {opset}") from None
+    names = ["" if signature is None else f"i{index}" for index, signature in enumerate(inputs)]
+    node = onnx.helper.make_node(operator, names, [f"o{i}" for i in range(outputs)], **{k: _thaw(v) for k, v in attributes})
+    types, data = {}, {}
+    for name, signature in zip(names, inputs, strict=True):
+        if signature is None:
+            continue
+        dtype, shape, known = signature
+        types[name] = onnx.helper.make_tensor_type_proto(int(dtype), shape)
+        if known is not None:
+            data[name] = onnx.numpy_helper.from_array(np.frombuffer(known[2], known[0]).reshape(known[1]))
+    try:
+        found = shape_inference.infer_node_outputs(
+            schema, node, types, data, opset_imports=[onnx.helper.make_opsetid("", opset)], ir_version=IR_VERSION
+        )
+    except (shape_inference.InferenceError, onnx.checker.ValidationError, RuntimeError) as error:
+        text = str(error).split("] ")[-1].strip()
+        shapes = ", ".join(str(list(s[1])) if s is not None and s[1] is not None else "?" for s in inputs)
+        raise ModelError(f"{operator} does not fit its inputs {shapes}: {text}") from None
+    result: list[TypeAndDims] = []
+    for i in range(outputs):
+        proto = found[f"o{i}"].tensor_type
+        shape = None
+        if proto.HasField("shape"):
+            shape = tuple(d.dim_value if d.HasField("dim_value") else d.dim_param or None for d in proto.shape.dim)
+        result.append((ir.DataType(proto.elem_type), shape))
+    return tuple(result)

@@ -1,0 +1,59 @@
+"""Initial values: the distribution that a parameter is drawn from, its moments, and its draw.
+
+Each parameter's random stream is keyed by seed and parameter name, so that adding a layer changes no other weight.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+import numpy as np
+
+Kind = Literal["normal", "uniform", "orthogonal", "constant"]
+
+
+@dataclass(frozen=True)
+class Initial:
+    """``normal`` (mean, sd), ``uniform`` on [mean - sqrt(3) sd, mean + sqrt(3) sd], ``constant`` (mean), or ``orthogonal`` times
+    ``sd * sqrt(max(rows, columns))`` (its entries then have standard deviation ``sd``; Saxe et al. 2013) for the shape's matrix [rows, the rest]
+    or [shape[0], ...]."""
+
+    kind: Kind
+    shape: tuple[int, ...]
+    mean: float = 0.0
+    sd: float = 0.0
+
+    @property
+    def square(self) -> float:
+        """E[w^2]."""
+        return self.mean**2 + (0.0 if self.kind == "constant" else self.sd**2)
+
+    def draw(self, name: str, seed: int) -> np.ndarray:
+        """A float32 array of ``shape``: the same for the same name and seed, on every machine with the same NumPy."""
+        key = hashlib.sha256(f"{seed}:{name}".encode()).digest()
+        rng = np.random.Generator(np.random.PCG64(int.from_bytes(key[:16], "little")))
+        if self.kind == "constant":
+            return np.full(self.shape, self.mean, np.float32)
+        if self.kind == "normal":
+            return rng.normal(self.mean, self.sd, self.shape).astype(np.float32)
+        if self.kind == "uniform":
+            half = math.sqrt(3.0) * self.sd
+            return rng.uniform(self.mean - half, self.mean + half, self.shape).astype(np.float32)
+        rows, columns = self.shape[0], math.prod(self.shape[1:])
+        tall = rng.normal(size=(max(rows, columns), min(rows, columns)))
+        q, r = np.linalg.qr(tall)
+        q = q * np.sign(np.diag(r))  # uniform over the orthogonal group (Mezzadri 2007)
+        matrix = q if rows >= columns else q.T
+        return (matrix * (self.sd * math.sqrt(max(rows, columns)))).reshape(self.shape).astype(np.float32)
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> Initial:
+        fields = json.loads(text)
+        return cls(**{**fields, "shape": tuple(fields["shape"])})

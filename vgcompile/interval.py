@@ -1,0 +1,144 @@
+"""Closed intervals on arrays, rounded outward: the only interval arithmetic in the project.
+
+An interval bounds every element of a tensor: ``lo[i] <= x[i] <= hi[i]``, with ``lo`` and ``hi`` float64 arrays that broadcast
+against the tensor's shape (a batch axis has extent 1: the bound holds for every sample). Infinite ends are allowed, NaN is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, Any]
+
+# NumPy's and SciPy's transcendental functions are good to a few units in the last place; eight is outside of all of them.
+ULPS = 8.0
+EPSILON = float(np.finfo(np.float64).eps)
+TINY = float(np.finfo(np.float64).tiny)
+# Stands for an infinite argument where a formula is evaluated: finite, so that 0 * x stays 0 and not NaN.
+HUGE = 1e300
+
+
+def down(x: Array, scale: Array | float = 0.0) -> Array:
+    """Round toward minus infinity past the error of a few floating-point operations on numbers as large as ``scale``."""
+    return np.asarray(np.nextafter(x - ULPS * EPSILON * np.maximum(np.abs(x), scale) - TINY, -np.inf))
+
+
+def up(x: Array, scale: Array | float = 0.0) -> Array:
+    """Round toward plus infinity; see :func:`down`."""
+    return np.asarray(np.nextafter(x + ULPS * EPSILON * np.maximum(np.abs(x), scale) + TINY, np.inf))
+
+
+@dataclass(frozen=True)
+class Interval:
+    """``[lo, hi]``, elementwise. Raises ValueError for NaN or crossed ends."""
+
+    lo: Array
+    hi: Array
+
+    def __post_init__(self) -> None:
+        if np.isnan(self.lo).any() or np.isnan(self.hi).any() or (self.lo > self.hi).any():
+            raise ValueError("an interval needs lo <= hi and no NaN")
+
+    @property
+    def magnitude(self) -> Array:
+        """max |x| over the interval, elementwise."""
+        return np.maximum(np.abs(self.lo), np.abs(self.hi))
+
+    @property
+    def mignitude(self) -> Array:
+        """min |x| over the interval, elementwise: 0 where it contains 0."""
+        inside = (self.lo <= 0) & (self.hi >= 0)
+        return np.where(inside, 0.0, np.minimum(np.abs(self.lo), np.abs(self.hi)))
+
+    @property
+    def bounded(self) -> bool:
+        return bool(np.isfinite(self.lo).all() and np.isfinite(self.hi).all())
+
+    def contains(self, x: Array) -> bool:
+        return bool((self.lo <= x).all() and (x <= self.hi).all())
+
+    def hull(self, other: Interval) -> Interval:
+        """The smallest interval that holds both."""
+        return Interval(np.minimum(self.lo, other.lo), np.maximum(self.hi, other.hi))
+
+    def scalar(self) -> Interval:
+        """One interval of shape () for every element: what is left when a layout can no longer be followed."""
+        return Interval(np.asarray(self.lo.min()), np.asarray(self.hi.max()))
+
+    def map(self, f: Callable[[Array], Array]) -> Interval:
+        """Move the ends by a rearrangement ``f`` (reshape, transpose, slice), which rounds nothing."""
+        return Interval(np.asarray(f(self.lo)), np.asarray(f(self.hi)))
+
+
+def interval(lo: Any, hi: Any) -> Interval:
+    """An interval from anything that NumPy takes as float64 arrays."""
+    return Interval(np.asarray(lo, np.float64), np.asarray(hi, np.float64))
+
+
+def point(x: Any) -> Interval:
+    """The interval that holds one known array."""
+    return interval(x, x)
+
+
+WHOLE = interval(-np.inf, np.inf)
+
+
+def image(f: Callable[[Array], Array], x: Interval, turns: Sequence[float] = ()) -> Interval:
+    """The range of a function on ``x``, given every point where it turns or jumps.
+
+    ``f`` is evaluated at both ends and, where they lie inside, at each turn and just beside it (so that a jump shows both its
+    sides). Between two neighbouring points of that list ``f`` must be monotone. The result is rounded outward by the error
+    of ``f``'s intermediate terms, taken to be of the order of 1 and of ``f`` itself.
+    """
+    points = [np.clip(x.lo, -HUGE, HUGE), np.clip(x.hi, -HUGE, HUGE)]
+    for turn in turns:
+        for near in (np.nextafter(turn, -np.inf), turn, np.nextafter(turn, np.inf)):
+            points.append(np.where((x.lo <= near) & (near <= x.hi), near, points[0]))
+    with np.errstate(all="ignore"):
+        values = np.stack([np.broadcast_to(np.asarray(f(p), np.float64), points[0].shape) for p in points])
+    lo = np.where(np.isnan(values), -np.inf, values).min(axis=0)
+    hi = np.where(np.isnan(values), np.inf, values).max(axis=0)
+    return Interval(down(lo, 1.0), up(hi, 1.0))
+
+
+def corners(f: Callable[..., Array], operands: Sequence[Interval]) -> Interval:
+    """The range of a function that is monotone in each operand taken alone: its extremes lie at corners of the box.
+
+    A corner that is NaN (0 * inf, inf - inf) makes the bound infinite on both sides.
+    """
+    values = []
+    with np.errstate(all="ignore"):
+        for choice in np.ndindex(*(2,) * len(operands)):
+            values.append(f(*(x.hi if high else x.lo for x, high in zip(operands, choice, strict=True))))
+    stacked = np.stack(np.broadcast_arrays(*values))
+    lo = np.where(np.isnan(stacked), -np.inf, stacked).min(axis=0)
+    hi = np.where(np.isnan(stacked), np.inf, stacked).max(axis=0)
+    return Interval(down(lo), up(hi))
+
+
+def matmul(x: Interval, w: Array) -> Interval:
+    """``x @ w`` for a known matrix ``w`` [K, M] and ``x`` [..., K]: each output is an interval dot product.
+
+    The dot product's own rounding, at most K units in the last place of sum |x||w| (Higham 2002, eq. 3.5), widens it.
+    """
+    positive, negative = np.maximum(w, 0.0), np.minimum(w, 0.0)
+    if not x.bounded:
+        return _matmul_unbounded(x, w)
+    lo = x.lo @ positive + x.hi @ negative
+    hi = x.hi @ positive + x.lo @ negative
+    slack = (w.shape[0] + 4) * 2.0 * EPSILON * (x.magnitude @ np.abs(w)) + TINY
+    return Interval(lo - slack, hi + slack)
+
+
+def _matmul_unbounded(x: Interval, w: Array) -> Interval:
+    """An infinite operand makes each output that uses it infinite; a zero weight does not use it."""
+    finite = Interval(np.where(np.isfinite(x.lo), x.lo, 0.0), np.where(np.isfinite(x.hi), x.hi, 0.0))
+    low, high = np.isneginf(x.lo).astype(float), np.isposinf(x.hi).astype(float)
+    rest = matmul(finite, w)
+    falls = (low @ (w > 0) + high @ (w < 0)) > 0
+    rises = (high @ (w > 0) + low @ (w < 0)) > 0
+    return Interval(np.where(falls, -np.inf, rest.lo), np.where(rises, np.inf, rest.hi))

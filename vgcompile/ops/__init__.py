@@ -1,0 +1,41 @@
+"""The operator table: ``OPS`` maps a name to its row, assembled here from the rooms and nowhere else."""
+
+from __future__ import annotations
+
+from vgcompile.errors import GradientRefused, nearest
+from vgcompile.ops import arithmetic, elementwise, linear
+from vgcompile.ops.op import Op
+from vgcompile.ops.reading import NumpyReading
+
+INTERNAL = "vgcompile"  # domain of composites; passes/lower.py opens every node of it
+
+_ROOMS = (elementwise, arithmetic, linear)
+
+
+def _assemble() -> dict[str, Op]:
+    table: dict[str, Op] = {}
+    for room in _ROOMS:
+        for row in room.ROWS:
+            if row.name in table:
+                raise ValueError(f"two rows for operator {row.name}")
+            table[row.name] = row
+    return table
+
+
+OPS: dict[str, Op] = _assemble()
+NUMPY = NumpyReading(OPS)
+
+
+def lookup(operator: str, domain: str = "") -> Op | None:
+    """The row of an operator, or None. A same-named operator of a foreign domain has no row."""
+    row = OPS.get(operator)
+    return row if row is not None and domain in ("", row.domain) else None
+
+
+def require(operator: str, node: str, domain: str = "") -> Op:
+    """The row of an operator; raises GradientRefused with the nearest known name where there is none."""
+    row = lookup(operator, domain)
+    if row is None:
+        name = f"{domain}::{operator}" if domain else operator
+        raise GradientRefused(name, node, "no row in the operator table", nearest(operator, OPS) or "see `vgcompile doctor` for the table")
+    return row

@@ -1,0 +1,179 @@
+"""Families of operators: what the members of one share is said here, once, by composition.
+
+    elementwise      one input, a derivative, monotone pieces
+    piecewise        elementwise, with a slope that jumps at a condition: the adjoint goes through Where, for 0 * inf is NaN
+    broadcasting     several inputs, elementwise, monotone in each input taken alone
+    layout           moves elements, changes none: singular values 1, statistics kept
+    blocked          nothing flows
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from vgcompile.interval import WHOLE, Interval, corners, image
+from vgcompile.ops.op import Array, Case, Op, Rule, Sample, at, sample
+from vgcompile.signal import Signal
+
+Positions = Callable[..., Sequence[float]] | Sequence[float]
+
+UNARY = (sample(("N", 5)), sample((2, 3, 4), domain=(-6.0, 6.0)), sample(()))
+
+
+def elementwise(
+    name: str,
+    doc: str,
+    *,
+    numpy: Rule,
+    derivative: Rule,
+    kinks: Positions = (),
+    turns: Positions = (),
+    extrema: Positions = (),
+    samples: tuple[Sample, ...] = UNARY,
+    vjp: Rule | None = None,
+) -> Op:
+    """A function of one number. ``derivative(op, x, y, **attributes)`` is its slope; between neighbouring ``kinks`` and
+    ``turns`` the slope is monotone, between neighbouring ``kinks`` and ``extrema`` the value is."""
+
+    def multiply(op: Any, g: Any, y: Any, x: Any, **attributes: Any) -> tuple[Any, ...]:
+        return (g * derivative(op, x, y, **attributes),)
+
+    def value_range(case: Case) -> Interval:
+        where = at(kinks, case.attributes) + at(extrema, case.attributes)
+        return image(lambda x: numpy(x, **case.attributes), case.ranges[0] or WHOLE, where)
+
+    return Op(
+        name,
+        doc,
+        vjp=vjp or multiply,
+        derivatives=(derivative,),
+        numpy=numpy,
+        range=value_range,
+        kinks=kinks,
+        turns=turns,
+        extrema=extrema,
+        samples=samples,
+    )
+
+
+def piecewise(
+    name: str,
+    doc: str,
+    *,
+    numpy: Rule,
+    condition: Rule,
+    then: Rule,
+    otherwise: Rule,
+    kinks: Positions,
+    turns: Positions = (),
+    extrema: Positions = (),
+    samples: tuple[Sample, ...] = UNARY,
+) -> Op:
+    """An elementwise operator whose slope is ``then`` where ``condition`` holds and ``otherwise`` elsewhere; each is a rule
+    ``(op, x, y, **attributes)``, and a plain 0.0 or 1.0 costs no node."""
+
+    def derivative(op: Any, x: Any, y: Any, **attributes: Any) -> Any:
+        return op.Where(condition(op, x, y, **attributes), then(op, x, y, **attributes), otherwise(op, x, y, **attributes))
+
+    def vjp(op: Any, g: Any, y: Any, x: Any, **attributes: Any) -> tuple[Any, ...]:
+        through = [_times(g, slope(op, x, y, **attributes)) for slope in (then, otherwise)]
+        return (op.Where(condition(op, x, y, **attributes), *through),)
+
+    return elementwise(
+        name, doc, numpy=numpy, derivative=derivative, kinks=kinks, turns=turns, extrema=extrema, samples=samples, vjp=vjp
+    )
+
+
+def _times(g: Any, slope: Any) -> Any:
+    """``g * slope`` without a node where the slope is the number 0 or 1."""
+    if isinstance(slope, float):
+        return g if slope == 1.0 else 0.0 if slope == 0.0 else g * slope
+    return g * slope
+
+
+def broadcasting(
+    name: str,
+    doc: str,
+    *,
+    numpy: Rule,
+    derivatives: tuple[Rule | None, ...],
+    samples: tuple[Sample, ...],
+    linear: bool = False,
+    vjp: Rule | None = None,
+    range: Callable[[Case], Interval] | None = None,
+) -> Op:
+    """A function of several numbers, each with its partial derivative ``(op, *x, y, **attributes)`` (``None``: nothing flows),
+    monotone in each operand taken alone unless ``range`` says better. ``linear``: a sum of its operands with fixed signs."""
+
+    def multiply(op: Any, g: Any, y: Any, *x: Any, **attributes: Any) -> tuple[Any, ...]:
+        return tuple(
+            None if derivative is None else _times(g, derivative(op, *x, y, **attributes)) for derivative in derivatives
+        )
+
+    def value_range(case: Case) -> Interval:
+        return corners(lambda *x: numpy(*x, **case.attributes), [r or WHOLE for r in case.ranges])
+
+    return Op(
+        name,
+        doc,
+        vjp=vjp or multiply,
+        derivatives=derivatives,
+        numpy=numpy,
+        range=range or value_range,
+        linear=linear,
+        samples=samples,
+    )
+
+
+@dataclass(frozen=True)
+class Carried:
+    """Moments of an operator that only moves elements: what it moves keeps its statistics."""
+
+    def forward(self, case: Case, signals: Sequence[Signal | None]) -> Signal:
+        assert signals[0] is not None
+        return signals[0]
+
+    def backward(self, case: Case, position: int, adjoint: Signal, signals: Sequence[Signal | None]) -> Signal:
+        return adjoint
+
+
+def isometry(case: Case, position: int) -> tuple[float, float]:
+    """Each adjoint element arrives exactly once, beside zeros at most: ||J^T g|| = ||g||."""
+    return (1.0, 1.0)
+
+
+def layout(name: str, doc: str, *, vjp: Rule, samples: tuple[Sample, ...], numpy: Rule | None = None, **facts: Any) -> Op:
+    """An operator that rearranges its first input. Its range follows ``numpy`` where the arrangement is known, else the hull."""
+
+    def value_range(case: Case) -> Interval:
+        given = case.ranges[0] or WHOLE
+        if numpy is None or given.lo.ndim == 0:
+            return given.scalar()
+        try:
+            return given.map(lambda x: numpy(_spread(x, case.shapes[0]), *case.values[1:], **case.attributes))
+        except (ValueError, TypeError, IndexError):
+            return given.scalar()
+
+    return Op(
+        name,
+        doc,
+        vjp=vjp,
+        numpy=numpy,
+        samples=samples,
+        **{"range": value_range, "norms": isometry, "moments": Carried(), **facts},
+    )
+
+
+def _spread(x: Array, shape: tuple[int | str, ...] | None) -> Array:
+    """Broadcast a bound to its value's shape, a symbolic extent read as 1: the bound holds for each sample alike."""
+    assert shape is not None
+    return np.broadcast_to(x, [1 if isinstance(dim, str) else dim for dim in shape])
+
+
+def blocked(name: str, doc: str, why: str, *, samples: tuple[Sample, ...], numpy: Rule | None = None, **facts: Any) -> Op:
+    """An operator through which nothing flows: a count, a comparison, an index, a step."""
+    return Op(name, doc, blocked=why, numpy=numpy, samples=samples, **facts)

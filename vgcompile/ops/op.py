@@ -1,0 +1,139 @@
+"""One row of the operator table, and the families that rows come in.
+
+A row says what is true of one ONNX operator. Each fact is one field, read by whoever needs it:
+
+    vjp        (op, g, y, *x, **attributes) -> one adjoint per input
+               `op` is a namespace of operators, `g` the adjoint of the output, `y` the output, `x` the inputs; `None` in the
+               result means that nothing flows. A row with several outputs gets tuples for `g` and `y`; an entry is `None` for an output
+               without an adjoint, or one that the node does not have. Shapes, broadcasting, accumulation and names are the sweep's
+               business (passes/differentiate.py): an adjoint may come back in the broadcast shape.
+    numpy      (*x, **attributes) -> the value, in float64
+    range      (case) -> Interval, an enclosure of the value
+    norms      (case, position) -> (lo, hi), enclosing every singular value's extremes of the Jacobian of the
+               output by that input, for one sample: lo <= ||J^T g|| / ||g|| <= hi
+    moments    forward and backward statistics of the expected tier (vgcompile/signal.py)
+    bodies     the operators that a composite row opens into (passes/lower.py picks one)
+    samples    inputs on which the laws of the table are tested
+
+An elementwise operator states its derivative once, as an expression over `op`: read with the graph builder it emits nodes, read
+with NumPy at the ends and turning points of an interval it gives the exact slope range, read at quadrature nodes it gives
+E[phi'^2].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from vgcompile.interval import Interval
+from vgcompile.signal import Signal
+
+Array = np.ndarray[Any, Any]
+Dim = int | str
+Attributes = Mapping[str, Any]
+Rule = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is known of one node where a row's facts are read.
+
+    Shapes hold ints and symbols. ``ranges`` enclose the inputs (``None`` for an absent one); ``values`` holds the inputs that are known
+    arrays, as they are in this model (parameters, constants). ``batch`` is the number of samples, 1 where it does not matter.
+    """
+
+    attributes: Attributes = field(default_factory=dict)
+    shapes: tuple[tuple[Dim, ...] | None, ...] = ()
+    outputs: tuple[tuple[Dim, ...] | None, ...] = ()
+    ranges: tuple[Interval | None, ...] = ()
+    values: tuple[Array | None, ...] = ()
+    batch: int = 1
+
+    def count(self, dims: Sequence[Dim] | None) -> int:
+        """Number of elements, symbols read as the batch size."""
+        return int(np.prod([self.batch if isinstance(dim, str) else dim for dim in dims or ()]))
+
+
+class Moments(Protocol):
+    """How an operator that is not elementwise moves statistics. Raises NotImplementedError where no formula is known."""
+
+    def forward(self, case: Case, signals: Sequence[Signal | None]) -> Signal | tuple[Signal, ...]: ...
+
+    def backward(self, case: Case, position: int, adjoint: Signal, signals: Sequence[Signal | None]) -> Signal:
+        """Adjoint statistics of one input; ``square`` times its number of elements is E||adjoint||^2."""
+        ...
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Inputs for the laws: shapes (a string is a symbolic dimension, run at extents 1, 2 and 5) or literal arrays."""
+
+    shapes: tuple[tuple[Dim, ...] | Array, ...]
+    attributes: Attributes = field(default_factory=dict)
+    domain: tuple[float, float] = (-2.0, 2.0)  # values are drawn uniformly from here
+    outputs: int = 1
+
+
+def sample(*shapes: tuple[Dim, ...] | Array, domain: tuple[float, float] = (-2.0, 2.0), outputs: int = 1, **attributes: Any) -> Sample:
+    return Sample(shapes, attributes, domain, outputs)
+
+
+@dataclass(frozen=True)
+class Body:
+    """One way to write a composite in standard operators.
+
+    ``emit(op, *inputs, **attributes)`` returns the outputs; ``applies`` says for which nodes; ``cost`` is an estimate in
+    multiply-adds or bytes moved, for choosing (the least wins).
+    """
+
+    name: str
+    emit: Rule
+    applies: Callable[[Case], bool] = lambda case: True
+    cost: Callable[[Case], float] = lambda case: 0.0
+
+
+@dataclass(frozen=True)
+class Op:
+    """A row; see the module's text for the fields."""
+
+    name: str
+    doc: str
+    domain: str = ""
+    vjp: Rule | None = None
+    derivatives: tuple[Rule | None, ...] = ()
+    numpy: Rule | None = None
+    range: Callable[[Case], Interval | tuple[Interval, ...]] | None = None
+    norms: Callable[[Case, int], tuple[float, float]] | None = None
+    moments: Moments | None = None
+    kinks: Callable[..., Sequence[float]] | Sequence[float] = ()  # where the value has a corner or a jump
+    turns: Callable[..., Sequence[float]] | Sequence[float] = ()  # where the slope turns
+    extrema: Callable[..., Sequence[float]] | Sequence[float] = ()  # where the value turns
+    linear: bool = False  # elementwise and linear in all operands together: a sum
+    blocked: str = ""  # why nothing flows: the gradient is zero, or the output is no real number
+    saved: tuple[int, ...] = ()  # further outputs that the vjp reads: the sweep sees to it that the node has them
+    random: bool = False
+    bodies: tuple[Body, ...] = ()
+    opens: Callable[[Attributes], bool] = lambda attributes: True  # whether `lower` opens a node with these attributes
+    infer: Callable[..., Any] | None = None  # output types of an operator of the internal domain
+    refuses: Callable[[Case], str] = lambda case: ""  # a reason why the vjp does not cover this node, or ""
+    samples: tuple[Sample, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.doc.endswith("."):
+            raise ValueError(f"{self.name}: the documentation is one sentence, with its full stop")
+        if bool(self.blocked) == bool(self.vjp or self.bodies):
+            raise ValueError(f"{self.name}: a row either has a vjp (or bodies) or says why nothing flows")
+        if self.derivatives and self.numpy is None:
+            raise ValueError(f"{self.name}: an elementwise row needs its NumPy reading")
+
+    @property
+    def elementwise(self) -> bool:
+        return bool(self.derivatives)
+
+
+def at(positions: Callable[..., Sequence[float]] | Sequence[float], attributes: Attributes) -> tuple[float, ...]:
+    """Kinks, turns or extrema of a row for these attributes."""
+    return tuple(positions(**attributes) if callable(positions) else positions)

@@ -1,0 +1,197 @@
+"""Reverse mode over the operator table: appends the gradient of a graph to the graph.
+
+    x, w -> Gemm -> z -> Sigmoid -> h -> loss
+    loss' = 1;  h' = ...;  z' = h' * h * (1 - h);  w' = Gemm(x^T, z')
+
+The sweep walks the nodes between the wanted values and the seeds, from the seeds down. For each node it asks the operator's row for the
+adjoints of the inputs, sums a broadcast adjoint to its value's shape, adds the contributions of a value's uses, and names and
+stamps what it made. Rules stay formulas; this is the boring work.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import networkx as nx
+import numpy as np
+import onnx_ir as ir
+
+from vgcompile.errors import GradientRefused
+from vgcompile.graph.attributes import attributes_of
+from vgcompile.graph.emit import Emitter, arithmetic, constant_of, dims
+from vgcompile.graph.provenance import origin
+from vgcompile.graph.view import dependencies
+from vgcompile.ops import require
+from vgcompile.ops.op import Case, Op
+
+
+@dataclass(frozen=True)
+class Adjoints:
+    """What a sweep leaves: for each value the sum over its uses, and for each use (node, input position) its own part."""
+
+    totals: Mapping[ir.Value, ir.Value]
+    parts: Mapping[tuple[ir.Node, int], ir.Value]
+
+
+def differentiate(model: ir.Model, seeds: Mapping[ir.Value, ir.Value], wanted: Iterable[ir.Value], emitter: Emitter) -> Adjoints:
+    """Append the adjoints of ``wanted`` to ``model``, given the adjoints ``seeds`` of some of its values.
+
+    Raises GradientRefused where an operator on the way has no rule, or its rule does not cover the case.
+    """
+    wanted = list(wanted)
+    active = _active(model.graph, seeds, wanted)
+    parts: dict[tuple[ir.Node, int], ir.Value] = {}
+    contributions: dict[ir.Value, list[ir.Value]] = defaultdict(list)
+    totals: dict[ir.Value, ir.Value] = {}
+    for value, seed in seeds.items():
+        contributions[value].append(seed)
+
+    def total(value: ir.Value) -> ir.Value | None:
+        if value not in totals and contributions[value]:
+            totals[value] = _accumulate(emitter, value, contributions[value])
+        return totals.get(value)
+
+    with arithmetic(emitter):
+        for node in reversed(list(model.graph)):
+            if node not in active.nodes:
+                continue
+            with emitter.scope(**_backward_scope(node)):
+                adjoints = [total(output) for output in node.outputs]
+                if all(adjoint is None for adjoint in adjoints):
+                    continue
+                for position, part in _node_adjoints(emitter, node, adjoints):
+                    value = node.inputs[position]
+                    if value is None or value not in active.values:
+                        continue
+                    parts[node, position] = part = fit(emitter, part, value)
+                    contributions[value].append(part)
+        for value in wanted:
+            total(value)
+    return Adjoints(totals, parts)
+
+
+@dataclass(frozen=True)
+class _Active:
+    nodes: set[ir.Node]
+    values: set[ir.Value]
+
+
+def _active(graph: ir.Graph, seeds: Iterable[ir.Value], wanted: Sequence[ir.Value]) -> _Active:
+    """Nodes and values that lie on a way from a wanted value to a seed."""
+    reach = dependencies(graph)
+    reach.add_nodes_from(wanted)
+    downstream = set(wanted).union(*nx.bfs_layers(reach, wanted)) if wanted else set()
+    roots = [seed for seed in seeds if seed in reach]
+    upstream = set(roots).union(*nx.bfs_layers(reach.reverse(copy=False), roots)) if roots else set()
+    between = downstream & upstream
+    return _Active({n for n in between if isinstance(n, ir.Node)}, {v for v in between if isinstance(v, ir.Value)})
+
+
+def _node_adjoints(emitter: Emitter, node: ir.Node, adjoints: Sequence[ir.Value | None]) -> Iterable[tuple[int, ir.Value]]:
+    row = require(node.op_type, node.name or "", node.domain)
+    if row.blocked:
+        return
+    case = case_of(node)
+    _refuse_uncovered(row, node, case)
+    outputs = _with_saved(emitter, row, node)
+    g = adjoints[0] if len(outputs) == 1 or all(a is None for a in adjoints[1:]) else None
+    single = len(outputs) == 1 or (row.saved and g is not None)
+    first = next(a for a in adjoints if a is not None)
+    with emitter.scope(dtype=first.dtype):
+        assert row.vjp is not None
+        results = row.vjp(
+            emitter,
+            g if single else tuple(adjoints) + (None,) * (len(outputs) - len(adjoints)),
+            outputs[0] if len(outputs) == 1 else outputs,
+            *node.inputs,
+            **case.attributes,
+        )
+    for position, result in enumerate(results):
+        if result is not None:
+            yield position, result if isinstance(result, ir.Value) else emitter.constant(np.asarray(result, first.dtype.numpy()))
+
+
+def _refuse_uncovered(row: Op, node: ir.Node, case: Case) -> None:
+    if row.vjp is None:
+        raise GradientRefused(row.name, node.name or "", "its gradient goes through its body", "run the lower pass first")
+    reason = row.refuses(case)
+    if reason:
+        raise GradientRefused(row.name, node.name or "", reason, "rewrite this part of the model or exclude it from the gradient")
+
+
+def _with_saved(emitter: Emitter, row: Op, node: ir.Node) -> tuple[ir.Value, ...]:
+    """The node's outputs, with those that the rule reads added where the node lacks them."""
+    missing = [index for index in row.saved if index >= len(node.outputs) or not node.outputs[index].name]
+    if missing:
+        emitter.complete(node, max(row.saved) + 1)
+    return tuple(node.outputs)
+
+
+def _accumulate(emitter: Emitter, value: ir.Value, parts: Sequence[ir.Value]) -> ir.Value:
+    result = parts[0]
+    for part in parts[1:]:
+        with emitter.scope(dtype=part.dtype):
+            result = stamp(emitter.Add(result, part), value)
+    return result
+
+
+def stamp(adjoint: ir.Value, value: ir.Value) -> ir.Value:
+    """An adjoint has, by definition, its value's shape."""
+    adjoint.shape = value.shape
+    return adjoint
+
+
+def fit(emitter: Emitter, adjoint: ir.Value, value: ir.Value) -> ir.Value:
+    """Sum an adjoint over the axes along which its value was broadcast, so that it has the value's shape.
+
+    Extents and symbols that are equal prove that an axis was not broadcast; an extent 1 against any other is summed. Where two
+    different symbols meet, the axes to sum are found at run time.
+    """
+    if adjoint.shape is None:
+        return _fit_at_run_time(emitter, adjoint, value)
+    have, want = dims(adjoint), dims(value)
+    if have == want:
+        return adjoint
+    extra = len(have) - len(want)
+    if extra < 0:
+        shape = emitter.constant(np.asarray(want, np.int64)) if all(isinstance(d, int) for d in want) else emitter.Shape(value)
+        return stamp(emitter.Expand(adjoint, shape), value)
+    if any(isinstance(w, str) and h != w for h, w in zip(have[extra:], want, strict=True)):
+        return _fit_at_run_time(emitter, adjoint, value)
+    kept = [axis + extra for axis, (h, w) in enumerate(zip(have[extra:], want, strict=True)) if h != w]
+    if kept:
+        adjoint = emitter.ReduceSum(adjoint, kept, keepdims=1)
+    if extra:
+        adjoint = emitter.ReduceSum(adjoint, list(range(extra)), keepdims=0)
+    return stamp(adjoint, value)
+
+
+def _fit_at_run_time(emitter: Emitter, adjoint: ir.Value, value: ir.Value) -> ir.Value:
+    """Pad the value's shape with ones on the left, sum where it is 1, restore the rank."""
+    shape = emitter.Shape(value)
+    rank = len(adjoint.shape) if adjoint.shape is not None else len(dims(value))
+    extra = rank - len(dims(value))
+    padded = emitter.Concat(np.ones(extra, np.int64), shape, axis=0) if extra else shape
+    axes = emitter.Squeeze(emitter.NonZero(emitter.Equal(padded, np.ones(1, np.int64))), [0])
+    summed = emitter.ReduceSum(adjoint, axes, keepdims=1, noop_with_empty_axes=1)
+    # An adjoint that was returned narrower than its value (a constant slope) is spread out by the same step.
+    spread = emitter.Expand(summed, padded)
+    return stamp(emitter.Reshape(spread, shape) if extra else spread, value)
+
+
+def case_of(node: ir.Node) -> Case:
+    """What the graph alone knows of a node: attributes with their defaults, shapes, constants."""
+    return Case(
+        attributes_of(node),
+        tuple(None if v is None or v.shape is None else dims(v) for v in node.inputs),
+        tuple(None if v.shape is None else dims(v) for v in node.outputs),
+        (None,) * len(node.inputs),
+        tuple(None if v is None else constant_of(v) for v in node.inputs),
+    )
+
+
+def _backward_scope(node: ir.Node) -> dict[str, str]:
+    name = "grad/" + (node.name or node.op_type).lstrip("/").rsplit("/", 1)[0]
+    return {"name": name, "role": "backward", "forward": node.name or "", **origin(node)}

@@ -1,0 +1,64 @@
+"""Second-moment statistics of a tensor over random initializations: what the expected tier carries along the graph.
+
+For a value x of shape [batch, features, positions...] drawn with its network's parameters, in the mean-field picture (Poole et
+al. 2016; Schoenholz et al. 2017) all features are alike, and so are all samples and all positions. Four numbers say what the
+layers need:
+
+    mean     E[x]
+    square   E[x^2]                       the length map's q
+    within   E[x x'], same sample and feature, two positions that share weights (pixels, tokens)
+    across   E[x x'], same feature, two samples of the batch
+
+An adjoint is described by the same numbers, with mean 0, and by two more that its finite-width spread needs:
+
+    alignment   E[cos^2] between the adjoints of two samples
+    spread      variance of ln ||adjoint||^2 over initializations, accumulated from the loss down
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+__all__ = ["Signal", "constant", "independent_sum", "replace"]
+
+
+@dataclass(frozen=True)
+class Signal:
+    mean: float
+    square: float
+    within: float
+    across: float
+    alignment: float = 0.0
+    spread: float = 0.0
+    reliable: bool = True  # False where an assumption (Gaussian, independent) is known to be broken
+
+    @property
+    def variance(self) -> float:
+        return max(self.square - self.mean * self.mean, 0.0)
+
+    def scaled(self, factor: float) -> Signal:
+        """The statistics of ``sqrt(factor) * x`` (its mean keeps its sign)."""
+        return replace(
+            self,
+            mean=self.mean * factor**0.5,
+            square=self.square * factor,
+            within=self.within * factor,
+            across=self.across * factor,
+        )
+
+
+def constant(mean: float, square: float) -> Signal:
+    """A parameter or a constant: drawn once, the same for each sample and each position."""
+    return Signal(mean, square, square, square)
+
+
+def independent_sum(a: Signal, b: Signal) -> Signal:
+    """``a + b`` for independent a and b: only their means correlate."""
+    cross = 2.0 * a.mean * b.mean
+    return Signal(
+        mean=a.mean + b.mean,
+        square=a.square + b.square + cross,
+        within=a.within + b.within + cross,
+        across=a.across + b.across + cross,
+        reliable=a.reliable and b.reliable,
+    )
