@@ -18,17 +18,23 @@ Array = np.ndarray[Any, Any]
 ULPS = 8.0
 EPSILON = float(np.finfo(np.float64).eps)
 TINY = float(np.finfo(np.float64).tiny)
-# Stands for an infinite argument where a formula is evaluated: finite, so that 0 * x stays 0 and not NaN.
+LARGEST = float(np.finfo(np.float64).max)
+# Stands for an infinite argument where a formula gives NaN at infinity: finite, so that 0 * x stays 0.
 HUGE = 1e300
 
 
 def down(x: Array, scale: Array | float = 0.0) -> Array:
-    """Round toward minus infinity past the error of a few floating-point operations on numbers as large as ``scale``."""
+    """Round toward minus infinity past the error of a few floating-point operations on numbers as large as ``scale``.
+
+    A lower end that overflowed to infinity becomes the largest double: what overflowed is at least that.
+    """
+    x = np.minimum(x, LARGEST)
     return np.asarray(np.nextafter(x - ULPS * EPSILON * np.maximum(np.abs(x), scale) - TINY, -np.inf))
 
 
 def up(x: Array, scale: Array | float = 0.0) -> Array:
     """Round toward plus infinity; see :func:`down`."""
+    x = np.maximum(x, -LARGEST)
     return np.asarray(np.nextafter(x + ULPS * EPSILON * np.maximum(np.abs(x), scale) + TINY, np.inf))
 
 
@@ -87,22 +93,40 @@ def point(x: Any) -> Interval:
 WHOLE = interval(-np.inf, np.inf)
 
 
-def image(f: Callable[[Array], Array], x: Interval, turns: Sequence[float] = ()) -> Interval:
+def image(
+    f: Callable[[Array], Array], x: Interval, turns: Sequence[float] = (), domain: tuple[float, float] = (-np.inf, np.inf)
+) -> Interval:
     """The range of a function on ``x``, given every point where it turns or jumps.
 
     ``f`` is evaluated at both ends and, where they lie inside, at each turn and just beside it (so that a jump shows both its
-    sides). Between two neighbouring points of that list ``f`` must be monotone. The result is rounded outward by the error
-    of ``f``'s intermediate terms, taken to be of the order of 1 and of ``f`` itself.
+    sides). Between two neighbouring points of that list ``f`` must be monotone. The bound speaks of the part of ``x`` that lies in
+    ``domain``, where ``f`` is defined; where none of it does, it is infinite. It is rounded outward by the error of ``f``'s
+    intermediate terms, taken to be of the order of 1 and of ``f`` itself.
     """
-    points = [np.clip(x.lo, -HUGE, HUGE), np.clip(x.hi, -HUGE, HUGE)]
+    lo, hi = np.maximum(x.lo, domain[0]), np.minimum(x.hi, domain[1])
+    points = [lo, hi]
     for turn in turns:
         for near in (np.nextafter(turn, -np.inf), turn, np.nextafter(turn, np.inf)):
-            points.append(np.where((x.lo <= near) & (near <= x.hi), near, points[0]))
+            points.append(np.where((lo <= near) & (near <= hi), near, lo))
+    values = np.stack([_limit(f, p) for p in points])
+    values = np.where(lo <= hi, values, np.nan)
+    return _enclose(values, 1.0)
+
+
+def _limit(f: Callable[[Array], Array], x: Array) -> Array:
+    """``f(x)``; at an infinite argument the limit, read far out where the formula itself says NaN."""
     with np.errstate(all="ignore"):
-        values = np.stack([np.broadcast_to(np.asarray(f(p), np.float64), points[0].shape) for p in points])
+        y = np.broadcast_to(np.asarray(f(x), np.float64), x.shape)
+        if not (np.isnan(y) & np.isinf(x)).any():
+            return y
+        return np.where(np.isnan(y) & np.isinf(x), f(np.clip(x, -HUGE, HUGE)), y)
+
+
+def _enclose(values: Array, scale: float = 0.0) -> Interval:
+    """The interval over the first axis of ``values``, rounded outward; NaN makes it infinite on both sides."""
     lo = np.where(np.isnan(values), -np.inf, values).min(axis=0)
     hi = np.where(np.isnan(values), np.inf, values).max(axis=0)
-    return Interval(down(lo, 1.0), up(hi, 1.0))
+    return Interval(down(lo, scale), up(hi, scale))
 
 
 def corners(f: Callable[..., Array], operands: Sequence[Interval]) -> Interval:
@@ -114,10 +138,16 @@ def corners(f: Callable[..., Array], operands: Sequence[Interval]) -> Interval:
     with np.errstate(all="ignore"):
         for choice in np.ndindex(*(2,) * len(operands)):
             values.append(f(*(x.hi if high else x.lo for x, high in zip(operands, choice, strict=True))))
-    stacked = np.stack(np.broadcast_arrays(*values))
-    lo = np.where(np.isnan(stacked), -np.inf, stacked).min(axis=0)
-    hi = np.where(np.isnan(stacked), np.inf, stacked).max(axis=0)
-    return Interval(down(lo), up(hi))
+    return _enclose(np.stack(np.broadcast_arrays(*values)))
+
+
+def product(a: Interval, b: Interval) -> Interval:
+    """``a * b``. An infinite end is a limit and never a value, so 0 times it is 0."""
+
+    def times(x: Array, y: Array) -> Array:
+        return np.where((x == 0.0) | (y == 0.0), 0.0, x * y)
+
+    return corners(times, [a, b])
 
 
 def matmul(x: Interval, w: Array) -> Interval:

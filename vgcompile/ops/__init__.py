@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from vgcompile.errors import GradientRefused, nearest
 from vgcompile.ops import arithmetic, elementwise, linear
+from vgcompile.ops.op import INTERNAL as INTERNAL
 from vgcompile.ops.op import Op
 from vgcompile.ops.reading import NumpyReading
-
-INTERNAL = "vgcompile"  # domain of composites; passes/lower.py opens every node of it
 
 _ROOMS = (elementwise, arithmetic, linear)
 

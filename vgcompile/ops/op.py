@@ -36,6 +36,8 @@ Dim = int | str
 Attributes = Mapping[str, Any]
 Rule = Callable[..., Any]
 
+INTERNAL = "vgcompile"  # domain of composites; passes/lower.py opens every node of it
+
 
 @dataclass(frozen=True)
 class Case:
@@ -96,6 +98,15 @@ class Body:
 
 
 @dataclass(frozen=True)
+class Inference:
+    """How a node that trains differently is written for inference: attributes to set, and how many inputs and outputs it keeps."""
+
+    attributes: Attributes = field(default_factory=dict)
+    inputs: int | None = None
+    outputs: int = 1
+
+
+@dataclass(frozen=True)
 class Op:
     """A row; see the module's text for the fields."""
 
@@ -115,6 +126,7 @@ class Op:
     blocked: str = ""  # why nothing flows: the gradient is zero, or the output is no real number
     saved: tuple[int, ...] = ()  # further outputs that the vjp reads: the sweep sees to it that the node has them
     random: bool = False
+    inference: Inference | None = None  # None: the same in training and at inference
     bodies: tuple[Body, ...] = ()
     opens: Callable[[Attributes], bool] = lambda attributes: True  # whether `lower` opens a node with these attributes
     infer: Callable[..., Any] | None = None  # output types of an operator of the internal domain

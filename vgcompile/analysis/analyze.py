@@ -1,0 +1,176 @@
+"""One analysis from end to end: data, three tiers, edges, layers, verdicts, self-check."""
+
+from __future__ import annotations
+
+import math
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from typing import Any, Literal
+
+import numpy as np
+
+from vgcompile.analysis import edges, verdicts
+from vgcompile.analysis.activations import activations, watched
+from vgcompile.analysis.expected import ExpectedTier, expected, input_signals
+from vgcompile.analysis.measured import ADJOINT, Measured, Meter
+from vgcompile.analysis.result import Analysis, SelfCheck
+from vgcompile.analysis.selfcheck import self_check
+from vgcompile.analysis.sound import SoundTier, sound, stated_set
+from vgcompile.analysis.uses import parameter_layers, uses
+from vgcompile.errors import DataError, UserError
+from vgcompile.graph.network import Network
+from vgcompile.runtime import data
+
+Array = np.ndarray[Any, Any]
+Tier = Literal["sound", "expected", "measured"]
+TIERS: tuple[Tier, ...] = ("sound", "expected", "measured")
+
+
+@dataclass(frozen=True)
+class Options:
+    """``region`` None: `range` where every input declares one, else `everywhere`. ``seeds`` K > 1 averages the measured logs over K
+    initializations (seeds seed, seed + 1, ...). ``data`` is an .npz file with an array for each input."""
+
+    data: str | None = None
+    batch: int | None = None
+    seed: int | None = None
+    seeds: int = 1
+    tiers: Sequence[Tier] = TIERS
+    region: Literal["everywhere", "range"] | None = None
+    provider: Literal["auto", "cpu", "cuda"] = "auto"
+    seed_input: bool = False  # the adjoint of each output comes from the data file, as array `adj.<output>`
+    mode: Literal["training", "inference"] = "training"
+
+
+@dataclass(frozen=True)
+class Tiers3:
+    """What was computed; a tier that was not asked for is None."""
+
+    sound: SoundTier | None
+    expected: ExpectedTier | None
+    measured: Sequence[Measured]
+    batch: int
+
+
+def analyze(network: Network, options: Options = Options(), progress: Callable[[str], None] = lambda stage: None) -> Analysis:
+    """Annotate every edge of a network.
+
+    Raises DataError for data that do not fit, GradientRefused where the measured tier meets an operator without a gradient rule.
+    ``progress`` is told the name of each stage as it begins.
+    """
+    unknown = set(options.tiers) - set(TIERS)
+    if unknown:
+        raise UserError(f"unknown tier {sorted(unknown)[0]!r}; tiers are {', '.join(TIERS)}")
+    if options.seeds < 1:
+        raise UserError(f"--seeds {options.seeds}: at least one initialization is needed")
+    if options.seed_input:
+        network = replace(network, loss=None)
+    feeds = _feeds(network, options)
+    batch = next(iter(feeds.values())).shape[0] if feeds else (options.batch or 64)
+    region = options.region or _default_region(network)
+
+    progress("bounding")
+    bounds = sound(network, region) if "sound" in options.tiers else None
+    progress("predicting")
+    prediction = expected(network, batch, input_signals(network, feeds)) if "expected" in options.tiers else None
+    progress("measuring")
+    seen = [node.inputs[0].name or "" for node in watched(network) if node.inputs[0] is not None]
+    meter = Meter(network, options.provider, seen) if "measured" in options.tiers else None
+    runs = _measure(meter, network, feeds, options)
+
+    tiers = Tiers3(bounds, prediction, runs, batch)
+    every_use = uses(network)
+    found = edges.annotate(network, every_use, tiers)
+    layers, verdict, worst = verdicts.judge(network, parameter_layers(network), found, tiers)
+    inside = _inside(network, feeds, region)
+    checked = self_check(found, layers, runs, inside) if runs else SelfCheck()
+    plots = activations(network, runs[-1].watched if runs else {})
+    return Analysis(
+        network.name,
+        network.source,
+        _region_text(network, region),
+        tuple(found),
+        tuple(layers),
+        tuple(plots),
+        verdict,
+        worst,
+        checked,
+        _provenance(network, options, batch, region, meter, runs, inside),
+    )
+
+
+def _feeds(network: Network, options: Options) -> Mapping[str, Array]:
+    seed = options.seed if options.seed is not None else network.seed
+    feeds = data.batch(network, file=options.data, size=options.batch, seed=seed)
+    return {**feeds, **_adjoints(network, options.data)} if options.seed_input else feeds
+
+
+def _adjoints(network: Network, file: str | None) -> dict[str, Array]:
+    """The arrays ``adj.<output>`` of a data file."""
+    if file is None:
+        raise DataError("--seed-input takes the adjoints of the outputs from --data FILE.npz; no file was given")
+    with np.load(file, allow_pickle=False) as arrays:
+        missing = [f"{ADJOINT}{name}" for name in network.outputs if f"{ADJOINT}{name}" not in arrays]
+        if missing:
+            raise DataError(f"{file}: no array {missing[0]!r}; it holds {', '.join(arrays.files)}")
+        return {f"{ADJOINT}{name}": arrays[f"{ADJOINT}{name}"] for name in network.outputs}
+
+
+def _measure(meter: Meter | None, network: Network, feeds: Mapping[str, Array], options: Options) -> list[Measured]:
+    if meter is None:
+        return []
+    if options.seeds == 1 and options.seed is None:
+        return [meter.measure(feeds)]
+    first = options.seed if options.seed is not None else network.seed
+    return [meter.measure(feeds, seed) for seed in range(first, first + options.seeds)]
+
+
+def _default_region(network: Network) -> Literal["everywhere", "range"]:
+    floats = [declared for declared in network.inputs.values() if declared.dtype.is_floating_point()]
+    return "range" if floats and all(declared.range is not None for declared in floats) else "everywhere"
+
+
+def _region_text(network: Network, region: str) -> str:
+    parts = [f"{name} in [{box.lo:g}, {box.hi:g}]" if box.bounded else f"{name} anywhere" for name, box in stated_set(network, region).items()]
+    return f"{region}: " + (", ".join(parts) or "no real inputs")
+
+
+def _inside(network: Network, feeds: Mapping[str, Array], region: str) -> bool:
+    """Whether the data lie in the stated set: only then does the sound tier speak of them."""
+    boxes = stated_set(network, region)
+    return all(box.contains(feeds[name].astype(np.float64)) for name, box in boxes.items() if name in feeds)
+
+
+def _provenance(
+    network: Network, options: Options, batch: int, region: str, meter: Meter | None, runs: Sequence[Measured], inside: bool
+) -> dict[str, object]:
+    loss = [run.loss for run in runs if run.loss is not None and math.isfinite(run.loss)]
+    return {
+        "vgcompile": version("vgcompile"),
+        "onnx": version("onnx"),
+        "onnxruntime": version("onnxruntime") if meter is not None else None,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "provider": meter.session.provider if meter is not None else None,
+        "tiers": list(options.tiers),
+        "mode": options.mode,
+        "region": region,
+        "data": options.data or (network.data.path if network.data is not None else "generated"),
+        "data_inside_region": inside,
+        "batch": batch,
+        "seed": options.seed if options.seed is not None else network.seed,
+        "seeds": options.seeds,
+        "loss": network.loss,
+        "loss_value": sum(loss) / len(loss) if loss else None,
+        "reduction": network.reduction,
+        "adjoint": _adjoint_text(network, options),
+        "outputs": list(network.outputs),
+    }
+
+
+def _adjoint_text(network: Network, options: Options) -> str:
+    if options.seed_input:
+        return f"given with the data as {ADJOINT}<output>"
+    return "of the loss" if network.loss is not None else "Gaussian, of fixed seed, for the model has no loss"

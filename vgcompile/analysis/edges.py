@@ -1,0 +1,154 @@
+"""Three tiers onto one edge: gains and local factors as log10, each missing number with its reason."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import onnx_ir as ir
+
+from vgcompile.analysis.result import Edge, Expected, Reason, Sound, Tiers
+from vgcompile.analysis.uses import Use
+from vgcompile.graph.network import Network
+
+if TYPE_CHECKING:
+    from vgcompile.analysis.analyze import Tiers3
+
+VANISHING = -3.0  # the default preset: below this log10 a gradient has vanished
+EXPLODING = 3.0  # and above this it explodes
+FLOAT32_SMALL = -34.0  # log10 of a norm whose elements begin to fall below float32's normal numbers
+
+
+def annotate(network: Network, every_use: Sequence[Use], tiers: Tiers3) -> list[Edge]:
+    """Every edge of the graph with its gain (against ||dL/dy||) and its local factor (against the consumer's output)."""
+    parameters = set(network.parameters)
+    return [_edge(use, tiers, parameters) for use in every_use]
+
+
+def _edge(use: Use, tiers: Tiers3, parameters: set[str]) -> Edge:
+    output = use.node.outputs[0]
+    parameter = use.value.name in parameters
+    gain = tiers_of(
+        tiers,
+        sound=tiers.sound.gain.get((use.node, use.position)) if tiers.sound else None,
+        expected=_per_sample(tiers.expected.gain.get((use.node, use.position)) if tiers.expected else None, tiers.batch if parameter else 1),
+        measured=[run.parts.get(use.id) for run in tiers.measured],
+        scale=math.sqrt(tiers.batch) if parameter else 1.0,
+        parameter=parameter,
+    )
+    total = value_tiers(tiers, output)
+    return Edge(
+        use.id,
+        use.source,
+        use.node.name or "",
+        use.value.name or "",
+        use.layer,
+        use.role,
+        use.shape,
+        use.line,
+        _local(use, tiers, gain, total),
+        gain,
+    )
+
+
+def value_tiers(tiers: Tiers3, value: ir.Value) -> Tiers:
+    """total(value): the norm of the sum over its consumers against ||dL/dy||."""
+    return tiers_of(
+        tiers,
+        sound=tiers.sound.total.get(value) if tiers.sound else None,
+        expected=tiers.expected.total.get(value) if tiers.expected else None,
+        measured=[run.totals.get(value.name or "") for run in tiers.measured],
+    )
+
+
+def tiers_of(
+    tiers: Tiers3,
+    *,
+    sound: tuple[float, float] | None,
+    expected: Expected | None,
+    measured: Sequence[float | None],
+    scale: float = 1.0,
+    parameter: bool = False,
+) -> Tiers:
+    """Tiers from raw numbers: bounds in log10, a prediction, and norms of one run each."""
+    why: dict[str, Reason] = {}
+    bounds = _sound(sound, tiers.sound is not None, parameter, why)
+    prediction = expected if expected is not None and expected.mean is not None else Expected()
+    if prediction.mean is None:
+        why["expected"] = "not_run" if tiers.expected is None else "undefined"
+    log = _measured(tiers, measured, scale, prediction, bounds, why)
+    return Tiers(bounds, prediction, log, why)
+
+
+def _sound(given: tuple[float, float] | None, ran: bool, parameter: bool, why: dict[str, Reason]) -> Sound:
+    if given is None:
+        reason: Reason = "zero" if ran else "not_run"
+        why["sound.lo"] = why["sound.hi"] = reason
+        return Sound()
+    lo = given[0] if math.isfinite(given[0]) and not parameter else None
+    hi = given[1] if math.isfinite(given[1]) else None
+    if lo is None:
+        # Samples cancel in a parameter's gradient: no bound from below is known, which is not a bound of 0.
+        why["sound.lo"] = "undefined" if parameter else "zero"
+    if hi is None:
+        why["sound.hi"] = "unbounded" if given[1] > 0 else "zero"
+    unbounded = given[1] == math.inf
+    vacuous = unbounded or (hi is not None and hi > EXPLODING and (lo is None or lo < VANISHING))
+    return Sound(lo, hi, vacuous)
+
+
+def _measured(
+    tiers: Tiers3, runs: Sequence[float | None], scale: float, prediction: Expected, bounds: Sound, why: dict[str, Reason]
+) -> float | None:
+    if not tiers.measured:
+        why["measured"] = "not_run"
+        return None
+    logs = []
+    for norm, run in zip(runs, tiers.measured, strict=True):
+        if norm is None:
+            why["measured"] = "zero"
+            return None
+        if not math.isfinite(norm) or not math.isfinite(run.norm) or run.norm == 0.0:
+            why["measured"] = "undefined"
+            return None
+        if norm == 0.0:
+            why["measured"] = "underflow" if _flushed(prediction, bounds, run.norm) else "zero"
+            return None
+        logs.append(math.log10(norm / (scale * run.norm)))
+    return sum(logs) / len(logs)
+
+
+def _flushed(prediction: Expected, bounds: Sound, norm: float) -> bool:
+    """Whether an adjoint that came out as zeros is one that float32 cannot hold: it is proved not to be zero, or predicted to be tiny."""
+    if bounds.lo is not None:
+        return True
+    return prediction.mean is not None and prediction.mean + math.log10(norm) < FLOAT32_SMALL
+
+
+def _per_sample(given: Expected | None, batch: int) -> Expected | None:
+    """A parameter's gradient is reported against sqrt(N) ||dL/dy||."""
+    if given is None or given.mean is None:
+        return given
+    return Expected(given.mean - 0.5 * math.log10(batch), given.sd, given.confidence)
+
+
+def _local(use: Use, tiers: Tiers3, gain: Tiers, total: Tiers) -> Tiers:
+    """gain(e) - total(consumer's output), tier by tier; the sound one is the operator's own bound."""
+    why: dict[str, Reason] = {}
+    own = tiers.sound.local.get((use.node, use.position)) if tiers.sound else None
+    bounds = _sound(own, tiers.sound is not None, use.role == "parameter", why)
+    expected = Expected()
+    if gain.expected.mean is not None and total.expected.mean is not None:
+        variance = max((gain.expected.sd or 0.0) ** 2 - (total.expected.sd or 0.0) ** 2, 0.0)
+        expected = Expected(gain.expected.mean - total.expected.mean, math.sqrt(variance), gain.expected.confidence)
+    else:
+        why["expected"] = _reason(gain.why, total.why, "expected")
+    if gain.measured is not None and total.measured is not None:
+        return Tiers(bounds, expected, gain.measured - total.measured, why)
+    why["measured"] = _reason(gain.why, total.why, "measured")
+    return Tiers(bounds, expected, None, why)
+
+
+def _reason(a: Mapping[str, Reason], b: Mapping[str, Reason], field: str) -> Reason:
+    return a.get(field) or b.get(field) or "undefined"

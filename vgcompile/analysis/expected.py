@@ -1,0 +1,435 @@
+"""The expected tier: mean and spread of each edge's log gain over initializations, from the graph and its distributions alone.
+
+Forward goes the length map (Poole et al. 2016), backward chi (Schoenholz et al. 2017), generalized from chains of layers to a graph:
+
+    base      a value that is taken to be Gaussian: what a linear map, a sum or a normalization gives out
+    reading   a value as a function of its base, kept as its values at the base's quadrature nodes: what elementwise operators
+              make of a base is evaluated jointly, so that Mul(x, Sigmoid(x)) has SiLU's moments
+    wave      an adjoint that arrives from one source, independent of every other, times a profile over the base's nodes
+
+Finite width (Hanin & Nica 2020, generalized): passing a random matrix onto n units whose slopes are D, ln ||adjoint||^2 gains the variance
+(3 kappa - 1)/n for one adjoint, kappa = E[D^4]/E[D^2]^2. For M adjoints (samples and positions) with mean squared cosine c it is
+the average over pairs, ((3 kappa)/M + (1 - 1/M) kappa' (1 + 2 c) - 1)/n, kappa' = E[D^2 D'^2]/E[D^2]^2. The mean of
+the log is lower than the log of the mean by half the variance.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from vgcompile.analysis.quadrature import Gaussian, gaussian
+from vgcompile.analysis.result import Expected
+from vgcompile.graph.emit import constant_of, dims
+from vgcompile.graph.network import Network
+from vgcompile.graph.provenance import fact
+from vgcompile.initial import Initial
+from vgcompile.ops import NUMPY, lookup
+from vgcompile.ops.op import Case, Op, at
+from vgcompile.ops.reading import slope
+from vgcompile.passes.differentiate import case_of
+from vgcompile.signal import Signal, constant
+
+Array = np.ndarray[Any, Any]
+LN10 = math.log(10.0)
+UNSTABLE = 3.0  # a length map that amplifies a fluctuation of q by more than this makes the prediction unreliable
+
+
+@dataclass(frozen=True)
+class Base:
+    """A Gaussian value, with the correlation of two of its positions and of two of its samples."""
+
+    value: ir.Value
+    signal: Signal
+    nodes: Gaussian
+    within: float
+    across: float
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A value as a function of a base; without a base it is a known constant."""
+
+    base: Base | None
+    at_nodes: Array
+
+
+@dataclass(frozen=True)
+class Source:
+    """An adjoint before the profile: its statistics per element, how many independent units a random matrix spread it onto (None: it came
+    through none), and how many adjoints, samples and positions, there are."""
+
+    adjoint: Signal
+    units: int | None
+    count: int
+
+
+Waves = dict[int, tuple[Source, Array]]  # keyed by the source's number
+
+
+@dataclass(frozen=True)
+class Flow:
+    """E||adjoint||^2 and the variance of its log."""
+
+    square: float
+    spread: float
+
+
+@dataclass(frozen=True)
+class ExpectedTier:
+    """``gain`` for each use (node, input position), ``total`` for each value; absent where no formula is known."""
+
+    gain: Mapping[tuple[ir.Node, int], Expected]
+    total: Mapping[ir.Value, Expected]
+    squares: Mapping[ir.Value, float]  # E[x^2] of each value
+    readings: Mapping[ir.Value, Reading]
+
+
+def expected(network: Network, batch: int, inputs: Mapping[str, Signal]) -> ExpectedTier:
+    """Predict every gain at this batch size. ``inputs`` describes the data: one Signal for each graph input."""
+    forward = _Forward(network, batch)
+    forward.run(inputs)
+    backward = _Backward(network, batch, forward)
+    backward.run()
+    norm = sum(backward.totals[y].square for y in backward.outputs)
+    gains = {use: _log(flow, norm, forward.sensitivity.get(use[0].inputs[use[1]], 1.0)) for use, flow in backward.parts.items()}
+    totals = {value: _log(flow, norm, forward.sensitivity.get(value, 1.0)) for value, flow in backward.totals.items()}
+    squares = {value: signal.square for value, signal in forward.signals.items()}
+    return ExpectedTier(gains, totals, squares, forward.readings)
+
+
+def _log(flow: Flow, norm: float, sensitivity: float) -> Expected:
+    if not (flow.square > 0 and math.isfinite(flow.square) and norm > 0):
+        return Expected()
+    mean = (0.5 * math.log(flow.square / norm) - 0.25 * flow.spread) / LN10
+    return Expected(mean, 0.5 * math.sqrt(max(flow.spread, 0.0)) / LN10, "low" if sensitivity > UNSTABLE else "high")
+
+
+class _Forward:
+    """Statistics of every value, in graph order."""
+
+    def __init__(self, network: Network, batch: int) -> None:
+        self.network, self.batch = network, batch
+        self.signals: dict[ir.Value, Signal] = {}
+        self.readings: dict[ir.Value, Reading] = {}
+        self.sensitivity: dict[ir.Value, float] = {}
+        self.random: set[ir.Value] = set()  # parameters that are drawn anew with each initialization
+        self._kinks = _kinks_of_consumers(network.model.graph)
+
+    def run(self, inputs: Mapping[str, Signal]) -> None:
+        graph = self.network.model.graph
+        for value in graph.inputs:
+            if value.name in inputs:
+                self._found(value, inputs[value.name])
+        for value in graph.initializers.values():
+            self._parameter(value)
+        for node in graph:
+            self._node(node)
+
+    def _parameter(self, value: ir.Value) -> None:
+        assert value.const_value is not None
+        initial = fact(value, "initial")
+        array = constant_of(value)
+        if array is not None and (array.dtype.kind not in "f" or array.size == 1):
+            self.readings[value] = Reading(None, array.astype(np.float64) if array.size == 1 else array)
+            return
+        if initial is not None:
+            drawn = Initial.from_json(initial)
+            mean, square = drawn.mean, drawn.square
+        else:
+            weights = value.const_value.numpy().astype(np.float64)
+            mean, square = float(weights.mean()), float((weights * weights).mean())
+        if square <= mean * mean:
+            self.readings[value] = Reading(None, np.asarray(mean))
+        else:
+            self.random.add(value)
+        self.signals[value] = constant(mean, square)
+        if value in self.random:
+            self._found(value, self.signals[value])
+
+    def _node(self, node: ir.Node) -> None:
+        row = lookup(node.op_type, node.domain)
+        if row is None or row.blocked:
+            return
+        self.sensitivity[node.outputs[0]] = max((self.sensitivity.get(v, 1.0) for v in node.inputs if v is not None), default=1.0)
+        base = self.common_base(node)
+        if row.elementwise and base is not None:
+            return self._read_jointly(node, row, base)
+        if row.moments is None:
+            return
+        signals = [None if v is None else self.signals.get(v) for v in node.inputs]
+        try:
+            found = row.moments.forward(self.case(node), signals)
+        except (NotImplementedError, AssertionError):
+            return
+        if getattr(row.moments, "carries", False) and node.inputs[0] in self.readings:
+            self.signals[node.outputs[0]] = found if isinstance(found, Signal) else found[0]
+            self.readings[node.outputs[0]] = self.readings[node.inputs[0]]
+            return
+        for value, signal in zip(node.outputs, found if isinstance(found, tuple) else (found,), strict=False):
+            self._found(value, signal)
+
+    def case(self, node: ir.Node) -> Case:
+        return replace(case_of(node), batch=self.batch)
+
+    def common_base(self, node: ir.Node) -> Base | None:
+        """The one base that all inputs of a node are functions of, or None."""
+        bases = []
+        for value in node.inputs:
+            reading = self.readings.get(value) if value is not None else None
+            if value is None:
+                continue
+            if reading is None:
+                return None
+            if reading.base is not None:
+                bases.append(reading.base)
+        return bases[0] if bases and all(base is bases[0] for base in bases) else None
+
+    def operands(self, node: ir.Node) -> tuple[Any, ...]:
+        return tuple(None if v is None else self.readings[v].at_nodes for v in node.inputs)
+
+    def _read_jointly(self, node: ir.Node, row: Op, base: Base) -> None:
+        assert row.numpy is not None
+        output = node.outputs[0]
+        with np.errstate(all="ignore"):
+            f = np.broadcast_to(row.numpy(*self.operands(node), **self.case(node).attributes), base.nodes.x.shape)
+        if not np.isfinite(f).all():
+            return
+        self.readings[output] = Reading(base, f)
+        self.signals[output] = Signal(
+            base.nodes.mean(f), base.nodes.mean(f * f), base.nodes.pair(f, base.within), base.nodes.pair(f, base.across)
+        )
+        self.sensitivity[output] = self.sensitivity.get(base.value, 1.0) * max(base.nodes.sensitivity(f), 0.0)
+
+    def _found(self, value: ir.Value, signal: Signal) -> None:
+        if not math.isfinite(signal.square):
+            return
+        self.signals[value] = signal
+        nodes = gaussian(signal.mean, signal.variance, self._kinks.get(value, ()))
+        self.readings[value] = Reading(Base(value, signal, nodes, *_correlations(signal)), nodes.x)
+
+
+def _kinks_of_consumers(graph: ir.Graph) -> dict[ir.Value, tuple[float, ...]]:
+    """Where the functions that a value is put into have corners."""
+    found: dict[ir.Value, set[float]] = {}
+    for node in graph:
+        row = lookup(node.op_type, node.domain)
+        if row is None or not row.kinks or not node.inputs:
+            continue
+        found.setdefault(node.inputs[0], set()).update(at(row.kinks, case_of(node).attributes))
+    return {value: tuple(sorted(kinks)) for value, kinks in found.items()}
+
+
+def _correlations(signal: Signal) -> tuple[float, float]:
+    if signal.variance <= 1e-14 * signal.square:
+        return (1.0, 1.0)
+    square = signal.mean**2
+    return ((signal.within - square) / signal.variance, (signal.across - square) / signal.variance)
+
+
+class _Backward:
+    """Adjoints of every value, in reverse graph order, from the values that enter the loss."""
+
+    def __init__(self, network: Network, batch: int, forward: _Forward) -> None:
+        self.network, self.batch, self.forward = network, batch, forward
+        values = {value.name: value for node in network.model.graph for value in node.outputs}
+        self.outputs = [values[name] for name in network.outputs]
+        self.waves: dict[ir.Value, Waves] = {}
+        self.parts: dict[tuple[ir.Node, int], Flow] = {}
+        self.totals: dict[ir.Value, Flow] = {}
+        self._collapsed: dict[ir.Value, Signal] = {}
+        self._undefined: set[ir.Value] = set()
+        self._sources = 0
+
+    def run(self) -> None:
+        for output in self.outputs:
+            self._add(output, self._seed(output))
+        self.totals.update({output: self._flow(output, self.waves[output]) for output in self.outputs})
+        order = list(self.network.model.graph)
+        for node in reversed(order):
+            waves = self.waves.get(node.outputs[0])
+            if waves is None or node.outputs[0] in self._undefined:
+                self._give_up(node)
+                continue
+            self.totals[node.outputs[0]] = self._flow(node.outputs[0], waves)
+            self._node(node, waves)
+        for value in self.network.model.graph.inputs:
+            if value in self.waves and value not in self._undefined:
+                self.totals[value] = self._flow(value, self.waves[value])
+
+    def _seed(self, output: ir.Value) -> Waves:
+        """dL/dy up to its length: what the loss says of its correlation across samples, else independent Gaussian adjoints."""
+        count = self._case_count(output)
+        width = max(count // self.batch, 1)
+        seed = Signal(0.0, 1.0, 0.0, 0.0, alignment=1.0 / width)
+        for node, position in ((use.node, use.idx) for use in output.uses()):
+            row = lookup(node.op_type, node.domain)
+            if row is None or row.moments is None or node.outputs[0].name != self.network.loss:
+                continue
+            try:
+                signals = [None if v is None else self.forward.signals.get(v) for v in node.inputs]
+                seed = row.moments.backward(self.forward.case(node), position, Signal(0.0, 1.0, 1.0, 1.0), signals)
+            except (NotImplementedError, AssertionError, TypeError, AttributeError):
+                continue
+        return self._wave(replace(seed, spread=0.0), None, self.batch, output)
+
+    def _case_count(self, value: ir.Value) -> int:
+        return Case(batch=self.batch).count(dims(value))
+
+    def _wave(self, adjoint: Signal, units: int | None, count: int, value: ir.Value) -> Waves:
+        self._sources += 1
+        reading = self.forward.readings.get(value)
+        profile = np.ones_like(reading.base.nodes.x) if reading is not None and reading.base is not None else np.ones(1)
+        return {self._sources: (Source(adjoint, units, max(count, 1)), profile)}
+
+    def _add(self, value: ir.Value, waves: Waves) -> None:
+        mine = self.waves.setdefault(value, {})
+        for number, (source, profile) in waves.items():
+            mine[number] = (source, mine[number][1] + profile) if number in mine else (source, profile)
+
+    def _give_up(self, node: ir.Node) -> None:
+        """Nothing is known of this node's adjoint: nothing is known of what it hands on, either, if it hands on anything."""
+        if node.outputs[0] in self._undefined:
+            self._undefined.update(value for value in node.inputs if value is not None)
+
+    def _node(self, node: ir.Node, waves: Waves) -> None:
+        row = lookup(node.op_type, node.domain)
+        if row is None:
+            return self._lose(node)
+        if row.blocked:
+            return
+        if row.elementwise and self.forward.common_base(node) is not None:
+            return self._elementwise(node, row, waves)
+        if row.moments is None:
+            return self._lose(node)
+        if getattr(row.moments, "carries", False):
+            return self._hand_on(node, 0, waves)
+        total = self._collapse(node.outputs[0], waves)
+        case = self.forward.case(node)
+        signals = [None if v is None else self.forward.signals.get(v) for v in node.inputs]
+        for position, value in enumerate(node.inputs):
+            if value is None or (value not in self.forward.signals and not self._is_float_activation(value)):
+                continue
+            try:
+                adjoint = row.moments.backward(case, position, total, signals)
+            except (NotImplementedError, AssertionError):
+                self._undefined.add(value)
+                continue
+            units, count = self._mixing(node, row, position, case)
+            adjoint = replace(adjoint, alignment=_mixed(total.alignment, units), spread=total.spread)
+            self._hand_on(node, position, self._wave(adjoint, units, count, value))
+
+    @staticmethod
+    def _is_float_activation(value: ir.Value) -> bool:
+        return value.producer() is not None and value.dtype is not None and value.dtype.is_floating_point()
+
+    def _mixing(self, node: ir.Node, row: Op, position: int, case: Case) -> tuple[int | None, int]:
+        """Over how many independent units, and for how many adjoints, a random operand spreads the adjoint of this input."""
+        others = [v for i, v in enumerate(node.inputs) if v is not None and i != position]
+        if not any(v in self.forward.random and len(dims(v)) >= 2 for v in others) or node.inputs[position] in self.forward.random:
+            return None, self.batch
+        shape = case.shapes[position]
+        units = getattr(row.moments, "units", None)
+        features = units(case, position) if units is not None else case.count(shape) // self.batch
+        return features, max(case.count(shape) // max(features, 1), 1)
+
+    def _lose(self, node: ir.Node) -> None:
+        self._undefined.update(value for value in node.inputs if value is not None)
+
+    def _elementwise(self, node: ir.Node, row: Op, waves: Waves) -> None:
+        operands = self.forward.operands(node)
+        attributes = self.forward.case(node).attributes
+        for position, value in enumerate(node.inputs):
+            if value is None or position >= len(row.derivatives) and len(row.derivatives) != 1:
+                continue
+            reading = self.forward.readings[value]
+            if reading.base is None or row.derivatives[min(position, len(row.derivatives) - 1)] is None:
+                continue
+            with np.errstate(all="ignore"):
+                d = np.asarray(slope(NUMPY, row, position, operands, **attributes), np.float64)
+            self._hand_on(node, position, {number: (source, profile * d) for number, (source, profile) in waves.items()})
+
+    def _hand_on(self, node: ir.Node, position: int, waves: Waves) -> None:
+        value = node.inputs[position]
+        assert value is not None
+        self.parts[node, position] = self._flow(value, waves)
+        self._add(value, waves)
+
+    def _weights_and_spread(self, value: ir.Value, waves: Waves) -> tuple[float, float]:
+        """E of the squared adjoint per element, and the variance of its log: each wave's own and what the mixing added."""
+        reading = self.forward.readings.get(value)
+        base = reading.base if reading is not None else None
+        square = spread = 0.0
+        for source, profile in waves.values():
+            p2 = profile * profile
+            mean = base.nodes.mean(p2) if base is not None else float(p2.mean())
+            share = source.adjoint.square * mean
+            square += share
+            spread += share * (source.adjoint.spread + _spread(source, p2, base, mean))
+        return square, spread / square if square > 0 else 0.0
+
+    def _flow(self, value: ir.Value, waves: Waves) -> Flow:
+        square, spread = self._weights_and_spread(value, waves)
+        return Flow(square * self._case_count(value), spread)
+
+    def _collapse(self, value: ir.Value, waves: Waves) -> Signal:
+        """The adjoint's statistics per element, the base averaged out."""
+        reading = self.forward.readings.get(value)
+        base = reading.base if reading is not None else None
+        square, spread = self._weights_and_spread(value, waves)
+        within = across = alignment = 0.0
+        for source, profile in waves.values():
+            a = source.adjoint
+            mean = base.nodes.mean(profile * profile) if base is not None else 1.0
+            near = base.nodes.pair(profile, base.within) if base is not None else 1.0
+            far = base.nodes.pair(profile, base.across) if base is not None else 1.0
+            within += a.within * near
+            across += a.across * far
+            if square > 0 and mean > 0:
+                alignment += a.square * mean / square * a.alignment * (far / mean) ** 2
+        return Signal(0.0, square, within, across, alignment=min(alignment, 1.0), spread=spread)
+
+
+def _mixed(alignment: float, units: int | None) -> float:
+    """E[cos^2] between two adjoints after a random matrix onto n units: a sampled correlation of expectation cos (Fisher 1915)."""
+    return alignment if units is None else min(alignment + (1.0 - alignment) * (1.0 - 2.0 * alignment) / units, 1.0)
+
+
+def _spread(source: Source, p2: Array, base: Base | None, mean: float) -> float:
+    """What one random matrix and the slopes behind it add to the variance of ln ||adjoint||^2."""
+    if source.units is None or mean <= 0:
+        return 0.0
+    one = base.nodes.mean(p2 * p2) / mean**2 if base is not None else 1.0
+    two = base.nodes.pair(p2, base.across) / mean**2 if base is not None else 1.0
+    m = 1.0 / source.count
+    return max(m * 3.0 * one + (1.0 - m) * two * (1.0 + 2.0 * source.adjoint.alignment) - 1.0, 0.0) / source.units
+
+
+def input_signals(network: Network, feeds: Mapping[str, Array] | None) -> dict[str, Signal]:
+    """Statistics of the data: of the given arrays, or else of each input's declared distribution."""
+    return {
+        name: _of_array(feeds[name]) if feeds is not None and name in feeds else _of_distribution(declared.mean, declared.sd)
+        for name, declared in network.inputs.items()
+        if declared.dtype.is_floating_point()
+    }
+
+
+def _of_distribution(mean: float, sd: float) -> Signal:
+    return Signal(mean, mean * mean + sd * sd, mean * mean, mean * mean)
+
+
+def _of_array(x: Array) -> Signal:
+    """Moments of a batch [N, features, positions...], cross terms over pairs of distinct samples and positions."""
+    x = x.astype(np.float64).reshape(*x.shape[:2], -1) if x.ndim > 1 else x.astype(np.float64).reshape(-1, 1, 1)
+    n, _, p = x.shape
+    square = float((x * x).mean())
+    across = float(((x.sum(axis=0) ** 2).mean() - n * square) / (n * (n - 1))) if n > 1 else float(x.mean() ** 2)
+    within = float(((x.sum(axis=2) ** 2).mean() - p * square) / (p * (p - 1))) if p > 1 else square
+    return Signal(float(x.mean()), square, within, across)
+
+

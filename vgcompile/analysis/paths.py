@@ -1,0 +1,90 @@
+"""The worst path: the strongest route from the loss to a layer, spelled out so that its logs add up to the layer's gain.
+
+Crossing an edge multiplies the adjoint by the edge's local factor; where the value it arrives at has other consumers, the sum differs from
+this part by the merge factor |sum| / |part|, which is below 1 where parts cancel.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import networkx as nx
+
+from vgcompile.analysis.result import Edge, Path, Step, Tiers
+from vgcompile.graph.network import Network
+
+TierName = Literal["measured", "expected", "sound"]
+PREFERENCE: tuple[TierName, ...] = ("measured", "expected", "sound")
+
+
+def number(tiers: Tiers, tier: TierName) -> float | None:
+    """The one number that a tier gives: a measurement, a mean, or an upper bound."""
+    if tier == "measured":
+        return tiers.measured
+    return tiers.expected.mean if tier == "expected" else tiers.sound.hi
+
+
+def worst_paths(network: Network, edges: Sequence[Edge], values: Mapping[str, str], gains: Mapping[str, Tiers]) -> dict[str, Path]:
+    """For each named layer the strongest route to its value, in the first tier that has a number on every edge of it."""
+    found: dict[str, Path] = {}
+    for tier in PREFERENCE:
+        missing = {name: value for name, value in values.items() if name not in found and number(gains[name], tier) is not None}
+        if missing:
+            found.update(_paths(network, edges, missing, gains, tier))
+    return found
+
+
+def _paths(
+    network: Network, edges: Sequence[Edge], values: Mapping[str, str], gains: Mapping[str, Tiers], tier: TierName
+) -> dict[str, Path]:
+    producers = {value.name: node.name for node in network.model.graph for value in node.outputs}
+    outputs = {producers[name] for name in network.outputs}
+    routes = _strongest(edges, outputs, producers, tier)
+    return {
+        name: path
+        for name, value in values.items()
+        if (path := _spell(routes, outputs, producers.get(value), number(gains[name], tier), tier)) is not None
+    }
+
+
+def _strongest(edges: Sequence[Edge], outputs: set[str | None], producers: Mapping[str | None, str | None], tier: TierName) -> Mapping[str, tuple[str, Edge]]:
+    """For each node the neighbour, one step nearer to the loss, that its strongest route comes from, and the edge between.
+
+    Bellman-Ford on the negated logs: a longest-path routine would start anew wherever the running sum turns negative.
+    """
+    graph: nx.DiGraph = nx.DiGraph()
+    graph.add_node("loss")
+    graph.add_weighted_edges_from(("loss", output, 0.0) for output in outputs)
+    for edge in reversed(edges):
+        local = number(edge.local, tier)
+        if edge.role != "activation" or local is None or not math.isfinite(local) or number(edge.gain, tier) is None:
+            continue
+        known = graph.get_edge_data(edge.target, edge.source)
+        if known is None or known["weight"] > -local:
+            graph.add_edge(edge.target, edge.source, weight=-local, edge=edge)
+    before, _ = nx.bellman_ford_predecessor_and_distance(graph, "loss", heuristic=False)
+    return {node: (ways[0], graph.edges[ways[0], node].get("edge")) for node, ways in before.items() if ways}
+
+
+def _spell(
+    routes: Mapping[str, tuple[str, Edge]], outputs: set[str | None], node: str | None, gain: float | None, tier: TierName
+) -> Path | None:
+    if node is None or gain is None or (node not in routes and node not in outputs):
+        return None
+    hops: list[Edge] = []
+    while node in routes and routes[node][0] != "loss":
+        node, edge = routes[node]
+        hops.append(edge)
+    steps, at = [], 0.0
+    for edge, after in zip(reversed(hops), [*(reversed(hops[:-1])), None], strict=True):
+        part = number(edge.gain, tier)
+        assert part is not None
+        # What the next edge starts from is total(value); the last one arrives at the layer's own total.
+        local = number(after.local, tier) if after is not None else None
+        onward = number(after.gain, tier) if after is not None else None
+        total = onward - local if onward is not None and local is not None else gain
+        steps.append(Step(edge.id, edge.layer, edge.line, part - at, total - part))
+        at = total
+    return Path(tuple(steps), gain, tier)

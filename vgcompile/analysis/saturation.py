@@ -1,0 +1,39 @@
+"""Saturation: units that sit where their activation is flat."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx_ir as ir
+
+from vgcompile.graph.attributes import attributes_of
+from vgcompile.interval import WHOLE
+from vgcompile.ops import NUMPY, lookup
+from vgcompile.ops.op import Case
+from vgcompile.ops.reading import slope, slope_range
+
+if TYPE_CHECKING:
+    from vgcompile.analysis.analyze import Tiers3
+
+FLAT = 0.1  # of the activation's greatest slope
+SHARE = 0.5  # of the units
+
+
+def saturated(value: ir.Value, tiers: Tiers3) -> bool:
+    """Whether, by the expected tier's distribution of this pre-activation, more than half of the units have a slope below a tenth of
+    the greatest one. An activation that is flat by design over half of the line (ReLU) is not saturated but selective."""
+    reading = tiers.expected.readings.get(value) if tiers.expected else None
+    if reading is None or reading.base is None:
+        return False
+    for node in (use.node for use in value.uses()):
+        row = lookup(node.op_type, node.domain)
+        if row is None or len(row.derivatives) != 1 or not row.turns:
+            continue
+        attributes = attributes_of(node)
+        greatest = float(slope_range(NUMPY, row, 0, Case(attributes, ranges=(WHOLE,))).magnitude.max())
+        with np.errstate(all="ignore"):
+            flat = np.abs(slope(NUMPY, row, 0, (reading.at_nodes,), **attributes)) < FLAT * greatest
+        if reading.base.nodes.mean(flat.astype(np.float64)) > SHARE:
+            return True
+    return False

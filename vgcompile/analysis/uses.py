@@ -1,0 +1,86 @@
+"""The edges of THE graph: every use of every value, with the names that all tiers and pictures know it by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from vgcompile.analysis.result import Role
+from vgcompile.graph.emit import constant_of, dims
+from vgcompile.graph.network import Network
+from vgcompile.graph.provenance import fact, line_of
+
+
+@dataclass(frozen=True)
+class Use:
+    """One use of one value. ``role`` is ``parameter`` for a trainable parameter, ``activation`` for what depends on data, ``none``
+    where no gradient can flow (an integer, a constant)."""
+
+    node: ir.Node
+    position: int
+    value: ir.Value
+    source: str
+    layer: str
+    line: int | None
+    role: Role
+    shape: tuple[int | str, ...]
+
+    @property
+    def id(self) -> str:
+        return f"{self.node.name}#{self.position}"
+
+
+def uses(network: Network) -> list[Use]:
+    """Every edge of the graph in graph order, constants left out."""
+    parameters = set(network.parameters)
+    found = []
+    for node in network.model.graph:
+        for position, value in enumerate(node.inputs):
+            if value is None or (constant_of(value) is not None and value.name not in parameters):
+                continue
+            producer = value.producer()
+            source = (producer.name if producer is not None else value.name) or ""
+            role: Role = "parameter" if value.name in parameters else "activation"
+            if value.dtype is None or not value.dtype.is_floating_point():
+                role = "none"
+            found.append(
+                Use(node, position, value, source, layer_of(node), line_of(node), role, dims(value) if value.shape is not None else ())
+            )
+    return found
+
+
+def layer_of(node: ir.Node) -> str:
+    return fact(node, "layer") or ""
+
+
+@dataclass(frozen=True)
+class ParameterLayer:
+    """A layer that holds parameters: its pre-activation is what the last of its nodes that read a parameter gives out."""
+
+    name: str
+    kind: str
+    line: int | None
+    value: ir.Value
+    weights: tuple[ir.Value, ...]  # of two and more dimensions, else all
+    linear: bool  # holds a weight of two and more dimensions
+
+
+def parameter_layers(network: Network) -> list[ParameterLayer]:
+    """The layers with parameters, in graph order."""
+    parameters = set(network.parameters)
+    nodes: Mapping[str, list[ir.Node]] = {}
+    for node in network.model.graph:
+        if any(value is not None and value.name in parameters for value in node.inputs):
+            nodes.setdefault(layer_of(node) or node.name or "", []).append(node)  # type: ignore[attr-defined]
+    return [_layer(name, members, parameters) for name, members in nodes.items()]
+
+
+def _layer(name: str, members: list[ir.Node], parameters: set[str]) -> ParameterLayer:
+    last = members[-1]
+    held = [v for node in members for v in node.inputs if v is not None and v.name in parameters]
+    matrices = [v for v in held if len(dims(v)) >= 2]
+    return ParameterLayer(
+        name, fact(last, "kind") or last.op_type, line_of(last), last.outputs[0], tuple(matrices or held), bool(matrices)
+    )

@@ -1,0 +1,156 @@
+"""Verdicts: for each layer with parameters and for the net, what the three tiers say, in which grade, and the worst path.
+
+A layer is judged by G = total(its pre-activation) against that of the last hidden layer, in log10: vanishing below -3, exploding
+above 3. The grade is the strongest tier that says so: certified (the bound proves it), observed (one batch, or several
+initializations, showed it), predicted (from the graph and its distributions).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import onnx_ir as ir
+
+from vgcompile.analysis.edges import EXPLODING, VANISHING, tiers_of, value_tiers
+from vgcompile.analysis.paths import worst_paths
+from vgcompile.analysis.result import Edge, Expected, Grade, Kind, Layer, Tiers, Verdict
+from vgcompile.analysis.saturation import saturated
+from vgcompile.analysis.uses import ParameterLayer
+from vgcompile.graph.network import Network
+
+if TYPE_CHECKING:
+    from vgcompile.analysis.analyze import Tiers3
+
+SEVERITY: Mapping[Kind, int] = {"dead": 4, "vanishing": 3, "exploding": 3, "saturated": 1, "healthy": 0}
+SPELLED_OUT = 100  # up to this many layers every layer's worst path is spelled out, else that of the worst layer alone
+
+
+def judge(
+    network: Network, parameter_layers: Sequence[ParameterLayer], edges: Sequence[Edge], tiers: Tiers3
+) -> tuple[list[Layer], Verdict, str | None]:
+    """Layers with their verdicts, the net's verdict, and the name of its worst layer."""
+    reference = _reference(network, parameter_layers)
+    relative = _relative_bounds(reference, tiers)
+    layers = [_layer(layer, reference, relative, edges, tiers) for layer in parameter_layers]
+    if not layers:
+        return [], Verdict("healthy", _grade(tiers), None, "no layer holds parameters"), None
+    worst = max(layers, key=_badness)
+    asked = layers if len(layers) <= SPELLED_OUT else [worst]
+    paths = worst_paths(network, edges, {layer.name: layer.value for layer in asked}, {layer.name: layer.gain for layer in asked})
+    layers = [replace(layer, verdict=replace(layer.verdict, worst_path=paths.get(layer.name))) for layer in layers]
+    verdict = next(layer.verdict for layer in layers if layer.name == worst.name)
+    return layers, verdict, worst.name
+
+
+def _grade(tiers: Tiers3) -> Grade:
+    return "observed" if tiers.measured else "predicted" if tiers.expected else "certified"
+
+
+def _reference(network: Network, layers: Sequence[ParameterLayer]) -> ir.Value | None:
+    """The pre-activation of the last hidden layer: the last linear layer that does not make an output itself."""
+    hidden = [layer for layer in layers if layer.linear and layer.value.name not in network.outputs]
+    return hidden[-1].value if hidden else None
+
+
+def _relative_bounds(reference: ir.Value | None, tiers: Tiers3) -> Mapping[ir.Value, tuple[float, float]]:
+    if tiers.sound is None:
+        return {}
+    return tiers.sound.relative_to(reference) if reference is not None else tiers.sound.total
+
+
+def _layer(
+    layer: ParameterLayer,
+    reference: ir.Value | None,
+    bounds: Mapping[ir.Value, tuple[float, float]],
+    edges: Sequence[Edge],
+    tiers: Tiers3,
+) -> Layer:
+    gain = value_tiers(tiers, layer.value)
+    relative = _relative(layer.value, reference, bounds, tiers)
+    verdict = _verdict(layer, relative, tiers)
+    return Layer(layer.name, layer.kind, layer.line, layer.value.name or "", gain, relative, _update(layer, tiers), verdict)
+
+
+def _relative(
+    value: ir.Value, reference: ir.Value | None, bounds: Mapping[ir.Value, tuple[float, float]], tiers: Tiers3
+) -> Tiers:
+    mine = tiers.expected.total.get(value, Expected()) if tiers.expected else Expected()
+    theirs = tiers.expected.total.get(reference, Expected()) if tiers.expected and reference is not None else Expected(0.0, 0.0, "high")
+    prediction = None
+    if mine.mean is not None and theirs.mean is not None:
+        sd = math.sqrt(max((mine.sd or 0.0) ** 2 - (theirs.sd or 0.0) ** 2, 0.0))
+        prediction = Expected(mine.mean - theirs.mean, sd, mine.confidence)
+    name = reference.name if reference is not None else None
+    runs = [
+        replace(run, norm=run.totals.get(name, 0.0) if name is not None else run.norm) for run in tiers.measured
+    ]
+    scaled = replace(tiers, measured=runs)
+    return tiers_of(
+        scaled,
+        sound=bounds.get(value) if tiers.sound else None,
+        expected=prediction,
+        measured=[run.totals.get(value.name or "") for run in tiers.measured],
+    )
+
+
+def _update(layer: ParameterLayer, tiers: Tiers3) -> Tiers:
+    """||dL/dW|| / ||W|| over the layer's weights. Measured alone: the other tiers know the gradient up to ||dL/dy||."""
+    names = [weight.name or "" for weight in layer.weights]
+    norms = [math.hypot(*(run.gradients.get(name, 0.0) for name in names)) for run in tiers.measured]
+    weights = [math.hypot(*(run.weights.get(name, 0.0) for name in names)) for run in tiers.measured]
+    absolute = replace(tiers, measured=[replace(run, norm=weight) for run, weight in zip(tiers.measured, weights, strict=True)])
+    found = tiers_of(absolute, sound=None, expected=None, measured=norms)
+    why = {**found.why, "expected": "undefined" if tiers.expected else "not_run"}
+    why["sound.lo"] = why["sound.hi"] = "undefined" if tiers.sound else "not_run"
+    return replace(found, why=why)
+
+
+def _verdict(layer: ParameterLayer, relative: Tiers, tiers: Tiers3) -> Verdict:
+    certified = _certified(relative)
+    if certified is not None:
+        return certified
+    measured = _kind(relative.measured)
+    if measured is None and relative.why.get("measured") == "underflow":
+        return Verdict("vanishing", "observed", None, "the float32 gradient itself was flushed to zero")
+    if measured is None and relative.why.get("measured") == "zero":
+        return Verdict("dead", "observed", None, "no gradient arrives")
+    kind, grade, number = measured, "observed", relative.measured
+    if kind is None:
+        kind, grade, number = _kind(relative.expected.mean), "predicted", relative.expected.mean
+    if kind is None:
+        return Verdict("healthy", _grade(tiers), None, "unknown: no tier gives a number and the bound is vacuous")
+    if kind == "healthy" and saturated(layer.value, tiers):
+        return Verdict("saturated", grade, None, "most units sit where the activation's slope is below a tenth of its greatest")
+    return Verdict(kind, grade, None, f"10^{number:.2f} of the gradient at the last hidden layer")  # type: ignore[arg-type]
+
+
+def _certified(relative: Tiers) -> Verdict | None:
+    lo, hi = relative.sound.lo, relative.sound.hi
+    if hi is None and relative.why.get("sound.hi") == "zero":
+        return Verdict("dead", "certified", None, "no differentiable way leads from this layer to the loss")
+    if hi is not None and hi < VANISHING:
+        return Verdict("vanishing", "certified", None, f"at most 10^{hi:.2f} of the gradient at the last hidden layer")
+    if lo is not None and lo > EXPLODING:
+        return Verdict("exploding", "certified", None, f"at least 10^{lo:.2f} of the gradient at the last hidden layer")
+    if lo is not None and hi is not None and lo >= VANISHING and hi <= EXPLODING:
+        return Verdict("healthy", "certified", None, f"between 10^{lo:.2f} and 10^{hi:.2f} of the gradient at the last hidden layer")
+    return None
+
+
+def _kind(log: float | None) -> Kind | None:
+    if log is None:
+        return None
+    return "vanishing" if log < VANISHING else "exploding" if log > EXPLODING else "healthy"
+
+
+def _badness(layer: Layer) -> tuple[int, float]:
+    """Severity first, then the distance of its number from 0."""
+    for number in (layer.relative.measured, layer.relative.expected.mean, layer.relative.sound.hi):
+        if number is not None:
+            return (SEVERITY[layer.verdict.kind], abs(number))
+    return (SEVERITY[layer.verdict.kind], math.inf if layer.verdict.kind in ("vanishing", "dead") else 0.0)
+
+

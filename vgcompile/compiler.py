@@ -1,0 +1,79 @@
+"""The compiler, read from top to bottom: a file is opened, compiled and checked, one call per arrow.
+
+    models/x.yaml -- spec.load --> Spec -- build --> Network (THE graph) -- inference --> NAME.onnx
+    x.onnx -------- graph.load --------------------> Network ------------- gradient ---> NAME.grad.onnx
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import onnx
+
+from vgcompile.errors import UserError
+from vgcompile.graph.network import Network
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """The files of one network, by file name, in memory."""
+
+    forward: onnx.ModelProto
+    gradient: onnx.ModelProto | None
+    files: Mapping[str, bytes]
+
+
+def open_network(
+    path: str | Path,
+    *,
+    loss: str | None = None,
+    output: str | None = None,
+    mode: Literal["training", "inference"] = "training",
+    seed: int | None = None,
+) -> Network:
+    """Read a YAML model or an ONNX file into a Network.
+
+    ``loss`` and ``output`` name values of an ONNX file. Raises SpecError with every complaint about a YAML model, ModelError for an
+    ONNX file that cannot be taken, UserError for a missing file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; give a YAML model or an .onnx file")
+    if path.suffix == ".onnx":
+        from vgcompile.graph.load import load
+
+        return _in_mode(load(path, loss=loss, output=output), mode)
+    from vgcompile import spec
+    from vgcompile.build import build
+
+    if loss is not None or output is not None:
+        raise UserError(f"{path}: --loss and --output name values of an .onnx file; a YAML model states its loss itself")
+    return _in_mode(build(spec.load(path), seed=seed), mode)
+
+
+def _in_mode(network: Network, mode: Literal["training", "inference"]) -> Network:
+    if mode == "inference":
+        from vgcompile.passes.inference import as_inference
+
+        as_inference(network.model)
+    return network
+
+
+def compile_network(network: Network) -> Compiled:
+    """Forward and joint graph as checked ONNX. A network without a loss has no joint graph.
+
+    Raises GradientRefused where an operator has no gradient rule for its case.
+    """
+    from vgcompile.passes.check import check
+    from vgcompile.passes.gradient import gradient
+    from vgcompile.passes.inference import inference
+
+    forward = check(inference(network))
+    joint = check(gradient(network)) if network.loss is not None else None
+    files = {f"{network.name}.onnx": forward.SerializeToString(deterministic=True)}
+    if joint is not None:
+        files[f"{network.name}.grad.onnx"] = joint.SerializeToString(deterministic=True)
+    return Compiled(forward, joint, files)

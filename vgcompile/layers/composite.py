@@ -1,0 +1,48 @@
+"""Layers made of layers. They emit nothing themselves: spec/wiring.py opens them.
+
+    {kind: block, name: hidden, repeat: 20, layers: [...]}      hidden/1/dense ... hidden/20/dense
+    {kind: residual, name: skip, layers: [...], shortcut: [...]}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+
+from vgcompile.layers.activation import Activated
+from vgcompile.layers.layer import Layer, Positive, Site
+from vgcompile.layers.merge import Add
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    AnyLayer = Layer
+
+Layers = Annotated[tuple["AnyLayer", ...], Field(min_length=1)]
+
+
+class Composite(Layer):
+    repeat: Positive | None = Field(None, description="so many copies, one behind the other, named 1, 2, ...")
+    layers: Layers
+
+    def emit(self, site: Site, inputs: Sequence[ir.Value]) -> ir.Value:
+        raise AssertionError(f"{self.kind} is opened before anything is emitted")
+
+
+class Block(Composite):
+    """A chain of layers under one name."""
+
+    kind: Literal["block"]
+
+
+class Residual(Composite, Activated):
+    """The input, or what ``shortcut`` makes of it, plus what ``layers`` make of it (He et al. 2016), then the activation."""
+
+    kind: Literal["residual"]
+    shortcut: Layers | None = Field(None, description="layers on the way around; the input itself where absent")
+
+    def sum(self) -> Add:
+        """The layer that joins both ways."""
+        return Add(kind="add", activation=self.activation)

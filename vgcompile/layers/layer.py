@@ -1,0 +1,105 @@
+"""What a layer is: the fields that a person writes, and a few lines that emit ONNX operators.
+
+    class Flatten(Layer):
+        kind: Literal["flatten"]
+
+        def emit(self, site: Site, inputs: Sequence[ir.Value]) -> ir.Value:
+            return site.op.Flatten(inputs[0], axis=1)
+
+A layer knows no names, no wires and no lines of text: spec/ places it, build.py hands it a site to build on.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from vgcompile.layers.initialization import Distribution
+
+if TYPE_CHECKING:
+    import numpy as np
+    import onnx_ir as ir
+
+    from vgcompile.graph.emit import Emitter
+
+Shape = tuple[int | str, ...]
+Positive = Annotated[int, Field(gt=0)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]*$")]
+NAME_OR_PATH = r"^[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*$"
+Reference = Annotated[str, Field(pattern=NAME_OR_PATH)]
+
+
+def _several(given: object) -> object:
+    return (given,) if isinstance(given, str) else given
+
+
+References = Annotated[
+    tuple[Reference, ...], Field(min_length=1), BeforeValidator(_several, json_schema_input_type=Reference | tuple[Reference, ...])
+]
+
+
+class Unfit(Exception):
+    """The inputs of a layer do not suit it: what was found, and what would do. ``build`` turns it into a complaint."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        self.message, self.hint = message, hint
+        super().__init__(message)
+
+
+class Site(Protocol):
+    """Where a layer is built: the emitter, already in the layer's scope, and the store of its parameters."""
+
+    op: Emitter
+    training: bool
+
+    def shape(self, value: ir.Value) -> Shape: ...
+
+    def parameter(
+        self, name: str, shape: Sequence[int], distribution: Distribution | None, *, fan_in: int = 1, fan_out: int = 1
+    ) -> ir.Value:
+        """A trainable parameter ``<layer>/<name>``; without a distribution, the model's default for that name."""
+        ...
+
+    def state(self, name: str, array: np.ndarray[Any, Any]) -> ir.Value:
+        """An initializer ``<layer>/<name>`` that no gradient reaches."""
+        ...
+
+    def stream(self, name: str) -> int:
+        """A 31-bit seed of this layer's own for an operator that draws at run time."""
+        ...
+
+
+class Part(BaseModel):
+    """A mapping of a model file: frozen, its fields read strictly, unknown ones refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Layer(Part):
+    """The fields that every layer has. ``takes`` is the least and greatest number of inputs (None: any number)."""
+
+    takes: ClassVar[tuple[int, int | None]] = (1, 1)
+
+    kind: str
+    name: Name | None = Field(None, description="the layer's name; its kind, numbered, where absent")
+    sources: References | None = Field(None, alias="from", description="the layers or inputs it reads; the previous layer where absent")
+
+    @abstractmethod
+    def emit(self, site: Site, inputs: Sequence[ir.Value]) -> ir.Value:
+        """Append the layer's operators; returns its output. Raises Unfit or ModelError where the inputs do not suit."""
+
+
+def extent(shape: Shape, axis: int) -> int:
+    """A dimension that sizes a parameter. Raises Unfit where it is symbolic."""
+    size = shape[axis]
+    if isinstance(size, int):
+        return size
+    raise Unfit(f"axis {axis} of its input {show(shape)} must be a known number", "give the network's inputs fixed sizes beyond the batch")
+
+
+def show(shape: Shape) -> str:
+    """``[batch, 64]``"""
+    return f"[{', '.join(map(str, shape))}]"

@@ -1,0 +1,62 @@
+"""Losses: a scalar from the network's output and a target."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+
+from vgcompile.layers.layer import Name, Part, Reference, Site, Unfit, show
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+
+class _Loss(Part):
+    kind: str
+    input: Reference | None = Field(None, description="the layer that enters the loss; the last one where absent")
+    target: Name = Field(description="the input that it is compared with")
+    reduction: Literal["mean", "sum"] = "mean"
+
+    @abstractmethod
+    def emit(self, site: Site, x: ir.Value, target: ir.Value, classes: int | None) -> ir.Value:
+        """The loss, of shape []. Raises Unfit where output and target do not suit each other."""
+
+
+class CrossEntropy(_Loss):
+    """-log softmax(x)[target] over axis 1, for logits [batch, classes, ...] and class numbers [batch, ...]."""
+
+    kind: Literal["cross_entropy"]
+
+    def emit(self, site: Site, x: ir.Value, target: ir.Value, classes: int | None) -> ir.Value:
+        logits, labels = site.shape(x), site.shape(target)
+        if classes is None:
+            raise Unfit("cross_entropy needs a target of class numbers", "give the target type: int64 and its number of classes")
+        if len(logits) < 2 or labels != (logits[0], *logits[2:]):
+            wanted = show((logits[0], *logits[2:])) if len(logits) >= 2 else "[batch]"
+            raise Unfit(f"cross_entropy of logits {show(logits)} needs a target {wanted}, found {show(labels)}")
+        if logits[1] != classes:
+            raise Unfit(f"the target has {classes} classes, the logits {show(logits)} have {logits[1]}", "make both numbers equal")
+        return site.op.SoftmaxCrossEntropyLoss(x, target, reduction=self.reduction)  # type: ignore[no-any-return]
+
+
+class Mse(_Loss):
+    """The mean (or sum) of (x - target)^2 over all elements."""
+
+    kind: Literal["mse"]
+
+    def emit(self, site: Site, x: ir.Value, target: ir.Value, classes: int | None) -> ir.Value:
+        if classes is not None:
+            raise Unfit("mse needs a target of real numbers, found class numbers", "use cross_entropy, or drop type: int64")
+        if site.shape(x) != site.shape(target):
+            raise Unfit(f"mse needs a target of the output's shape {show(site.shape(x))}, found {show(site.shape(target))}")
+        op = site.op
+        error = op.Sub(x, target)
+        square = op.Mul(error, error)
+        reduced = op.ReduceMean if self.reduction == "mean" else op.ReduceSum
+        return reduced(square, keepdims=0)  # type: ignore[no-any-return]
+
+
+LOSSES = (CrossEntropy, Mse)
+AnyLoss = Annotated[CrossEntropy | Mse, Field(discriminator="kind")]

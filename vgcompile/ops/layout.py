@@ -1,0 +1,379 @@
+"""Reshaping, moving, joining, cutting and repeating: each element's adjoint goes back to where the element came from.
+
+The words that every room uses about shapes stand here, too.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from vgcompile.interval import WHOLE, Interval
+from vgcompile.ops.families import Carried, layout
+from vgcompile.ops.op import Array, Case, Dim, Op, sample
+from vgcompile.signal import Signal, replace
+
+
+def extents(x: Any) -> tuple[Dim, ...]:
+    """A value's shape as ints and symbols."""
+    return tuple(dim if isinstance(dim, int) else str(dim.value) for dim in x.shape)
+
+
+def shaped(adjoint: Any, x: Any) -> Any:
+    """Say that an adjoint has its value's shape, where inference cannot see it."""
+    adjoint.shape = x.shape
+    return adjoint
+
+
+def shape_operand(op: Any, x: Any) -> Any:
+    """The shape of ``x`` for a Reshape: a constant where at most one extent is a symbol, else taken at run time."""
+    dims = extents(x)
+    if sum(isinstance(dim, str) for dim in dims) > 1 or 0 in dims:
+        return op.Shape(x)
+    return [-1 if isinstance(dim, str) else dim for dim in dims]
+
+
+def full_shape(op: Any, x: Any) -> Any:
+    """The shape of ``x`` for an Expand: a constant where it is known."""
+    dims = extents(x)
+    return op.Shape(x) if any(isinstance(dim, str) for dim in dims) else list(dims)
+
+
+def reshaped(op: Any, adjoint: Any, x: Any) -> Any:
+    """``adjoint`` in the shape of ``x``."""
+    return shaped(op.Reshape(adjoint, shape_operand(op, x)), x)
+
+
+def zeros_like(op: Any, x: Any) -> Any:
+    return shaped(op.Expand(0.0, full_shape(op, x)), x)
+
+
+def is_sample_axis(dims: Sequence[Dim], axis: int, batch: int) -> bool:
+    """Whether an axis counts the samples of a batch: the first one, of the batch's extent or of a symbol that somebody gave a name.
+
+    A symbol that inference made up may stand for samples times positions.
+    """
+    if axis != 0 or not dims:
+        return False
+    first = dims[0]
+    return first.isidentifier() and not first.startswith("unk") if isinstance(first, str) else batch > 1 and first == batch
+
+
+def repeats(case: Case, position: int) -> float:
+    """How often, in one sample, broadcasting to the output uses each element of an input; inf where a symbol hides it."""
+    out, dims = case.outputs[0], case.shapes[position]
+    if out is None or dims is None:
+        return math.inf
+    count = 1.0
+    padded = (1,) * (len(out) - len(dims)) + tuple(dims)
+    for axis, (have, want) in enumerate(zip(padded, out, strict=True)):
+        if have != want and not is_sample_axis(out, axis, case.batch):
+            count *= want if isinstance(want, int) else math.inf
+    return count
+
+
+def per_sample(dims: Sequence[Dim], batch: int = 1) -> float:
+    """Number of elements of one sample; inf where a symbol hides it."""
+    known = [1 if is_sample_axis(dims, axis, batch) else dim for axis, dim in enumerate(dims)]
+    return math.prod(math.inf if isinstance(dim, str) else dim for dim in known)
+
+
+def summed(adjoint: Signal, factor: Signal, batch: int, positions: int) -> Signal:
+    """The sum of ``adjoint * factor`` over every position of every sample: what arrives at an operand that all of them share.
+
+    sum_n sum_p g f has the square N P E[g^2 f^2] + N P (P - 1) within + N (N - 1) P^2 across, adjoint and factor independent.
+    """
+    square = batch * positions * adjoint.square * factor.square
+    square += batch * positions * (positions - 1) * adjoint.within * factor.within
+    square += batch * (batch - 1) * positions**2 * adjoint.across * factor.across
+    square = max(square, 0.0)
+    return replace(adjoint, mean=0.0, square=square, within=square, across=square)
+
+
+def positions_of(case: Case, dims: Sequence[Dim] | None, features: int) -> int:
+    """Positions of one sample in a tensor of this shape, of which each has ``features`` elements."""
+    return max(case.count(dims) // max(case.batch * features, 1), 1)
+
+
+@dataclass(frozen=True)
+class Moved:
+    """Moments of an operator that moves elements, drops some or adds zeros: the adjoint's total is kept, spread over the input."""
+
+    def forward(self, case: Case, signals: Sequence[Signal | None]) -> Signal:
+        assert signals[0] is not None
+        return signals[0]
+
+    def backward(self, case: Case, position: int, adjoint: Signal, signals: Sequence[Signal | None]) -> Signal:
+        return adjoint.scaled(case.count(case.outputs[0]) / max(case.count(case.shapes[position]), 1))
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """Moments of an operator that repeats elements: an element's adjoint is the sum over its copies."""
+
+    def forward(self, case: Case, signals: Sequence[Signal | None]) -> Signal:
+        assert signals[0] is not None
+        return signals[0]
+
+    def backward(self, case: Case, position: int, adjoint: Signal, signals: Sequence[Signal | None]) -> Signal:
+        copies = max(case.count(case.outputs[0]) // max(case.count(case.shapes[position]), 1), 1)
+        shared = case.batch if copies % case.batch == 0 and not _has_batch(case, position) else 1
+        one = Signal(1.0, 1.0, 1.0, 1.0)
+        total = summed(adjoint, one, shared, copies // shared)
+        if shared > 1 or case.batch == 1:
+            return total
+        k = copies
+        return replace(total, within=k * k * adjoint.within, across=k * k * adjoint.across)
+
+
+def _has_batch(case: Case, position: int) -> bool:
+    dims = case.shapes[position]
+    return dims is not None and any(is_sample_axis(dims, axis, case.batch) for axis in range(len(dims)))
+
+
+def _repeat_norms(case: Case, position: int) -> tuple[float, float]:
+    """||J^T g||: each element sums the adjoints of its k copies, at most sqrt(k) times their norm."""
+    copies = _copies(case, position)
+    return (1.0, 1.0) if copies == 1 else (0.0, math.sqrt(copies))
+
+
+def _copies(case: Case, position: int) -> float:
+    out, dims = case.outputs[0], case.shapes[position]
+    if out is None or dims is None:
+        return math.inf
+    if len(out) >= len(dims) and all(a == b or a == 1 for a, b in zip(dims, out[len(out) - len(dims) :], strict=True)):
+        return repeats(case, position)
+    return per_sample(out, case.batch) / per_sample(dims, case.batch) if math.isfinite(per_sample(out, case.batch)) else math.inf
+
+
+def restriction(case: Case, position: int) -> tuple[float, float]:
+    """The adjoint of an embedding: a part of g arrives, in the best case all of it, in the worst nothing."""
+    return (0.0, 1.0)
+
+
+def _rearranged(case: Case, arrange: Any) -> Interval:
+    """Follow a reshape. Only a leading symbol can be followed, read as one sample; anything else leaves the hull."""
+    given, dims, out = case.ranges[0] or WHOLE, case.shapes[0], case.outputs[0]
+    if given.lo.ndim == 0 or dims is None or out is None or any(isinstance(dim, str) for dim in (*dims[1:], *out[1:])):
+        return given.scalar()
+    one = [1 if isinstance(dim, str) else dim for dim in dims]
+    target = [-1 if isinstance(dim, str) else dim for dim in out]
+    moved = given.map(lambda x: np.reshape(np.broadcast_to(x, one), target))
+    if out and isinstance(out[0], str):  # several positions of a sample may have landed in the leading axis
+        return Interval(moved.lo.min(axis=0, keepdims=True), moved.hi.max(axis=0, keepdims=True))
+    return moved if not isinstance(dims[0] if dims else 1, str) else given.scalar()
+
+
+def _reshape(name: str, doc: str, vjp: Any, samples: Any, numpy: Any) -> Op:
+    return layout(name, doc, vjp=vjp, samples=samples, numpy=numpy, range=lambda case: _rearranged(case, numpy))
+
+
+def _reshape_numpy(x: Array, shape: Array, allowzero: int = 0, **_: Any) -> Array:
+    return np.reshape(x, [x.shape[i] if dim == 0 and not allowzero else dim for i, dim in enumerate(np.asarray(shape).tolist())])
+
+
+Reshape = _reshape(
+    "Reshape",
+    "The same elements, in the same order, under another shape.",
+    vjp=lambda op, g, y, x, shape, **_: (reshaped(op, g, x), None),
+    numpy=_reshape_numpy,
+    samples=(
+        sample(("N", 2, 6), np.array([-1, 12])),
+        sample(("N", 2, 6), np.array([0, 3, 4])),
+        sample(("N", 3, "T"), np.array([0, -1])),
+        sample((4, 3), np.array([2, 6])),
+    ),
+)
+
+Flatten = _reshape(
+    "Flatten",
+    "A matrix: the axes before `axis` in its rows, the rest in its columns.",
+    vjp=lambda op, g, y, x, axis: (reshaped(op, g, x),),
+    numpy=lambda x, axis=1: np.reshape(x, (math.prod(x.shape[: axis or None]) if axis else 1, -1)),
+    samples=(sample(("N", 2, 3)), sample(("N", 2, "H", "W")), sample((2, 3, 4), axis=2), sample((2, 3), axis=0)),
+)
+
+
+def _squeeze_vjp(op: Any, g: Any, y: Any, x: Any, axes: Any = None) -> tuple[Any, ...]:
+    return (reshaped(op, g, x) if axes is None else shaped(op.Unsqueeze(g, axes), x), None)
+
+
+Squeeze = _reshape(
+    "Squeeze",
+    "Drops axes of extent 1.",
+    vjp=_squeeze_vjp,
+    numpy=lambda x, axes=None: np.squeeze(x, None if axes is None else tuple(np.asarray(axes).tolist())),
+    samples=(sample(("N", 1, 3), np.array([1])), sample(("N", 1, 3, 1), np.array([-1, 1]))),
+)
+
+Unsqueeze = _reshape(
+    "Unsqueeze",
+    "Adds axes of extent 1.",
+    vjp=lambda op, g, y, x, axes: (shaped(op.Squeeze(g, axes), x), None),
+    numpy=lambda x, axes: np.expand_dims(x, tuple(np.asarray(axes).tolist())),
+    samples=(sample(("N", 3), np.array([1])), sample(("N", 3), np.array([0, -1]))),
+)
+
+
+def _transpose_vjp(op: Any, g: Any, y: Any, x: Any, perm: Sequence[int] | None = None) -> tuple[Any, ...]:
+    return (shaped(op.Transpose(g, perm=None if perm is None else np.argsort(perm).tolist()), x),)
+
+
+Transpose = layout(
+    "Transpose",
+    "Axes in another order.",
+    vjp=_transpose_vjp,
+    numpy=lambda x, perm=None: np.transpose(x, perm),
+    samples=(sample(("N", 3)), sample(("N", 2, 3), perm=[1, 2, 0]), sample((2, "N", "T", 3), perm=[0, 2, 1, 3])),
+)
+
+Expand = layout(
+    "Expand",
+    "Broadcasts to a shape; the adjoint sums over the copies.",
+    vjp=lambda op, g, y, x, shape: (g, None),
+    norms=_repeat_norms,
+    moments=Repeated(),
+    range=lambda case: case.ranges[0] or WHOLE,
+    samples=(sample((3,), np.array([2, 3])), sample(("N", 1, 3), np.array([1, 4, 1])), sample((2, 1), np.array([3, 1, 4]))),
+)
+
+
+def _tile_vjp(op: Any, g: Any, y: Any, x: Any, times: Any) -> tuple[Any, ...]:
+    """Axis i of g is (repeat, extent): sum over the repeats."""
+    rank = len(extents(x))
+    if rank == 0:
+        return (g, None)
+    pairs = op.Concat(op.Unsqueeze(times, [1]), op.Unsqueeze(op.Shape(x), [1]), axis=1)
+    split = op.Reshape(g, op.Reshape(pairs, [2 * rank]))
+    return (shaped(op.ReduceSum(split, list(range(0, 2 * rank, 2)), keepdims=0), x), None)
+
+
+Tile = layout(
+    "Tile",
+    "Repeats a tensor along its axes.",
+    vjp=_tile_vjp,
+    norms=_repeat_norms,
+    moments=Repeated(),
+    range=lambda case: (case.ranges[0] or WHOLE).scalar(),
+    samples=(sample(("N", 3), np.array([1, 2])), sample((2, "T", 3), np.array([3, 2, 1]))),
+)
+
+
+def _concat_vjp(op: Any, g: Any, y: Any, *x: Any, axis: int) -> tuple[Any, ...]:
+    """Split along the axis, at sizes that are constants where they are known."""
+    if len(x) == 1:
+        return (g,)
+    sizes = [extents(value)[axis] for value in x]
+    if any(isinstance(size, str) for size in sizes):
+        parts = [op.Shape(value, start=axis, end=axis + 1 if axis != -1 else None) for value in x]
+        pieces = op.emit("Split", g, op.Concat(*parts, axis=0), outputs=len(x), axis=axis)
+    else:
+        pieces = op.emit("Split", g, sizes, outputs=len(x), axis=axis)
+    return tuple(shaped(piece, value) for piece, value in zip(pieces, x, strict=True))
+
+
+def _concat_range(case: Case) -> Interval:
+    """The parts side by side where their extents are known, else their hull."""
+    axis = case.attributes["axis"]
+    given = [bound or WHOLE for bound in case.ranges]
+    parts = [] if any(dims is None for dims in case.shapes) else [dims for dims in case.shapes if dims is not None]
+    if not parts or any(isinstance(dims[axis], str) for dims in parts):
+        hull = given[0].scalar()
+        for other in given[1:]:
+            hull = hull.hull(other.scalar())
+        return hull
+    full = [b.map(lambda x, d=d: np.broadcast_to(x, [1 if isinstance(n, str) else n for n in d])) for b, d in zip(given, parts, strict=True)]
+    return Interval(np.concatenate([b.lo for b in full], axis), np.concatenate([b.hi for b in full], axis))
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Moments of tensors joined: averages weighted by the number of elements; each part of the adjoint keeps its statistics."""
+
+    def forward(self, case: Case, signals: Sequence[Signal | None]) -> Signal:
+        known = [signal for signal in signals if signal is not None]
+        assert len(known) == len(signals)
+        weights = np.array([case.count(dims) for dims in case.shapes], float)
+        weights /= weights.sum()
+
+        def mean(field: str) -> float:
+            return float(weights @ [getattr(signal, field) for signal in known])
+
+        return Signal(mean("mean"), mean("square"), mean("within"), mean("across"), reliable=all(s.reliable for s in known))
+
+    def backward(self, case: Case, position: int, adjoint: Signal, signals: Sequence[Signal | None]) -> Signal:
+        return adjoint
+
+
+Concat = layout(
+    "Concat",
+    "Tensors joined along an axis.",
+    vjp=_concat_vjp,
+    range=_concat_range,
+    norms=restriction,
+    moments=Mixture(),
+    samples=(sample(("N", 2), ("N", 3), axis=1), sample(("N", 2), ("M", 2), axis=0), sample(("N", 2, "T"), ("N", 2, "S"), axis=-1)),
+)
+
+
+def _split_vjp(op: Any, g: Any, y: Any, x: Any, sizes: Any = None, **attributes: Any) -> tuple[Any, ...]:
+    adjoints, outputs = (g, y) if isinstance(y, tuple) else ((g,), (y,))
+    parts = [zeros_like(op, part) if adjoint is None else adjoint for adjoint, part in zip(adjoints, outputs, strict=True)]
+    return (shaped(op.Concat(*parts, axis=attributes["axis"]), x), None)
+
+
+Split = layout(
+    "Split",
+    "A tensor cut into pieces along an axis.",
+    vjp=_split_vjp,
+    range=lambda case: ((case.ranges[0] or WHOLE).scalar(),) * len(case.outputs),
+    moments=Moved(),
+    samples=(
+        sample(("N", 5), np.array([2, 3]), outputs=2, axis=1),
+        sample((6, "T"), outputs=3, axis=0, num_outputs=3),
+        sample((2, 6), outputs=2, axis=-1, num_outputs=2),
+    ),
+)
+
+_DEPTH = (sample(("N", 8, 2, 3), blocksize=2), sample(("N", 8, "H", "W"), blocksize=2, mode="CRD"))
+
+
+def _depth_vjp(op: Any, g: Any, y: Any, x: Any, blocksize: int, mode: str = "DCR") -> tuple[Any, ...]:
+    """SpaceToDepth undoes DepthToSpace up to the order of channels: (row, column, depth), where CRD has (depth, row, column)."""
+    dx = op.SpaceToDepth(g, blocksize=blocksize)
+    if mode == "CRD":
+        channels = int(extents(x)[1])
+        dx = op.Gather(dx, np.arange(channels).reshape(blocksize**2, -1).T.ravel(), axis=1)
+    return (shaped(dx, x),)
+
+
+DepthToSpace = layout(
+    "DepthToSpace",
+    "Channels spread into blocks of pixels.",
+    vjp=_depth_vjp,
+    samples=_DEPTH,
+    range=lambda case: (case.ranges[0] or WHOLE).scalar(),
+)
+
+SpaceToDepth = layout(
+    "SpaceToDepth",
+    "Blocks of pixels gathered into channels.",
+    vjp=lambda op, g, y, x, blocksize: (shaped(op.DepthToSpace(g, blocksize=blocksize), x),),
+    samples=(sample(("N", 2, 4, 6), blocksize=2),),
+    range=lambda case: (case.ranges[0] or WHOLE).scalar(),
+)
+
+Trilu = layout(
+    "Trilu",
+    "The upper or the lower triangle, zeros elsewhere.",
+    vjp=lambda op, g, y, x, k=None, upper=1: (shaped(op.Trilu(g, k, upper=upper), x), None),
+    norms=restriction,
+    range=lambda case: (case.ranges[0] or WHOLE).scalar().hull(Interval(np.zeros(()), np.zeros(()))),
+    samples=(sample((3, 3)), sample(("N", 3, 4), np.array(1), upper=0)),
+)
+
+ROWS = (Reshape, Flatten, Squeeze, Unsqueeze, Transpose, Expand, Tile, Concat, Split, DepthToSpace, SpaceToDepth, Trilu)

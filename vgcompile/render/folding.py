@@ -1,0 +1,253 @@
+"""Folds repeats: consecutive copies of one structure become one stack, so that a net of a thousand layers is one page.
+
+    stem, hidden/0/dense, hidden/0/tanh, ..., hidden/99/tanh, head      a chain of 202 layers
+    stem, [hidden x96], [hidden x3], [hidden x1], head                   one stack for each class of gradient
+
+A repeat is a tandem repeat of signatures in the order of the layers; a signature holds the layer's kind, its name without digits, and how
+far back each of its inputs comes from. Copies are parted where the class of their gradient changes, so that folding cannot hide the place
+where it dies, and each stack names its worst copy.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from vgcompile.analysis.result import Tiers
+from vgcompile.graph.emit import Dim
+from vgcompile.render.labels import best, extreme
+from vgcompile.render.layergraph import Arrow, LayerGraph, Vertex
+from vgcompile.render.style import band
+
+BUDGET = 75  # boxes; the butterfly draws each twice
+SMALL = 16  # a net of so few layers is drawn as it is
+PERIOD = 128  # layers in a copy, at most: keeps the search linear
+COPIES = 3  # fewer copies are not worth a stack
+STACKS = 6  # more stacks than this out of one repeat say less than one
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """``copies`` copies of ``period`` layers each, from place ``start`` on."""
+
+    start: int
+    period: int
+    copies: int
+
+
+@dataclass(frozen=True)
+class Box:
+    """What is drawn as one node: a layer, a stack of whole copies (``period`` > 1), or one layer of each of the copies in a cluster."""
+
+    number: int
+    members: tuple[Vertex, ...]
+    copies: int = 1
+    cluster: int | None = None
+
+    @property
+    def name(self) -> str:
+        return self.members[0].name
+
+
+@dataclass(frozen=True)
+class Flow:
+    """A drawn edge: all the uses that it stands for."""
+
+    source: int
+    target: int
+    shape: tuple[Dim, ...] | None
+    gains: tuple[Tiers, ...]  # empty where no gradient flows
+    skips: bool  # goes past other boxes
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """What the pictures draw. ``clusters`` are copies with branches: their boxes stand for one copy each, with the range over all."""
+
+    boxes: tuple[Box, ...]
+    flows: tuple[Flow, ...]
+    clusters: tuple[tuple[Vertex, ...], ...]  # members of each, over all its copies
+    layers: int
+
+
+def fold(graph: LayerGraph, wanted: bool = True, budget: int = BUDGET) -> Drawing:
+    """Fold until at most ``budget`` boxes are left, or nothing is left to fold; not at all if not ``wanted`` or the net is small."""
+    if not wanted or len(graph.vertices) <= SMALL:
+        return _drawing(graph, [])
+    drawings = (_drawing(graph, _folds(graph, named, parted)) for named in (True, False) for parted in (True, False))
+    tried = []
+    for drawing in drawings:
+        if len(drawing.boxes) <= budget:
+            return drawing
+        tried.append(drawing)
+    return min(tried, key=lambda drawing: len(drawing.boxes))
+
+
+def repeats(signatures: Sequence[Hashable], copies: int = COPIES, period: int = PERIOD) -> Iterator[Repeat]:
+    """Tandem repeats from left to right, each the one that covers most (of equals the shortest period); O(len * period).
+
+    >>> list(repeats("xabababy"))
+    [Repeat(start=1, period=2, copies=3)]
+    """
+    size = len(signatures)
+    lengths = [_agreement(signatures, p) for p in range(1, min(period, size // copies) + 1)]
+    place = 0
+    while place < size:
+        covers = [(length[place] // p + 1) * p for p, length in enumerate(lengths, 1)]
+        options = [(cover, -p) for p, cover in enumerate(covers, 1) if cover >= copies * p]
+        if not options:
+            place += 1
+            continue
+        cover, p = max(options)
+        yield Repeat(place, -p, cover // -p)
+        place += cover
+
+
+def _agreement(signatures: Sequence[Hashable], period: int) -> list[int]:
+    """For each place, how many signatures from there on equal the one a period later."""
+    lengths = [0] * (len(signatures) + 1)
+    for place in range(len(signatures) - period - 1, -1, -1):
+        lengths[place] = lengths[place + 1] + 1 if signatures[place] == signatures[place + period] else 0
+    return lengths
+
+
+def _folds(graph: LayerGraph, named: bool, parted: bool) -> list[Repeat]:
+    found = list(repeats(_signatures(graph, named)))
+    return [part for repeat in found for part in _part(graph, repeat)] if parted else found
+
+
+def _signatures(graph: LayerGraph, named: bool) -> list[Hashable]:
+    """Kind, name without digits if ``named``, and where each input comes from: a distance, or the one source that many copies share."""
+    stems = [re.sub(r"_?\d+", "", vertex.name) if named else "" for vertex in graph.vertices]
+    uses = Counter((arrow.source, stems[arrow.target]) for arrow in graph.arrows)
+    sources: defaultdict[int, list[Hashable]] = defaultdict(list)
+    for arrow in graph.arrows:
+        source, distance = graph.vertices[arrow.source], arrow.target - arrow.source
+        shared = uses[arrow.source, stems[arrow.target]] >= COPIES if named else source.role != "layer" and distance > 1
+        sources[arrow.target].append(source.name if shared else distance)
+    return [
+        (vertex.role, vertex.kind, stem, tuple(sources[vertex.order])) if vertex.role == "layer" else (vertex.role, vertex.order)
+        for vertex, stem in zip(graph.vertices, stems, strict=True)
+    ]
+
+
+def _part(graph: LayerGraph, repeat: Repeat) -> list[Repeat]:
+    """Part the copies where the class of their gradient changes, unless that gives many stacks."""
+    classes = [band(value).name for value in _values(graph, repeat)]
+    parts, start = [], repeat.start
+    for _, group in groupby(classes):
+        copies = len(list(group))
+        parts.append(Repeat(start, repeat.period, copies))
+        start += copies * repeat.period
+    return parts if len(parts) <= STACKS else [repeat]
+
+
+def _values(graph: LayerGraph, repeat: Repeat) -> list[float | None]:
+    """Each copy's worst relative gain or, for copies without parameters, the worst gain on the edges into it."""
+    inside = range(repeat.start, repeat.start + repeat.period * repeat.copies)
+    relative: defaultdict[int, list[float]] = defaultdict(list)
+    entering: defaultdict[int, list[float]] = defaultdict(list)
+    for place in inside:
+        vertex = graph.vertices[place]
+        if vertex.found is not None and (value := best(vertex.found.relative)) is not None:
+            relative[(place - repeat.start) // repeat.period].append(value)
+    if not relative:
+        for arrow in graph.arrows:
+            if arrow.target in inside and arrow.gain is not None and (value := best(arrow.gain)) is not None:
+                entering[(arrow.target - repeat.start) // repeat.period].append(value)
+    values = relative or entering
+    return [extreme(values[copy]) if values[copy] else None for copy in range(repeat.copies)]
+
+
+def _drawing(graph: LayerGraph, folds: Sequence[Repeat]) -> Drawing:
+    boxes, clusters = _boxes(graph, [repeat for repeat in folds if repeat.copies > 1])
+    box_of = {vertex.order: box.number for box in boxes for vertex in box.members}
+    home = {place: repeat for repeat in folds for place in range(repeat.start, repeat.start + repeat.period * repeat.copies)}
+    merged: dict[tuple[int, int], list[Arrow]] = {}
+    for arrow in graph.arrows:
+        ends = box_of[_as_in_first_copy(arrow, home)], box_of[arrow.target]
+        if ends[0] != ends[1]:
+            merged.setdefault(ends, []).append(arrow)
+    flows = tuple(_flow(source, target, arrows) for (source, target), arrows in merged.items())
+    return Drawing(tuple(boxes), flows, tuple(clusters), len(graph.vertices))
+
+
+def _flow(source: int, target: int, arrows: Sequence[Arrow]) -> Flow:
+    gains = tuple(arrow.gain for arrow in arrows if arrow.gain is not None)
+    return Flow(source, target, arrows[0].shape, gains, skips=abs(target - source) > 1)
+
+
+def _as_in_first_copy(arrow: Arrow, home: dict[int, Repeat]) -> int:
+    """The source of an arrow; of one from copy to copy, the source of its counterpart that enters the first copy."""
+    repeat = home.get(arrow.target)
+    if repeat is None or home.get(arrow.source) is not repeat:
+        return arrow.source
+    copy = (arrow.target - repeat.start) // repeat.period
+    if copy == (arrow.source - repeat.start) // repeat.period:
+        return arrow.source
+    return arrow.source - copy * repeat.period
+
+
+def _boxes(graph: LayerGraph, folds: Sequence[Repeat]) -> tuple[list[Box], list[tuple[Vertex, ...]]]:
+    boxes: list[Box] = []
+    clusters: list[tuple[Vertex, ...]] = []
+    starts = {repeat.start: repeat for repeat in folds}
+    chains = _chains(graph, folds)
+    place = 0
+    while place < len(graph.vertices):
+        repeat = starts.get(place)
+        if repeat is None:
+            boxes.append(Box(len(boxes), (graph.vertices[place],)))
+            place += 1
+            continue
+        members = graph.vertices[place : place + repeat.period * repeat.copies]
+        if repeat in chains:
+            boxes.append(Box(len(boxes), members, repeat.copies))
+        else:
+            for role in range(repeat.period):
+                boxes.append(Box(len(boxes), members[role :: repeat.period], repeat.copies, len(clusters)))
+            clusters.append(members)
+        place += len(members)
+    return boxes, clusters
+
+
+def _chains(graph: LayerGraph, folds: Sequence[Repeat]) -> set[Repeat]:
+    """The repeats whose copies are plain chains: every inner edge goes to the next layer, so that one box hides no branch."""
+    home = {place: repeat for repeat in folds for place in range(repeat.start, repeat.start + repeat.period * repeat.copies)}
+    chains = set(folds)
+    for arrow in graph.arrows:
+        repeat = home.get(arrow.target)
+        if repeat is not None and arrow.gain is not None and arrow.target - arrow.source != 1:
+            chains.discard(repeat)
+        tapped = home.get(arrow.source)
+        if tapped is not None and tapped is not repeat and arrow.target - arrow.source != 1:
+            last = (arrow.source - tapped.start + 1) % tapped.period == 0
+            if not last:
+                chains.discard(tapped)
+    return chains
+
+
+def title(members: Sequence[Vertex], copies: int) -> tuple[str, str]:
+    """``("hidden x20", "hidden/0 .. hidden/19")``: what repeats and how often, and the first and the last copy."""
+    if copies == 1:
+        return members[0].name, ""
+    period = len(members) // copies
+    first, last = (_scope([vertex.name for vertex in part]) for part in (members[:period], members[-period:]))
+    common = _scope([first, last])
+    kinds = "+".join(dict.fromkeys(vertex.kind for vertex in members[:period]))
+    return f"{common if common not in ('', first) else kinds} x{copies}", f"{first} .. {last}"
+
+
+def _scope(names: Sequence[str]) -> str:
+    """The path that all names share; the first name where they share none."""
+    return posixpath.commonpath([name.strip("/") for name in names]) or names[0]
+
+
+def worst(members: Sequence[Vertex]) -> tuple[Vertex, float] | None:
+    """The member whose relative gain is furthest from 1, or None where no member holds parameters."""
+    known = [(vertex, value) for vertex in members if vertex.found and (value := best(vertex.found.relative)) is not None]
+    return max(known, key=lambda pair: abs(pair[1]), default=None)

@@ -1,0 +1,150 @@
+"""THE graph seen from further away: one vertex per layer (or graph input), one arrow per use of a value across layers.
+
+Operators of one layer are one vertex, parameters are counted in it and not drawn. What holds no real numbers that depend on an input
+(constants, shape arithmetic) is left out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import onnx_ir as ir
+
+from vgcompile.analysis.result import Analysis, Edge, Layer, Tiers
+from vgcompile.graph.emit import Dim, dims
+from vgcompile.graph.network import Network
+from vgcompile.graph.provenance import fact, line_of
+from vgcompile.graph.view import as_networkx
+
+
+@dataclass(frozen=True)
+class Vertex:
+    """A layer or a graph input. ``order`` is its place from the input to the loss, ``parameters`` the trainable numbers it holds."""
+
+    order: int
+    name: str
+    kind: str
+    role: Literal["input", "target", "layer", "loss"]
+    line: int | None = None
+    parameters: int = 0
+    found: Layer | None = None  # what the analysis says of it, for a layer that holds parameters
+
+
+@dataclass(frozen=True)
+class Arrow:
+    """One use of a value by another layer than the one that makes it; ``gain`` is None where no gradient flows."""
+
+    source: int
+    target: int
+    shape: tuple[Dim, ...] | None
+    gain: Tiers | None
+
+
+@dataclass(frozen=True)
+class LayerGraph:
+    vertices: tuple[Vertex, ...]  # in order from the inputs to the loss
+    arrows: tuple[Arrow, ...]
+
+
+def layer_graph(network: Network, analysis: Analysis | None = None) -> LayerGraph:
+    """The network at the level of layers, with what the analysis found on its edges; linear in the number of operators."""
+    graph = network.model.graph
+    home = dict(_homes(network))
+    vertices = _vertices(network, home, analysis)
+    found = {edge.id: edge for edge in analysis.edges} if analysis else {}
+    view = as_networkx(network.model)
+    arrows = []
+    for node in graph:
+        for source, _, position, value in sorted(view.in_edges(node.name, keys=True, data="value"), key=lambda edge: edge[2]):
+            start, end = vertices.get(home.get(source, "")), vertices.get(home[node.name])
+            if start is None or end is None or start is end:
+                continue
+            shape = dims(value) if value.shape is not None else None
+            arrows.append(Arrow(start.order, end.order, shape, _gain(found.get(f"{node.name}#{position}"), value, analysis)))
+    return LayerGraph(tuple(vertices.values()), tuple(arrows))
+
+
+def _gain(edge: Edge | None, value: ir.Value, analysis: Analysis | None) -> Tiers | None:
+    if edge is not None:
+        return edge.gain if edge.role == "activation" else None
+    real = value.dtype is None or value.dtype.is_floating_point()
+    return Tiers() if analysis is None and real else None
+
+
+def _homes(network: Network) -> Iterator[tuple[str, str]]:
+    """(name of a node or graph input, name of the layer that it belongs to)."""
+    for name in network.inputs:
+        yield name, name
+    for node in network.model.graph:
+        assert node.name is not None
+        yield node.name, layer_of(node)
+
+
+def layer_of(node: ir.Node) -> str:
+    """The layer that the node is stamped with; else its name up to the last slash, else its own name."""
+    name = node.name or node.op_type
+    return fact(node, "layer") or name.strip("/").rpartition("/")[0] or name
+
+
+def _vertices(network: Network, home: Mapping[str, str], analysis: Analysis | None) -> dict[str, Vertex]:
+    members = _members(network, home)
+    layers = {layer.name: layer for layer in analysis.layers} if analysis else {}
+    loss = _loss_layer(network)
+    counted = _parameters(network, home)
+    vertices: dict[str, Vertex] = {}
+    for name, nodes in members.items():
+        order = len(vertices)
+        if not nodes:
+            given = network.inputs[name]
+            vertices[name] = Vertex(order, name, given.role, given.role)
+            continue
+        kind = fact(nodes[0], "kind") or "+".join(dict.fromkeys(node.op_type for node in nodes))
+        role: Literal["loss", "layer"] = "loss" if name == loss else "layer"
+        vertices[name] = Vertex(order, name, kind, role, line_of(nodes[0]), counted.get(name, 0), layers.get(name))
+    return vertices
+
+
+def _members(network: Network, home: Mapping[str, str]) -> dict[str, list[ir.Node]]:
+    """Each drawn layer's nodes, in the order of the graph; an input has none and stands before its first use."""
+    reached = {value for value in network.model.graph.inputs if value.name in network.inputs}
+    nodes_of: dict[str, list[ir.Node]] = {}
+    real: set[str] = set()
+    for node in network.model.graph:
+        used = [value for value in node.inputs if value in reached]
+        if not used:
+            continue
+        reached.update(node.outputs)
+        for value in used:
+            if value.producer() is None:
+                assert value.name is not None
+                nodes_of.setdefault(value.name, [])
+                real.add(value.name)
+        assert node.name is not None
+        nodes_of.setdefault(home[node.name], []).append(node)
+        if any(output.dtype is None or output.dtype.is_floating_point() for output in node.outputs):
+            real.add(home[node.name])
+    return {name: nodes for name, nodes in nodes_of.items() if name in real}
+
+
+def _loss_layer(network: Network) -> str | None:
+    for node in network.model.graph:
+        if any(output.name == network.loss for output in node.outputs):
+            return layer_of(node)
+    return None
+
+
+def _parameters(network: Network, home: Mapping[str, str]) -> dict[str, int]:
+    """Trainable numbers by layer; one that several layers use counts where it is used first."""
+    wanted = set(network.parameters)
+    counts: dict[str, int] = {}
+    for node in network.model.graph:
+        for value in node.inputs:
+            if value is not None and value.name in wanted:
+                wanted.discard(value.name)
+                assert node.name is not None
+                size = math.prod(dim for dim in dims(value) if isinstance(dim, int))
+                counts[home[node.name]] = counts.get(home[node.name], 0) + size
+    return counts
