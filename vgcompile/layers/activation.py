@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, create_model
 
-from vgcompile.layers.initialization import Finite, PositiveFloat, kind_alone
-from vgcompile.layers.layer import Layer, Part, Site
+from vgcompile.layers.layer import Layer, Site
+from vgcompile.layers.part import Finite, Part, PositiveFloat, kind_alone
 
 if TYPE_CHECKING:
     import onnx_ir as ir

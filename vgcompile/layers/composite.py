@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from vgcompile.layers.activation import Activated
-from vgcompile.layers.layer import Layer, Positive, Site
+from vgcompile.layers.layer import Layer, Site
+from vgcompile.layers.part import Positive
 from vgcompile.layers.merge import Add
 
 if TYPE_CHECKING:
@@ -43,6 +44,6 @@ class Residual(Composite, Activated):
     kind: Literal["residual"]
     shortcut: Layers | None = Field(None, description="layers on the way around; the input itself where absent")
 
-    def sum(self) -> Add:
+    def join(self) -> Add:
         """The layer that joins both ways."""
         return Add(kind="add", activation=self.activation)

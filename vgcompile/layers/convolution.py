@@ -9,7 +9,8 @@ from pydantic import Field
 
 from vgcompile.layers.activation import Activated
 from vgcompile.layers.initialization import Init
-from vgcompile.layers.layer import Positive, Site, Unfit, extent
+from vgcompile.layers.layer import Site, Unfit, extent
+from vgcompile.layers.part import Positive
 from vgcompile.layers.windows import Padding, Pair, pads, require_image
 
 if TYPE_CHECKING:

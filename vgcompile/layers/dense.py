@@ -9,7 +9,8 @@ from pydantic import Field
 
 from vgcompile.layers.activation import Activated
 from vgcompile.layers.initialization import Init
-from vgcompile.layers.layer import Positive, Site, Unfit, extent, show
+from vgcompile.layers.layer import Site, Unfit, extent, show
+from vgcompile.layers.part import Positive
 
 if TYPE_CHECKING:
     import onnx_ir as ir

@@ -14,13 +14,12 @@ import math
 from abc import abstractmethod
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from vgcompile.initial import Initial, Kind
+from vgcompile.layers.part import Finite, Part, PositiveFloat, kind_alone
 
 Fan = Literal["fan_in", "fan_out", "fan_avg"]
-PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 # kind -> (drawn as, scale, fan): variance = scale / fan
 _SCALED: dict[str, tuple[Kind, float, Fan]] = {
@@ -34,10 +33,9 @@ _SCALED: dict[str, tuple[Kind, float, Fan]] = {
 }
 
 
-class Distribution(BaseModel):
+class Distribution(Part):
     """What a parameter is drawn from, before its shape is known."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
     kind: str
 
     @abstractmethod
@@ -123,11 +121,6 @@ def _fan(mode: Fan, fan_in: int, fan_out: int) -> float:
     return {"fan_in": fan_in, "fan_out": fan_out, "fan_avg": (fan_in + fan_out) / 2.0}[mode]
 
 
-def kind_alone(given: object) -> object:
-    """A kind that needs no further field may be written alone: ``relu`` for ``{kind: relu}``."""
-    return {"kind": given} if isinstance(given, str) else given
-
-
 _Stated = Annotated[
     Scaled | VarianceScaling | Orthogonal | Normal | Uniform | Fixed | Constant,
     Field(discriminator="kind"),
@@ -151,17 +144,15 @@ PYTORCH_DEFAULT = Scaled(kind="pytorch_default")
 ZEROS, ONES = Fixed(kind="zeros"), Fixed(kind="ones")
 
 
-class Init(BaseModel):
+class Init(Part):
     """``init:`` of a layer with weights; what is absent follows the model's own ``init:``."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
     weight: AnyDistribution | None = None
     bias: AnyDistribution | None = None
 
 
-class NormalizationInit(BaseModel):
+class NormalizationInit(Part):
     """``init:`` of a normalization layer: ones and zeros, whatever the model's own ``init:`` says."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
     scale: AnyDistribution = ONES
     bias: AnyDistribution = ZEROS

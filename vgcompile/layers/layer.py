@@ -15,9 +15,10 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, Field
 
 from vgcompile.layers.initialization import Distribution
+from vgcompile.layers.part import Part
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from vgcompile.graph.emit import Emitter
 
 Shape = tuple[int | str, ...]
-Positive = Annotated[int, Field(gt=0)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]*$")]
 NAME_OR_PATH = r"^[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*$"
 Reference = Annotated[str, Field(pattern=NAME_OR_PATH)]
@@ -70,12 +70,6 @@ class Site(Protocol):
     def stream(self, name: str) -> int:
         """A 31-bit seed of this layer's own for an operator that draws at run time."""
         ...
-
-
-class Part(BaseModel):
-    """A mapping of a model file: frozen, its fields read strictly, unknown ones refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 class Layer(Part):

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from vgcompile.layers.layer import Name, Part, Reference, Site, Unfit, show
+from vgcompile.layers.layer import Name, Reference, Site, Unfit, show
+from vgcompile.layers.part import Part
 
 if TYPE_CHECKING:
     import onnx_ir as ir

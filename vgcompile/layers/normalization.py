@@ -9,8 +9,9 @@ import numpy as np
 from pydantic import Field
 
 from vgcompile.layers.activation import Activated
-from vgcompile.layers.initialization import NormalizationInit, PositiveFloat
+from vgcompile.layers.initialization import NormalizationInit
 from vgcompile.layers.layer import Site, Unfit, extent, show
+from vgcompile.layers.part import PositiveFloat
 
 if TYPE_CHECKING:
     import onnx_ir as ir

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator
 
-from vgcompile.layers.layer import Positive, Shape, Unfit, show
-
-Natural = Annotated[int, Field(ge=0)]
+from vgcompile.layers.layer import Shape, Unfit, show
+from vgcompile.layers.part import Natural, Positive
 
 
 def _both(given: object) -> object:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from vgcompile.errors import GradientRefused, nearest
-from vgcompile.ops import arithmetic, elementwise, linear
+from vgcompile.ops import arithmetic, convolution, elementwise, layout, linear, pooling
 from vgcompile.ops.op import INTERNAL as INTERNAL
 from vgcompile.ops.op import Op
 from vgcompile.ops.reading import NumpyReading
 
-_ROOMS = (elementwise, arithmetic, linear)
+_ROOMS = (elementwise, arithmetic, linear, layout, convolution, pooling)
 
 
 def _assemble() -> dict[str, Op]:

@@ -1,13 +1,19 @@
-"""Arithmetic of two and more tensors, comparisons and selection by a condition."""
+"""Arithmetic of two and more tensors, selection by a condition, comparisons and logic."""
 
 from __future__ import annotations
 
+from functools import reduce
+from typing import Any
+
 import numpy as np
 
+from vgcompile.interval import WHOLE, Interval, corners, image, interval, product
 from vgcompile.ops.families import blocked, broadcasting
-from vgcompile.ops.op import sample
+from vgcompile.ops.moments import Product, Quotient
+from vgcompile.ops.op import Array, Case, Op, Rule, Variadic, sample
 
 PAIRS = (sample(("N", 3), ("N", 3)), sample(("N", 3), (3,)), sample((2, 1, 3), ("N", 1)))
+TUPLES = (sample(("N", 3), (3,), ("N", 1)), sample(("N", 3), ("N", 3)), sample((2, 3)))
 
 Add = broadcasting(
     "Add",
@@ -23,9 +29,26 @@ Sub = broadcasting(
     "a - b.",
     numpy=np.subtract,
     derivatives=(lambda op, a, b, y: 1.0, lambda op, a, b, y: -1.0),
-    vjp=lambda op, g, y, a, b: (g, op.Neg(g)),
     linear=True,
     samples=PAIRS,
+)
+
+Sum = broadcasting(
+    "Sum",
+    "The sum of all operands.",
+    numpy=lambda *x: reduce(np.add, x),
+    derivatives=Variadic(lambda i, op, *x_y: 1.0),
+    linear=True,
+    samples=TUPLES,
+)
+
+Mean = broadcasting(
+    "Mean",
+    "The mean of all operands.",
+    numpy=lambda *x: reduce(np.add, x) / len(x),
+    derivatives=Variadic(lambda i, op, *x_y: 1.0 / (len(x_y) - 1)),
+    linear=True,
+    samples=TUPLES,
 )
 
 Mul = broadcasting(
@@ -33,17 +56,178 @@ Mul = broadcasting(
     "a * b.",
     numpy=np.multiply,
     derivatives=(lambda op, a, b, y: b, lambda op, a, b, y: a),
+    range=lambda case: product(*(r or WHOLE for r in case.ranges)),
+    moments=Product(),
     samples=PAIRS,
 )
 
-Neg = broadcasting(
-    "Neg", "-x.", numpy=np.negative, derivatives=(lambda op, x, y: -1.0,), vjp=lambda op, g, y, x: (op.Neg(g),), linear=True,
-    samples=(sample(("N", 3)),),
+
+def _safe_reciprocal(b: Interval) -> Interval:
+    """1 / b; the whole line where b may be 0."""
+    through_zero = (b.lo <= 0.0) & (b.hi >= 0.0)
+    away = Interval(np.where(through_zero, 1.0, b.lo), np.where(through_zero, 1.0, b.hi))
+    inverse = corners(np.reciprocal, [away])
+    return Interval(np.where(through_zero, -np.inf, inverse.lo), np.where(through_zero, np.inf, inverse.hi))
+
+
+def _div_range(case: Case) -> Interval:
+    a, b = (r or WHOLE for r in case.ranges)
+    return product(a, _safe_reciprocal(b))
+
+
+def _div_slope(case: Case, position: int) -> Interval:
+    """1 / b, and -a / b^2: a product with a square, whose factors vary on their own."""
+    a, b = (r or WHOLE for r in case.ranges)
+    inverse = _safe_reciprocal(b)
+    if position == 0:
+        return inverse
+    return corners(np.negative, [product(a, image(np.square, inverse, [0.0]))])
+
+
+Div = broadcasting(
+    "Div",
+    "a / b.",
+    numpy=np.divide,
+    derivatives=(lambda op, a, b, y: op.Reciprocal(b), lambda op, a, b, y: op.Neg(y / b)),
+    vjp=lambda op, g, y, a, b: (g / b, op.Neg(g * (y / b))),
+    range=_div_range,
+    slope=_div_slope,
+    moments=Quotient(),
+    samples=(
+        sample(("N", 3), ("N", 3), domain=(0.5, 2.0)),
+        sample(("N", 3), (3,), domain=(-2.0, -0.5)),
+        sample((2, 1, 3), ("N", 1), domain=(0.5, 2.0)),
+    ),
 )
 
-Greater = blocked(
-    "Greater", "a > b.", "a comparison is a step: its slope is 0 wherever it has one", numpy=np.greater, samples=PAIRS
+
+def _exponent(op: Any, a: Any, b: Any) -> Any:
+    """The exponent as the base's type: ONNX lets it be of another one."""
+    return b if b.dtype == a.dtype else op.CastLike(b, a)
+
+
+def _power_base(op: Any, a: Any, b: Any, y: Any) -> Any:
+    """b a^(b - 1), and 0 for exponent 0, where 0 * 0^-1 would be NaN."""
+    e = _exponent(op, a, b)
+    return op.Where(op.Equal(e, 0.0), 0.0, e * op.Pow(a, e - 1.0))
+
+
+def _power_exponent(op: Any, a: Any, b: Any, y: Any) -> Any:
+    return op.Where(op.Equal(a, 0.0), 0.0, y * op.Log(a))
+
+
+def _power(a: Interval, b: Interval) -> Interval:
+    """a^b where it is defined. A known exponent: monotone on each side of 0. A range of exponents: monotone in each for a > 0."""
+    if (b.lo < b.hi).any():
+        if (a.lo <= 0.0).any():
+            return WHOLE
+        return corners(np.power, [a, b])
+    shape = np.broadcast_shapes(a.lo.shape, b.lo.shape)
+    exponent = np.broadcast_to(b.lo, shape)
+    whole = exponent == np.rint(exponent)
+    lo = np.where(whole, a.lo, np.maximum(a.lo, 0.0))
+    outside = lo > a.hi  # a negative base and a fraction as its exponent: NaN
+    powers = image(lambda x: np.power(x, exponent), Interval(np.where(outside, 0.0, lo), np.where(outside, 0.0, a.hi)), [0.0])
+    return Interval(np.where(outside, -np.inf, powers.lo), np.where(outside, np.inf, powers.hi))
+
+
+def _power_slope(case: Case, position: int) -> Interval:
+    a, b = (r or WHOLE for r in case.ranges)
+    if position == 1:
+        logarithm = image(np.log, a, domain=(0.0, np.inf))
+        return product(_power(a, b), logarithm).hull(interval(0.0, 0.0))
+    lowered = corners(lambda x: x - 1.0, [b]) if (b.lo < b.hi).any() else Interval(b.lo - 1.0, b.hi - 1.0)
+    return product(b, _power(a, lowered))
+
+
+Pow = broadcasting(
+    "Pow",
+    "a to the power b; at base 0 the exponent's slope is taken as 0, at exponent 0 the base's slope is.",
+    numpy=np.power,
+    derivatives=(_power_base, _power_exponent),
+    range=lambda case: _power(*(r or WHOLE for r in case.ranges)),
+    slope=_power_slope,
+    samples=(
+        sample(("N", 3), ("N", 3), domain=(0.5, 2.0)),
+        sample(("N", 3), np.array(2.0)),
+        sample((2, 3), np.array([3, 0, 1])),
+        sample(("N", 3), np.array(-1.5), domain=(0.5, 2.0)),
+        sample(np.zeros((2, 1)), np.array([2.0, 1.0, 0.0])),
+    ),
 )
+
+
+def _share(position: int, op: Any, *operands: Any) -> Any:
+    """1 for the operand that the value comes from; among k that tie, 1/k."""
+    *x, y = operands
+    return op.Where(op.Equal(x[position], y), op.Reciprocal(_winners(op, x, y)), 0.0)
+
+
+def _winners(op: Any, x: Any, y: Any) -> Any:
+    return reduce(lambda a, b: a + b, (op.Where(op.Equal(value, y), 1.0, 0.0) for value in x))
+
+
+def _extreme_vjp(op: Any, g: Any, y: Any, *x: Any) -> tuple[Any, ...]:
+    if len(x) == 1:
+        return (g,)
+    part = g / _winners(op, x, y)
+    return tuple(op.Where(op.Equal(value, y), part, 0.0) for value in x)
+
+
+def _extreme(name: str, doc: str, f: Rule) -> Op:
+    """Each derivative is a step up in its own operand (down, for a minimum) and a step the other way in each other one: monotone."""
+    return broadcasting(
+        name,
+        doc,
+        numpy=lambda *x: reduce(f, x),
+        derivatives=Variadic(_share),
+        vjp=_extreme_vjp,
+        samples=(*TUPLES, sample(np.array([[1.0, 2.0]]), np.array([[1.0], [3.0]]), np.array([1.0, 0.0]))),
+    )
+
+
+Max = _extreme("Max", "The greatest operand; operands that tie share the gradient equally.", np.maximum)
+Min = _extreme("Min", "The least operand; operands that tie share the gradient equally.", np.minimum)
+
+
+def _prelu_range(case: Case) -> Interval:
+    """Monotone in each operand on each side of x = 0."""
+    x, slope = (r or WHOLE for r in case.ranges)
+    zero = np.clip(0.0, x.lo, x.hi)
+    below, above = Interval(x.lo, zero), Interval(zero, x.hi)
+    negative = product(below, slope)
+    return Interval(np.where(x.lo < 0.0, negative.lo, np.inf), np.where(x.lo < 0.0, negative.hi, -np.inf)) if False else negative.hull(above)
+
+
+PRelu = broadcasting(
+    "PRelu",
+    "x for x > 0, slope x elsewhere, with a learned slope; at 0 the slope is the learned one.",
+    numpy=lambda x, slope: np.where(x > 0.0, x, slope * x),
+    derivatives=(
+        lambda op, x, slope, y: op.Where(op.Greater(x, 0.0), 1.0, slope),
+        lambda op, x, slope, y: op.Min(x, 0.0),
+    ),
+    vjp=lambda op, g, y, x, slope: (op.Where(op.Greater(x, 0.0), g, g * slope), op.Where(op.Greater(x, 0.0), 0.0, g * x)),
+    range=_prelu_range,
+    samples=(sample(("N", 3), (3,)), sample((2, 3, 4), (3, 1)), sample(("N", 3), ())),
+)
+
+
+def _where_range(case: Case) -> Interval:
+    a, b = (r or WHOLE for r in case.ranges[1:])
+    condition = case.values[0]
+    if condition is None:
+        return a.hull(b)
+    return Interval(np.where(condition, a.lo, b.lo), np.where(condition, a.hi, b.hi))
+
+
+def _where_slope(case: Case, position: int) -> Interval:
+    condition = case.values[0]
+    if condition is None:
+        return interval(0.0, 1.0)
+    chosen = np.asarray(condition if position == 1 else ~condition, np.float64)
+    return Interval(chosen, chosen)
+
 
 Where = broadcasting(
     "Where",
@@ -51,7 +235,36 @@ Where = broadcasting(
     numpy=np.where,
     derivatives=(None, lambda op, c, a, b, y: op.Where(c, 1.0, 0.0), lambda op, c, a, b, y: op.Where(c, 0.0, 1.0)),
     vjp=lambda op, g, y, c, a, b: (None, op.Where(c, g, 0.0), op.Where(c, 0.0, g)),
-    samples=(sample(np.array([[True], [False]]), (2, 3), (3,)),),
+    range=_where_range,
+    slope=_where_slope,
+    samples=(sample(np.array([[True], [False]]), (2, 3), (3,)), sample(np.array([True, False, True]), ("N", 3), ())),
 )
 
-ROWS = (Add, Sub, Mul, Neg, Greater, Where)
+
+def _truth(name: str, doc: str, f: Rule, *operands: Array) -> Op:
+    return blocked(
+        name,
+        doc,
+        "a truth value is a step: its slope is 0 wherever it has one",
+        numpy=f,
+        range=lambda case: interval(0.0, 1.0),
+        samples=(sample(*operands),) if operands else PAIRS,
+    )
+
+
+_YES_AND_NO = np.array([[True], [False]]), np.array([True, False])
+
+Greater = _truth("Greater", "Whether a > b.", np.greater)
+Less = _truth("Less", "Whether a < b.", np.less)
+GreaterOrEqual = _truth("GreaterOrEqual", "Whether a >= b.", np.greater_equal)
+LessOrEqual = _truth("LessOrEqual", "Whether a <= b.", np.less_equal)
+Equal = _truth("Equal", "Whether a = b.", np.equal)
+And = _truth("And", "Whether a and b hold.", np.logical_and, *_YES_AND_NO)
+Or = _truth("Or", "Whether a or b holds.", np.logical_or, *_YES_AND_NO)
+Xor = _truth("Xor", "Whether just one of a and b holds.", np.logical_xor, *_YES_AND_NO)
+Not = _truth("Not", "Whether x does not hold.", np.logical_not, _YES_AND_NO[0])
+
+ROWS = (
+    *(Add, Sub, Sum, Mean, Mul, Div, Pow, Max, Min, PRelu, Where),
+    *(Greater, Less, GreaterOrEqual, LessOrEqual, Equal, And, Or, Xor, Not),
+)

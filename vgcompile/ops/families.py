@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from vgcompile.interval import WHOLE, Interval, corners, image
-from vgcompile.ops.op import Array, Case, Op, Rule, Sample, at, sample
+from vgcompile.ops.moments import Weighted
+from vgcompile.ops.op import Array, Case, Op, Rule, Sample, Variadic, at, sample
 from vgcompile.signal import Signal
 
 Positions = Callable[..., Sequence[float]] | Sequence[float]
@@ -33,18 +34,20 @@ def elementwise(
     kinks: Positions = (),
     turns: Positions = (),
     extrema: Positions = (),
+    defined: tuple[float, float] = (-np.inf, np.inf),
     samples: tuple[Sample, ...] = UNARY,
     vjp: Rule | None = None,
+    **facts: Any,
 ) -> Op:
     """A function of one number. ``derivative(op, x, y, **attributes)`` is its slope; between neighbouring ``kinks`` and
-    ``turns`` the slope is monotone, between neighbouring ``kinks`` and ``extrema`` the value is."""
+    ``turns`` the slope is monotone, between neighbouring ``kinks`` and ``extrema`` the value is, on the interval where it is ``defined``."""
 
     def multiply(op: Any, g: Any, y: Any, x: Any, **attributes: Any) -> tuple[Any, ...]:
-        return (g * derivative(op, x, y, **attributes),)
+        return (_times(op, g, derivative(op, x, y, **attributes)),)
 
     def value_range(case: Case) -> Interval:
         where = at(kinks, case.attributes) + at(extrema, case.attributes)
-        return image(lambda x: numpy(x, **case.attributes), case.ranges[0] or WHOLE, where)
+        return image(lambda x: numpy(x, **case.attributes), case.ranges[0] or WHOLE, where, defined)
 
     return Op(
         name,
@@ -52,11 +55,12 @@ def elementwise(
         vjp=vjp or multiply,
         derivatives=(derivative,),
         numpy=numpy,
-        range=value_range,
         kinks=kinks,
         turns=turns,
         extrema=extrema,
+        defined=defined,
         samples=samples,
+        **{"range": value_range, **facts},
     )
 
 
@@ -80,7 +84,7 @@ def piecewise(
         return op.Where(condition(op, x, y, **attributes), then(op, x, y, **attributes), otherwise(op, x, y, **attributes))
 
     def vjp(op: Any, g: Any, y: Any, x: Any, **attributes: Any) -> tuple[Any, ...]:
-        through = [_times(g, slope(op, x, y, **attributes)) for slope in (then, otherwise)]
+        through = [_times(op, g, slope(op, x, y, **attributes)) for slope in (then, otherwise)]
         return (op.Where(condition(op, x, y, **attributes), *through),)
 
     return elementwise(
@@ -88,11 +92,11 @@ def piecewise(
     )
 
 
-def _times(g: Any, slope: Any) -> Any:
-    """``g * slope`` without a node where the slope is the number 0 or 1."""
-    if isinstance(slope, float):
-        return g if slope == 1.0 else 0.0 if slope == 0.0 else g * slope
-    return g * slope
+def _times(op: Any, g: Any, slope: Any) -> Any:
+    """``g * slope``, without a product where the slope is the number 0, 1 or -1."""
+    if not isinstance(slope, float) or slope not in (0.0, 1.0, -1.0):
+        return g * slope
+    return g if slope == 1.0 else op.Neg(g) if slope == -1.0 else 0.0
 
 
 def broadcasting(
@@ -100,19 +104,21 @@ def broadcasting(
     doc: str,
     *,
     numpy: Rule,
-    derivatives: tuple[Rule | None, ...],
+    derivatives: tuple[Rule | None, ...] | Variadic,
     samples: tuple[Sample, ...],
     linear: bool = False,
     vjp: Rule | None = None,
-    range: Callable[[Case], Interval] | None = None,
+    **facts: Any,
 ) -> Op:
-    """A function of several numbers, each with its partial derivative ``(op, *x, y, **attributes)`` (``None``: nothing flows),
-    monotone in each operand taken alone unless ``range`` says better. ``linear``: a sum of its operands with fixed signs."""
+    """A function of several numbers, each with its partial derivative ``(op, *x, y, **attributes)`` (``None``: nothing flows).
+
+    Value and derivatives are monotone in each operand taken alone, unless ``range`` and ``slope`` say better. ``linear``: a sum of its
+    operands with fixed weights, its constant derivatives.
+    """
 
     def multiply(op: Any, g: Any, y: Any, *x: Any, **attributes: Any) -> tuple[Any, ...]:
-        return tuple(
-            None if derivative is None else _times(g, derivative(op, *x, y, **attributes)) for derivative in derivatives
-        )
+        rules = (derivatives[i] for i in range(len(x)))
+        return tuple(None if rule is None else _times(op, g, rule(op, *x, y, **attributes)) for rule in rules)
 
     def value_range(case: Case) -> Interval:
         return corners(lambda *x: numpy(*x, **case.attributes), [r or WHOLE for r in case.ranges])
@@ -123,9 +129,9 @@ def broadcasting(
         vjp=vjp or multiply,
         derivatives=derivatives,
         numpy=numpy,
-        range=range or value_range,
         linear=linear,
         samples=samples,
+        **{"range": value_range, "moments": Weighted(derivatives) if linear else None, **facts},
     )
 
 
@@ -154,7 +160,7 @@ def layout(name: str, doc: str, *, vjp: Rule, samples: tuple[Sample, ...], numpy
         if numpy is None or given.lo.ndim == 0:
             return given.scalar()
         try:
-            return given.map(lambda x: numpy(_spread(x, case.shapes[0]), *case.values[1:], **case.attributes))
+            return given.map(lambda x: numpy(spread(x, case.shapes[0]), *case.values[1:], **case.attributes))
         except (ValueError, TypeError, IndexError):
             return given.scalar()
 
@@ -168,7 +174,7 @@ def layout(name: str, doc: str, *, vjp: Rule, samples: tuple[Sample, ...], numpy
     )
 
 
-def _spread(x: Array, shape: tuple[int | str, ...] | None) -> Array:
+def spread(x: Array, shape: tuple[int | str, ...] | None) -> Array:
     """Broadcast a bound to its value's shape, a symbolic extent read as 1: the bound holds for each sample alike."""
     assert shape is not None
     return np.broadcast_to(x, [1 if isinstance(dim, str) else dim for dim in shape])

@@ -101,11 +101,11 @@ def positions_of(case: Case, dims: Sequence[Dim] | None, features: int) -> int:
 
 @dataclass(frozen=True)
 class Moved:
-    """Moments of an operator that moves elements, drops some or adds zeros: the adjoint's total is kept, spread over the input."""
+    """Moments of an operator that moves elements or drops some: the adjoint's total is kept, spread over the input."""
 
-    def forward(self, case: Case, signals: Sequence[Signal | None]) -> Signal:
+    def forward(self, case: Case, signals: Sequence[Signal | None]) -> Signal | tuple[Signal, ...]:
         assert signals[0] is not None
-        return signals[0]
+        return signals[0] if len(case.outputs) == 1 else (signals[0],) * len(case.outputs)
 
     def backward(self, case: Case, position: int, adjoint: Signal, signals: Sequence[Signal | None]) -> Signal:
         return adjoint.scaled(case.count(case.outputs[0]) / max(case.count(case.shapes[position]), 1))
@@ -155,7 +155,7 @@ def restriction(case: Case, position: int) -> tuple[float, float]:
     return (0.0, 1.0)
 
 
-def _rearranged(case: Case, arrange: Any) -> Interval:
+def _rearranged(case: Case) -> Interval:
     """Follow a reshape. Only a leading symbol can be followed, read as one sample; anything else leaves the hull."""
     given, dims, out = case.ranges[0] or WHOLE, case.shapes[0], case.outputs[0]
     if given.lo.ndim == 0 or dims is None or out is None or any(isinstance(dim, str) for dim in (*dims[1:], *out[1:])):
@@ -169,7 +169,7 @@ def _rearranged(case: Case, arrange: Any) -> Interval:
 
 
 def _reshape(name: str, doc: str, vjp: Any, samples: Any, numpy: Any) -> Op:
-    return layout(name, doc, vjp=vjp, samples=samples, numpy=numpy, range=lambda case: _rearranged(case, numpy))
+    return layout(name, doc, vjp=vjp, samples=samples, numpy=numpy, range=_rearranged)
 
 
 def _reshape_numpy(x: Array, shape: Array, allowzero: int = 0, **_: Any) -> Array:
@@ -193,7 +193,7 @@ Flatten = _reshape(
     "Flatten",
     "A matrix: the axes before `axis` in its rows, the rest in its columns.",
     vjp=lambda op, g, y, x, axis: (reshaped(op, g, x),),
-    numpy=lambda x, axis=1: np.reshape(x, (math.prod(x.shape[: axis or None]) if axis else 1, -1)),
+    numpy=lambda x, axis=1: np.reshape(x, (math.prod(x.shape[:axis]), -1)),
     samples=(sample(("N", 2, 3)), sample(("N", 2, "H", "W")), sample((2, 3, 4), axis=2), sample((2, 3), axis=0)),
 )
 
@@ -372,6 +372,7 @@ Trilu = layout(
     "The upper or the lower triangle, zeros elsewhere.",
     vjp=lambda op, g, y, x, k=None, upper=1: (shaped(op.Trilu(g, k, upper=upper), x), None),
     norms=restriction,
+    moments=None,
     range=lambda case: (case.ranges[0] or WHOLE).scalar().hull(Interval(np.zeros(()), np.zeros(()))),
     samples=(sample((3, 3)), sample(("N", 3, 4), np.array(1), upper=0)),
 )

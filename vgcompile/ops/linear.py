@@ -2,35 +2,314 @@
 
 from __future__ import annotations
 
-from vgcompile.ops.op import Op, sample
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
-MatMul = Op(
-    "MatMul",
-    "The matrix product a @ b, leading axes broadcast.",
-    vjp=lambda op, g, y, a, b: (op.MatMul(g, swapped(op, b)), op.MatMul(swapped(op, a), g)),
-    samples=(sample(("N", 4), (4, 3)), sample((5, "N", 4), (4, 3))),
-)
+import numpy as np
+
+from vgcompile import interval
+from vgcompile.interval import EPSILON, WHOLE, Interval, corners, point
+from vgcompile.norms import smallest_singular_value, spectral_norm
+from vgcompile.ops.layout import extents, is_sample_axis, repeats, shaped, summed
+from vgcompile.ops.op import Array, Case, Dim, Op, sample
+from vgcompile.signal import Signal, independent_sum, replace
 
 
-def swapped(op, x):
+def swapped(op: Any, x: Any) -> Any:
     """The transpose of the last two axes."""
     rank = len(x.shape)
     return op.Transpose(x, perm=[*range(rank - 2), rank - 1, rank - 2])
 
 
-def _gemm_vjp(op, g, y, a, b, c=None, *, alpha, beta, transA, transB):
+def _matmul_vjp(op: Any, g: Any, y: Any, a: Any, b: Any) -> tuple[Any, Any]:
+    """A vector is a matrix of one row (left) or one column (right); leading axes against a matrix are more rows of it."""
+    if len(b.shape) == 1:
+        da, db = _matmul_vjp(op, op.Unsqueeze(g, [-1]), y, a, op.Unsqueeze(b, [1]))
+        return da, op.Squeeze(db, [-1])
+    if len(a.shape) == 1:
+        da, db = _matmul_vjp(op, op.Unsqueeze(g, [-2]), y, op.Unsqueeze(a, [0]), b)
+        return op.Squeeze(da, [-2]), db
+    if len(a.shape) == 2 == len(b.shape):
+        return shaped(op.Gemm(g, b, transB=1), a), shaped(op.Gemm(a, g, transA=1), b)
+    if len(b.shape) == 2:
+        db = op.Gemm(op.Flatten(a, axis=-1), op.Flatten(g, axis=-1), transA=1)
+        return shaped(op.MatMul(g, swapped(op, b)), a), shaped(db, b)
+    return op.MatMul(g, swapped(op, b)), op.MatMul(swapped(op, a), g)
+
+
+def _gemm_vjp(
+    op: Any, g: Any, y: Any, a: Any, b: Any, c: Any = None, *, alpha: float, beta: float, transA: int, transB: int
+) -> tuple[Any, ...]:
     """Y = alpha A' B' + beta C; each adjoint is again one Gemm, transposed operands and all."""
     da = op.Gemm(b, g, transA=transB, transB=1, alpha=alpha) if transA else op.Gemm(g, b, transB=1 - transB, alpha=alpha)
     db = op.Gemm(g, a, transA=1, transB=transA, alpha=alpha) if transB else op.Gemm(a, g, transA=1 - transA, alpha=alpha)
     dc = None if c is None else g if beta == 1.0 else g * float(beta)
-    return (da, db, dc)
+    return (shaped(da, a), shaped(db, b), dc)
+
+
+@dataclass(frozen=True)
+class _Operand:
+    """One factor of the product as a stack of matrices, transposed as the product uses it."""
+
+    dims: tuple[Dim, ...]
+    value: Array | None
+    bound: Interval
+
+    @property
+    def matrix(self) -> Array | None:
+        return None if self.value is None else np.asarray(self.value, np.float64)
+
+
+def _operands(case: Case) -> tuple[_Operand, _Operand]:
+    flags = (case.attributes.get("transA", 0), case.attributes.get("transB", 0))
+    return _operand(case, 0, bool(flags[0])), _operand(case, 1, bool(flags[1]))
+
+
+def _operand(case: Case, position: int, transposed: bool) -> _Operand:
+    dims, value = case.shapes[position] or (), case.values[position]
+    bound = case.ranges[position] or (WHOLE if value is None else point(value))
+    bound = bound.map(lambda x: np.broadcast_to(x, np.broadcast_shapes(x.shape, (1,) * len(dims))))
+    if len(dims) == 1:  # a row on the left, a column on the right
+        lift = (lambda x: x[None, :]) if position == 0 else (lambda x: x[:, None])
+        return _Operand((1, *dims) if position == 0 else (*dims, 1), None if value is None else lift(value), bound.map(lift))
+    if not transposed:
+        return _Operand(dims, value, bound)
+    return _Operand(dims[::-1], None if value is None else value.T, bound.map(np.transpose))
+
+
+def _product_range(case: Case) -> Interval:
+    """Interval dot products along the contracted axis; the axes that vectors were lifted by are dropped again."""
+    a, b = _operands(case)
+    inner = a.dims[-1] if isinstance(a.dims[-1], int) else b.dims[-2]
+    if not isinstance(inner, int):
+        return WHOLE
+    left = a.bound.map(lambda x: np.broadcast_to(x, (*x.shape[:-1], inner)))
+    right = b.bound.map(lambda x: np.broadcast_to(x, (*x.shape[:-2], inner, x.shape[-1])))
+    if b.matrix is not None and b.matrix.ndim == 2:
+        product = interval.matmul(left, b.matrix)
+    elif a.matrix is not None and a.matrix.ndim == 2:
+        product = interval.matmul(right.map(_turned), a.matrix.T).map(_turned)
+    else:
+        product = _interval_product(left, right, inner)
+    gone = tuple(axis for axis, position in ((-2, 0), (-1, 1)) if len(case.shapes[position] or ()) == 1)
+    return product.map(lambda x: np.squeeze(x, gone)) if gone else product
+
+
+def _turned(x: Array) -> Array:
+    return np.swapaxes(x, -1, -2)
+
+
+def _interval_product(a: Interval, b: Interval, inner: int) -> Interval:
+    """Midpoints and radii (Rump 1999): |A||R_B| + R_A (|B| + R_B) around the product of the midpoints, and its rounding."""
+    if not (a.bounded and b.bounded):
+        return WHOLE
+    (am, ar), (bm, br) = ((0.5 * (x.lo + x.hi), 0.5 * (x.hi - x.lo)) for x in (a, b))
+    middle = am @ bm
+    radius = np.abs(am) @ br + ar @ (np.abs(bm) + br)
+    slack = 8.0 * (inner + 4) * EPSILON * (a.magnitude @ b.magnitude) + interval.TINY
+    return Interval(middle - radius - slack, middle + radius + slack)
+
+
+def _gemm_range(case: Case) -> Interval:
+    product = _product_range(case)
+    alpha, beta = float(case.attributes.get("alpha", 1.0)), float(case.attributes.get("beta", 1.0))
+    if len(case.shapes) < 3 or case.shapes[2] is None:
+        return corners(lambda p: alpha * p, [product])
+    value = case.values[2]
+    bias = case.ranges[2] or (WHOLE if value is None else point(value))
+    return corners(lambda p, c: alpha * p + beta * c, [product, bias])
+
+
+def _norms(case: Case, position: int) -> tuple[float, float]:
+    """The gradient map of a factor multiplies by the other one; that of the bias by beta."""
+    if position == 2:
+        copies, beta = repeats(case, 2), abs(float(case.attributes["beta"]))
+        return (beta if copies == 1 else 0.0, beta * math.sqrt(copies) if beta else 0.0)
+    operands = _operands(case)
+    scale = abs(float(case.attributes.get("alpha", 1.0)))
+    if scale == 0.0:
+        return (0.0, 0.0)
+    other = operands[1 - position].matrix
+    if other is None:
+        return (0.0, scale * _largest_slice(case, operands, position))
+    lo, hi = _known_factor(case, operands, position, other)
+    return (scale * lo, scale * hi)
+
+
+def _known_factor(case: Case, operands: tuple[_Operand, _Operand], position: int, other: Array) -> tuple[float, float]:
+    """Extreme gains of g -> g B^T (or A^T g). It has a smallest one above 0 only where no direction of g is lost: in >= out."""
+    stack = other.reshape(-1, *other.shape[-2:])
+    hi = float(spectral_norm(stack).max(initial=0.0))
+    copies = _broadcast_copies(case, operands[position].dims, operands[1 - position].dims)
+    if copies != 1:
+        return (0.0, math.sqrt(copies) * hi)
+    rows, columns = stack.shape[-2:]
+    injective = rows >= columns if position == 0 else columns >= rows
+    return (min(map(smallest_singular_value, stack), default=0.0) if injective else 0.0, hi)
+
+
+def _broadcast_copies(case: Case, dims: Sequence[Dim], other: Sequence[Dim]) -> float:
+    """How many matrices of one sample's stack share this operand."""
+    lead, own = other[:-2], dims[:-2]
+    padded = (1,) * (len(lead) - len(own)) + tuple(own)
+    count = 1.0
+    for axis, (mine, yours) in enumerate(zip(padded[len(padded) - len(lead) :], lead, strict=True)):
+        if mine == 1 and yours != 1 and not is_sample_axis(other, axis, case.batch):
+            count *= yours if isinstance(yours, int) else math.inf
+    return count
+
+
+def _largest_slice(case: Case, operands: tuple[_Operand, _Operand], position: int) -> float:
+    """A bound of the other operand's norm over its range: the Frobenius norm of each sample's slice, the largest one.
+
+    Rows that are samples are alternatives, not a sum: what each sample sends is bounded by its own row.
+    """
+    mine, other = operands[position], operands[1 - position]
+    contracted, rows = (len(other.dims) - 1, len(other.dims) - 2)[:: 1 if position == 1 else -1]
+    order = other.dims if rows < contracted or len(other.dims) > 2 else other.dims[::-1]  # a batch in columns, A' x^T
+    shape = list(other.dims)
+    if is_sample_axis(order, 0, case.batch):
+        shape[0 if order is other.dims else rows] = 1
+    if any(isinstance(dim, str) for dim in shape) or not other.bound.bounded:
+        return math.inf
+    squares = other.bound.magnitude**2
+    alone = [axis for axis, dim in enumerate(shape) if dim == 1 and squares.shape[axis] != 1]
+    squares = squares.max(axis=tuple(alone), keepdims=True) if alone else squares
+    squares = np.broadcast_to(squares, [int(dim) for dim in shape])
+    own = (1,) * (len(shape) - len(mine.dims)) + tuple(mine.dims)
+    shared = [axis for axis in range(len(shape) - 2) if own[axis - len(shape)] == 1]
+    total = squares.sum(axis=(*shared, -2, -1))
+    return float(np.sqrt(total.max(initial=0.0)) * (1.0 + squares.size * EPSILON))
+
+
+def _drawn_once(signal: Signal) -> bool:
+    """A parameter: the same in each sample and at each position."""
+    return signal.across >= signal.square * (1.0 - 1e-12) and signal.within >= signal.square * (1.0 - 1e-12)
+
+
+@dataclass(frozen=True)
+class Product:
+    """Mean-field moments of y = A B with K terms a sum (Poole et al. 2016; Schoenholz et al. 2017).
+
+    E[y y'] = K E[a a'] E[b b'] + K (K - 1) m, m the mean of a product of different terms: E[a]^2 E[b]^2, except that an activation on
+    the right contracts its positions (attention's probabilities times values), whose correlation is `within`.
+    """
+
+    def forward(self, case: Case, signals: Sequence[Signal | None]) -> Signal:
+        a, b = signals[0], signals[1]
+        assert a is not None and b is not None
+        k = self._terms(case)
+        mixed = not (_drawn_once(a) or _drawn_once(b))
+        cross = k * (k - 1) * a.mean**2 * (b.within if mixed else b.mean**2)
+        product = Signal(
+            mean=k * a.mean * b.mean,
+            square=k * a.square * b.square + cross,
+            within=k * a.within * b.within + cross,
+            across=k * a.across * b.across + cross,
+            reliable=a.reliable and b.reliable and not mixed,
+        )
+        alpha = float(case.attributes.get("alpha", 1.0))
+        product = replace(product.scaled(alpha**2), mean=alpha * product.mean)
+        bias = signals[2] if len(signals) > 2 else None
+        if bias is None:
+            assert len(case.shapes) < 3 or case.shapes[2] is None
+            return product
+        beta = float(case.attributes["beta"])
+        return independent_sum(product, replace(bias.scaled(beta**2), mean=beta * bias.mean))
+
+    def backward(self, case: Case, position: int, adjoint: Signal, signals: Sequence[Signal | None]) -> Signal:
+        if position == 2:
+            beta = float(case.attributes["beta"])
+            return self._shared(case, 2, adjoint, Signal(1.0, 1.0, 1.0, 1.0)).scaled(beta**2)
+        mine, other = signals[position], signals[1 - position]
+        assert other is not None
+        scale = float(case.attributes.get("alpha", 1.0)) ** 2
+        if mine is not None and _drawn_once(mine) and not _drawn_once(other):
+            return self._shared(case, position, adjoint, other).scaled(scale)
+        terms = max(case.count(case.outputs[0]) * self._terms(case) // max(case.count(case.shapes[position]), 1), 1)
+        if _drawn_once(other):
+            return replace(
+                adjoint,
+                mean=0.0,
+                square=scale * terms * adjoint.square * other.square,
+                within=scale * terms * adjoint.within * other.within,
+                across=scale * terms * adjoint.across * other.across,
+            )
+        return self._unshared(adjoint, other, terms, position).scaled(scale)
+
+    def units(self, case: Case, position: int) -> int:
+        """Features of one row of an operand: what a random matrix spreads one adjoint onto."""
+        return self._terms(case)
+
+    @staticmethod
+    def _terms(case: Case) -> int:
+        dims = case.shapes[0]
+        assert dims
+        return case.count(dims[-2:-1] if case.attributes.get("transA", 0) else dims[-1:])
+
+    def _shared(self, case: Case, position: int, adjoint: Signal, other: Signal) -> Signal:
+        """Each element of a parameter serves every row of the batch, or, for a bias, every element it is broadcast to."""
+        out, own = case.count(case.outputs[0]), max(case.count(case.shapes[position]), 1)
+        rows = max((out if position == 2 else out * self._terms(case)) // own, 1)
+        return summed(adjoint, other, case.batch, max(rows // case.batch, 1)) if rows >= case.batch else summed(adjoint, other, 1, rows)
+
+    @staticmethod
+    def _unshared(adjoint: Signal, other: Signal, terms: int, position: int) -> Signal:
+        """Both factors are activations: the right one's adjoint sums over the positions of the left one."""
+        cross = terms * (terms - 1) * adjoint.within * other.within if position == 1 else 0.0
+        return replace(
+            adjoint,
+            mean=0.0,
+            square=terms * adjoint.square * other.square + cross,
+            within=terms * adjoint.within * other.within + cross,
+            across=terms * adjoint.across * other.across + (terms * (terms - 1) * adjoint.across * other.across if cross else 0.0),
+            reliable=False,
+        )
+
+
+MatMul = Op(
+    "MatMul",
+    "The matrix product a @ b, leading axes broadcast.",
+    vjp=_matmul_vjp,
+    numpy=np.matmul,
+    range=_product_range,
+    norms=_norms,
+    moments=Product(),
+    samples=(
+        sample(("N", 4), (4, 3)),
+        sample((5, "N", 4), (4, 3)),
+        sample(("N", "T", 4), (4, 3)),
+        sample(("N", 2, 3, 4), ("N", 2, 4, 5)),
+        sample((2, 1, 3, 4), ("N", 4, 2)),
+        sample((3, 4), ("N", 4, 2)),
+        sample((4,), (4, 3)),
+        sample(("N", 3, 4), (4,)),
+        sample((4,), (4,)),
+    ),
+)
+
+
+def _gemm_numpy(a: Array, b: Array, c: Any = 0.0, *, alpha: float = 1.0, beta: float = 1.0, transA: int = 0, transB: int = 0) -> Array:
+    return np.asarray(alpha * (a.T if transA else a) @ (b.T if transB else b) + beta * np.asarray(0.0 if c is None else c))
 
 
 Gemm = Op(
     "Gemm",
     "alpha * A' @ B' + beta * C for matrices, A' and B' transposed on demand.",
     vjp=_gemm_vjp,
-    samples=(sample(("N", 4), (4, 3), (3,)), sample((4, "N"), (3, 4), (1, 3), transA=1, transB=1, alpha=0.5, beta=2.0)),
+    numpy=_gemm_numpy,
+    range=_gemm_range,
+    norms=_norms,
+    moments=Product(),
+    samples=(
+        sample(("N", 4), (4, 3), (3,)),
+        sample(("N", 3), (3, 4)),
+        sample((4, "N"), (3, 4), (1, 3), transA=1, transB=1, alpha=0.5, beta=2.0),
+        sample(("N", 3), (5, 3), ("N", 1), transB=1, alpha=-1.5),
+        sample((4, "N"), (4, 3), (), transA=1, beta=0.5),
+    ),
 )
 
 ROWS = (MatMul, Gemm)

@@ -9,6 +9,7 @@ A row says what is true of one ONNX operator. Each fact is one field, read by wh
                business (passes/differentiate.py): an adjoint may come back in the broadcast shape.
     numpy      (*x, **attributes) -> the value, in float64
     range      (case) -> Interval, an enclosure of the value
+    slope      (case, position) -> Interval, an enclosure of the derivative by that input, where the ends do not tell it
     norms      (case, position) -> (lo, hi), enclosing every singular value's extremes of the Jacobian of the
                output by that input, for one sample: lo <= ||J^T g|| / ||g|| <= hi
     moments    forward and backward statistics of the expected tier (vgcompile/signal.py)
@@ -22,8 +23,11 @@ E[phi'^2].
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -107,6 +111,19 @@ class Inference:
 
 
 @dataclass(frozen=True)
+class Variadic:
+    """The derivatives of an operator with any number of inputs: the i-th is ``rule(i, op, *x, y, **attributes)``."""
+
+    rule: Rule
+
+    def __getitem__(self, position: int) -> Rule:
+        return partial(self.rule, position)
+
+    def __len__(self) -> int:
+        return sys.maxsize
+
+
+@dataclass(frozen=True)
 class Op:
     """A row; see the module's text for the fields."""
 
@@ -114,9 +131,11 @@ class Op:
     doc: str
     domain: str = ""
     vjp: Rule | None = None
-    derivatives: tuple[Rule | None, ...] = ()
+    derivatives: tuple[Rule | None, ...] | Variadic = ()
     numpy: Rule | None = None
     range: Callable[[Case], Interval | tuple[Interval, ...]] | None = None
+    slope: Callable[[Case, int], Interval] | None = None  # where the derivative is not monotone in each operand taken alone
+    defined: tuple[float, float] = (-math.inf, math.inf)  # where a function of one number is defined
     norms: Callable[[Case, int], tuple[float, float]] | None = None
     moments: Moments | None = None
     kinks: Callable[..., Sequence[float]] | Sequence[float] = ()  # where the value has a corner or a jump

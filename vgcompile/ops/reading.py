@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from vgcompile.interval import Interval, corners, image
+from vgcompile.interval import WHOLE, Interval, corners, image
 from vgcompile.ops.op import Array, Case, Op, at
 
 
@@ -33,9 +33,14 @@ def slope(op: NumpyReading, row: Op, position: int, operands: tuple[Array, ...],
 
 
 def slope_range(op: NumpyReading, row: Op, position: int, case: Case) -> Interval:
-    """Every value that the slope of an elementwise row takes on the case's ranges; exact for one input."""
-    operands = [r for r in case.ranges if r is not None]
+    """Every value that the slope of an elementwise row takes on the case's ranges (an absent range is the whole line).
+
+    Exact for one input. For several, the row's own ``slope`` where it has one; else the derivative is monotone in each operand taken alone.
+    """
+    if row.slope is not None:
+        return row.slope(case, position)
+    operands = [r or WHOLE for r in case.ranges]
     if len(operands) == 1:
         where = at(row.kinks, case.attributes) + at(row.turns, case.attributes)
-        return image(lambda x: slope(op, row, position, (x,), **case.attributes), operands[0], where)
+        return image(lambda x: slope(op, row, position, (x,), **case.attributes), operands[0], where, row.defined)
     return corners(lambda *x: slope(op, row, position, x, **case.attributes), operands)

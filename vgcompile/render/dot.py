@@ -6,6 +6,10 @@ drawing alone, so that the same network gives the same text.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from itertools import groupby
+from textwrap import wrap
+
 import graphviz
 
 from vgcompile.analysis.result import Analysis
@@ -57,25 +61,33 @@ def flow_line(flow: Flow) -> str:
     return style.VACUOUS if any(gain.sound.vacuous for gain in flow.gains) else "solid"
 
 
-def flow_label(flow: Flow) -> str:
-    """The three tiers beside the line, set off from it by a margin."""
-    text = tiers_text(flow.gains) if flow.gains else ""
-    return beside(text, style.INK) if text else ""
+def gradient_line(flow: Flow, *further: str) -> dict[str, str]:
+    """Colour, width, dashes and label of an edge that gradient flows along; ``further`` lines of text go below the tiers."""
+    band = flow_band(flow)
+    return {
+        "color": band.stroke,
+        "penwidth": str(band.width),
+        "style": flow_line(flow),
+        "arrowsize": "0.7" if band.width < 4 else "0.45",
+        "label": beside([tiers_text(flow.gains), *further], width=band.width),
+    }
 
 
-def beside(text: str, colour: str) -> str:
-    """A small label that keeps clear of its own edge: the engine sets it to the right of the line, as close as the margin allows."""
-    return (
-        f'<<TABLE BORDER="0" CELLBORDER="0" CELLSPACING="0" CELLPADDING="0"><TR><TD WIDTH="8"></TD>'
-        f'<TD><FONT COLOR="{colour}">{markup(text)}</FONT></TD></TR></TABLE>>'
+def beside(texts: Iterable[str], colour: str = style.INK, width: float = 1.0) -> str:
+    """A small label, a line for each text, that keeps clear of its own edge (``width`` points wide): the engine sets it to the right."""
+    gap = round(6 + 1.8 * width)
+    rows = "".join(
+        f'<TR><TD WIDTH="{gap}"></TD><TD ALIGN="LEFT"><FONT COLOR="{colour}">{markup(text)}</FONT></TD></TR>'
+        for text in texts
+        if text
     )
+    return f'<<TABLE BORDER="0" CELLBORDER="0" CELLSPACING="0" CELLPADDING="0">{rows}</TABLE>>' if rows else ""
 
 
-def box_title(box: Box) -> tuple[str, str]:
-    """A box's name and, for one that stands for copies, which."""
-    if box.cluster is not None:
-        return box.name.rpartition("/")[2], ""
-    return title(box.members, box.copies)
+def lines(name: str, details: Iterable[str]) -> str:
+    """An HTML-like label for a box: its name in bold and smaller lines below."""
+    small = "".join(f'<BR/><FONT POINT-SIZE="{style.LABEL_SIZE}">{markup(detail)}</FONT>' for detail in details if detail)
+    return f"<<B>{markup(name)}</B>{small}>"
 
 
 def box_classes(box: Box) -> str:
@@ -84,23 +96,32 @@ def box_classes(box: Box) -> str:
 
 
 def box_label(box: Box) -> str:
-    """An HTML-like label: the name in bold, below it the copies, kinds and parameters."""
-    name, copies = box_title(box)
+    """A layer's name, below it the copies, kinds and parameters that its box stands for."""
+    name, copies = title(box)
     period = len(box.members) // box.copies if box.cluster is None else 1
     kinds = " + ".join(vertex.kind for vertex in box.members[:period])
     held = count_text(sum(vertex.parameters for vertex in box.members))
     known = kinds if kinds != name else ""
-    lines = [line for line in (copies, ", ".join(part for part in (known, held) if part)) if line]
-    small = "".join(f'<BR/><FONT POINT-SIZE="{style.LABEL_SIZE}" COLOR="{style.FAINT}">{markup(line)}</FONT>' for line in lines)
-    return f"<<B>{markup(name)}</B>{small}>"
+    return lines(name, (copies, ", ".join(part for part in (known, held) if part)))
 
 
 def box_shape(box: Box) -> dict[str, str]:
+    """The outline: by role, and a stack for whole copies."""
     return {"shape": style.SHAPES[box.members[0].role], "peripheries": "3" if box.copies > 1 and box.cluster is None else "1"}
 
 
-def is_worst(box: Box, analysis: Analysis | None) -> bool:
-    return analysis is not None and any(vertex.name == analysis.worst for vertex in box.members)
+def box_style(box: Box, analysis: Analysis | None) -> dict[str, str]:
+    """Outline and fill by the class of the worst relative gain in the box, a heavy line around the worst layer."""
+    found = worst(box.members)
+    fill = band(found[1]) if found else style.UNKNOWN
+    heavy = analysis is not None and ill(analysis) and any(vertex.name == analysis.worst for vertex in box.members)
+    outline = {"color": style.WORST, "penwidth": str(style.WORST_WIDTH)} if heavy else {}
+    return {**box_shape(box), "fillcolor": fill.fill, "fontcolor": fill.text, **outline}
+
+
+def ill(analysis: Analysis) -> bool:
+    """Whether there is anything to point at."""
+    return analysis.verdict.kind != "healthy"
 
 
 def worst_text(box: Box) -> str:
@@ -109,19 +130,33 @@ def worst_text(box: Box) -> str:
     return f"worst {found[0].name}: {number(found[1])}" if found and box.copies > 1 else ""
 
 
+def place(graph: graphviz.Digraph, drawing: Drawing, prefix: str, draw: Callable[[graphviz.Digraph, Box], None]) -> None:
+    """Draw the boxes in order, those of a folded repeat with branches on a shade of their own."""
+    for cluster, boxes in groupby(drawing.boxes, key=lambda box: box.cluster):
+        if cluster is None:
+            for box in boxes:
+                draw(graph, box)
+            continue
+        with graph.subgraph(name=f"cluster_{prefix}{cluster}") as frame:
+            frame.attr(style="filled,rounded", color=style.SHADE, margin="10", label="")
+            for box in boxes:
+                draw(frame, box)
+
+
 def heading(what: str, drawing: Drawing, analysis: Analysis | None, legend: str) -> str:
     """The picture's title: what it is, the verdict and the sentence behind it, the legend."""
-    folded = f", {drawing.layers} layers in {len(drawing.boxes)} boxes" if drawing.layers > len(drawing.boxes) else ""
-    rows = [f'<TR><TD ALIGN="LEFT"><FONT POINT-SIZE="{style.TITLE_SIZE}"><B>{markup(what)}</B></FONT>{markup(folded)}</TD></TR>']
+    folded = f"   {drawing.layers} layers in {len(drawing.boxes)} boxes" if drawing.layers > len(drawing.boxes) else ""
+    rows = [f'<FONT POINT-SIZE="{style.TITLE_SIZE}"><B>{markup(what)}</B></FONT>{markup(folded)}']
     if analysis is not None:
         verdict = analysis.verdict
-        strong = f'<FONT POINT-SIZE="12"><B>{markup(verdict_text(verdict))}</B></FONT>'
-        where = markup(f": {verdict.why}") if verdict.why else ""
-        worst_layer = markup(f"  Worst layer: {analysis.worst}.") if analysis.worst else ""
-        rows.append(f'<TR><TD ALIGN="LEFT">{strong}{where}{worst_layer}</TD></TR>')
-    if legend:
-        rows.append(f'<TR><TD ALIGN="LEFT">{legend}</TD></TR>')
-    return f'<<TABLE BORDER="0" CELLBORDER="0" CELLSPACING="2" CELLPADDING="1">{"".join(rows)}</TABLE>>'
+        rows.append(
+            f'<FONT POINT-SIZE="{style.VERDICT_SIZE}" COLOR="{style.VERDICTS[verdict.kind]}"><B>{markup(verdict_text(verdict))}</B></FONT>'
+        )
+        rows += [markup(line) for line in wrap(verdict.why, style.TITLE_CHARACTERS)]
+        rows += [markup(f"worst layer: {analysis.worst}")] if analysis.worst and ill(analysis) else []
+    rows += [legend] if legend else []
+    cells = "".join(f'<TR><TD ALIGN="LEFT">{row}</TD></TR>' for row in rows)
+    return f'<<TABLE BORDER="0" CELLBORDER="0" CELLSPACING="2" CELLPADDING="1">{cells}</TABLE>>'
 
 
 def scale_legend(notes: tuple[str, ...]) -> str:
@@ -130,10 +165,10 @@ def scale_legend(notes: tuple[str, ...]) -> str:
     names = "".join(f"<TD>{band.name}</TD>" for band in style.BANDS)
     limits = "".join(f'<TD><FONT COLOR="{style.FAINT}">{_limits(band)}</FONT></TD>' for band in style.BANDS)
     span = len(style.BANDS)
-    below = "".join(f'<TR><TD COLSPAN="{span}" ALIGN="LEFT"><FONT COLOR="{style.FAINT}">{markup(note)}</FONT></TD></TR>' for note in notes)
-    return (
-        f'<TABLE BORDER="0" CELLBORDER="0" CELLSPACING="1" CELLPADDING="1"><TR>{lines}</TR><TR>{names}</TR><TR>{limits}</TR>{below}</TABLE>'
+    below = "".join(
+        f'<TR><TD COLSPAN="{span}" ALIGN="LEFT"><FONT COLOR="{style.FAINT}">{markup(note)}</FONT></TD></TR>' for note in notes
     )
+    return f'<TABLE BORDER="0" CELLBORDER="0" CELLSPACING="1" CELLPADDING="1"><TR>{lines}</TR><TR>{names}</TR><TR>{limits}</TR>{below}</TABLE>'
 
 
 def _swatch(band: Band) -> str:

@@ -41,7 +41,8 @@ class Repeat:
 
 @dataclass(frozen=True)
 class Box:
-    """What is drawn as one node: a layer, a stack of whole copies (``period`` > 1), or one layer of each of the copies in a cluster."""
+    """What is drawn as one node: a layer, a stack of whole copies, or, of copies with branches, the same layer of each copy; the
+    boxes of one copy then share a ``cluster``."""
 
     number: int
     members: tuple[Vertex, ...]
@@ -59,18 +60,17 @@ class Flow:
 
     source: int
     target: int
-    shape: tuple[Dim, ...] | None
+    shape: tuple[Dim, ...]
     gains: tuple[Tiers, ...]  # empty where no gradient flows
     skips: bool  # goes past other boxes
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """What the pictures draw. ``clusters`` are copies with branches: their boxes stand for one copy each, with the range over all."""
+    """What the pictures draw."""
 
     boxes: tuple[Box, ...]
     flows: tuple[Flow, ...]
-    clusters: tuple[tuple[Vertex, ...], ...]  # members of each, over all its copies
     layers: int
 
 
@@ -164,16 +164,16 @@ def _values(graph: LayerGraph, repeat: Repeat) -> list[float | None]:
 
 
 def _drawing(graph: LayerGraph, folds: Sequence[Repeat]) -> Drawing:
-    boxes, clusters = _boxes(graph, [repeat for repeat in folds if repeat.copies > 1])
+    folds = [repeat for repeat in folds if repeat.copies > 1]
+    boxes = _boxes(graph, folds)
     box_of = {vertex.order: box.number for box in boxes for vertex in box.members}
-    home = {place: repeat for repeat in folds for place in range(repeat.start, repeat.start + repeat.period * repeat.copies)}
+    home = _home(folds)
     merged: dict[tuple[int, int], list[Arrow]] = {}
     for arrow in graph.arrows:
-        ends = box_of[_as_in_first_copy(arrow, home)], box_of[arrow.target]
-        if ends[0] != ends[1]:
-            merged.setdefault(ends, []).append(arrow)
+        if box_of[arrow.source] != box_of[arrow.target]:
+            merged.setdefault((box_of[_as_in_first_copy(arrow, home)], box_of[arrow.target]), []).append(arrow)
     flows = tuple(_flow(source, target, arrows) for (source, target), arrows in merged.items())
-    return Drawing(tuple(boxes), flows, tuple(clusters), len(graph.vertices))
+    return Drawing(tuple(boxes), flows, len(graph.vertices))
 
 
 def _flow(source: int, target: int, arrows: Sequence[Arrow]) -> Flow:
@@ -192,9 +192,12 @@ def _as_in_first_copy(arrow: Arrow, home: dict[int, Repeat]) -> int:
     return arrow.source - copy * repeat.period
 
 
-def _boxes(graph: LayerGraph, folds: Sequence[Repeat]) -> tuple[list[Box], list[tuple[Vertex, ...]]]:
+def _home(folds: Sequence[Repeat]) -> dict[int, Repeat]:
+    return {place: repeat for repeat in folds for place in range(repeat.start, repeat.start + repeat.period * repeat.copies)}
+
+
+def _boxes(graph: LayerGraph, folds: Sequence[Repeat]) -> list[Box]:
     boxes: list[Box] = []
-    clusters: list[tuple[Vertex, ...]] = []
     starts = {repeat.start: repeat for repeat in folds}
     chains = _chains(graph, folds)
     place = 0
@@ -209,15 +212,14 @@ def _boxes(graph: LayerGraph, folds: Sequence[Repeat]) -> tuple[list[Box], list[
             boxes.append(Box(len(boxes), members, repeat.copies))
         else:
             for role in range(repeat.period):
-                boxes.append(Box(len(boxes), members[role :: repeat.period], repeat.copies, len(clusters)))
-            clusters.append(members)
+                boxes.append(Box(len(boxes), members[role :: repeat.period], repeat.copies, repeat.start))
         place += len(members)
-    return boxes, clusters
+    return boxes
 
 
 def _chains(graph: LayerGraph, folds: Sequence[Repeat]) -> set[Repeat]:
     """The repeats whose copies are plain chains: every inner edge goes to the next layer, so that one box hides no branch."""
-    home = {place: repeat for repeat in folds for place in range(repeat.start, repeat.start + repeat.period * repeat.copies)}
+    home = _home(folds)
     chains = set(folds)
     for arrow in graph.arrows:
         repeat = home.get(arrow.target)
@@ -231,15 +233,18 @@ def _chains(graph: LayerGraph, folds: Sequence[Repeat]) -> set[Repeat]:
     return chains
 
 
-def title(members: Sequence[Vertex], copies: int) -> tuple[str, str]:
-    """``("hidden x20", "hidden/0 .. hidden/19")``: what repeats and how often, and the first and the last copy."""
-    if copies == 1:
-        return members[0].name, ""
-    period = len(members) // copies
-    first, last = (_scope([vertex.name for vertex in part]) for part in (members[:period], members[-period:]))
+def title(box: Box) -> tuple[str, str]:
+    """``("hidden x20", "hidden/1 .. hidden/20")``: what repeats and how often, and the first and the last copy."""
+    names = [vertex.name for vertex in box.members]
+    if box.copies == 1:
+        return box.name, ""
+    if box.cluster is not None:
+        return f"{box.name.rpartition('/')[2]} x{box.copies}", f"{names[0]} .. {names[-1]}"
+    period = len(names) // box.copies
+    first, last = _scope(names[:period]), _scope(names[-period:])
     common = _scope([first, last])
-    kinds = "+".join(dict.fromkeys(vertex.kind for vertex in members[:period]))
-    return f"{common if common not in ('', first) else kinds} x{copies}", f"{first} .. {last}"
+    kinds = "+".join(dict.fromkeys(vertex.kind for vertex in box.members[:period]))
+    return f"{common if common != first else kinds} x{box.copies}", f"{first} .. {last}"
 
 
 def _scope(names: Sequence[str]) -> str:

@@ -1,7 +1,7 @@
 """How numbers and names are written in the pictures: plain ASCII, one decimal of a log10, and the tier always named.
 
-    S [-11.2, -3.1]  E -8.4+-0.1  M -8.5        one edge: certified interval, prediction, observation
-    S [-11.2, 0.3]  E -8.4..-0.2  M -8.5..-0.2  several edges at once: from the least to the greatest
+S [-11.2, -3.1]  E -8.4+-0.1  M -8.5        one edge: certified interval, prediction, observation
+S [-11.2, 0.3]  E -8.4..-0.2  M -8.5..-0.2  several edges at once: from the least to the greatest
 """
 
 from __future__ import annotations
@@ -44,12 +44,16 @@ def extreme(values: Sequence[float]) -> float:
 
 def tiers_text(many: Sequence[Tiers]) -> str:
     """The three tiers of one quantity, or their range over several; a tier that was not asked for is left out."""
+    if not many:
+        return ""
     parts = (_sound_text(many), _expected_text(many), _measured_text(many))
     return "  ".join(part for part in parts if part)
 
 
 def _sound_text(many: Sequence[Tiers]) -> str:
     sound = [tiers.sound for tiers in many]
+    if all(tiers.why.get("sound.hi") == "zero" for tiers in many):
+        return "S zero"
     if any(tiers.why.get("sound.hi") == "not_run" for tiers in many):
         return ""
     if any(s.vacuous for s in sound):
@@ -83,11 +87,9 @@ def _range_text(values: Sequence[float]) -> str:
     return least if least == most else f"{least}..{most}"
 
 
-def shape_text(shape: Sequence[Dim] | None) -> str:
-    """``Nx3x32x32``; a fresh symbol that no person named reads ``?``."""
-    if shape is None:
-        return ""
-    return "x".join(str(dim) if isinstance(dim, int) or len(dim) <= 4 else "?" for dim in shape) or "scalar"
+def shape_text(shape: Sequence[Dim]) -> str:
+    """``batch x 3 x 32 x 32``; a symbol that the compiler made up, with a slash in it, reads ``?``."""
+    return " x ".join(str(dim) if isinstance(dim, int) or "/" not in dim else "?" for dim in shape) or "scalar"
 
 
 def count_text(count: int) -> str:

@@ -7,17 +7,17 @@ Operators of one layer are one vertex, parameters are counted in it and not draw
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import onnx_ir as ir
 
-from vgcompile.analysis.result import Analysis, Edge, Layer, Tiers
+from vgcompile.analysis.result import Analysis, Layer, Tiers
+from vgcompile.analysis.uses import layer_of, uses
 from vgcompile.graph.emit import Dim, dims
 from vgcompile.graph.network import Network
 from vgcompile.graph.provenance import fact, line_of
-from vgcompile.graph.view import as_networkx
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Arrow:
 
     source: int
     target: int
-    shape: tuple[Dim, ...] | None
+    shape: tuple[Dim, ...]
     gain: Tiers | None
 
 
@@ -51,42 +51,22 @@ class LayerGraph:
 
 def layer_graph(network: Network, analysis: Analysis | None = None) -> LayerGraph:
     """The network at the level of layers, with what the analysis found on its edges; linear in the number of operators."""
-    graph = network.model.graph
-    home = dict(_homes(network))
+    home = {name: name for name in network.inputs} | {node.name or "": layer_name(node) for node in network.model.graph}
     vertices = _vertices(network, home, analysis)
-    found = {edge.id: edge for edge in analysis.edges} if analysis else {}
-    view = as_networkx(network.model)
+    found = {edge.id: edge.gain for edge in analysis.edges} if analysis else {}
     arrows = []
-    for node in graph:
-        for source, _, position, value in sorted(view.in_edges(node.name, keys=True, data="value"), key=lambda edge: edge[2]):
-            start, end = vertices.get(home.get(source, "")), vertices.get(home[node.name])
-            if start is None or end is None or start is end:
-                continue
-            shape = dims(value) if value.shape is not None else None
-            arrows.append(Arrow(start.order, end.order, shape, _gain(found.get(f"{node.name}#{position}"), value, analysis)))
+    for use in uses(network):
+        start, end = vertices.get(home.get(use.source, "")), vertices.get(home[use.node.name or ""])
+        if start is None or end is None or start is end:
+            continue
+        gain = found.get(use.id, Tiers()) if use.role == "activation" and start.role != "target" else None
+        arrows.append(Arrow(start.order, end.order, use.shape, gain))
     return LayerGraph(tuple(vertices.values()), tuple(arrows))
 
 
-def _gain(edge: Edge | None, value: ir.Value, analysis: Analysis | None) -> Tiers | None:
-    if edge is not None:
-        return edge.gain if edge.role == "activation" else None
-    real = value.dtype is None or value.dtype.is_floating_point()
-    return Tiers() if analysis is None and real else None
-
-
-def _homes(network: Network) -> Iterator[tuple[str, str]]:
-    """(name of a node or graph input, name of the layer that it belongs to)."""
-    for name in network.inputs:
-        yield name, name
-    for node in network.model.graph:
-        assert node.name is not None
-        yield node.name, layer_of(node)
-
-
-def layer_of(node: ir.Node) -> str:
-    """The layer that the node is stamped with; else its name up to the last slash, else its own name."""
-    name = node.name or node.op_type
-    return fact(node, "layer") or name.strip("/").rpartition("/")[0] or name
+def layer_name(node: ir.Node) -> str:
+    """The layer that a node is stamped with; one without a stamp is a layer of its own."""
+    return layer_of(node) or node.name or ""
 
 
 def _vertices(network: Network, home: Mapping[str, str], analysis: Analysis | None) -> dict[str, Vertex]:
@@ -132,7 +112,7 @@ def _members(network: Network, home: Mapping[str, str]) -> dict[str, list[ir.Nod
 def _loss_layer(network: Network) -> str | None:
     for node in network.model.graph:
         if any(output.name == network.loss for output in node.outputs):
-            return layer_of(node)
+            return layer_name(node)
     return None
 
 

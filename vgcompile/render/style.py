@@ -11,7 +11,6 @@ import math
 from dataclasses import dataclass
 
 SCALE = (-6.0, 6.0)
-THRESHOLDS = (-3.0, 3.0)  # the default verdicts: below 1e-3 vanishing, above 1e3 exploding
 
 
 @dataclass(frozen=True)
@@ -42,10 +41,13 @@ FONT = "Helvetica"
 FONT_SIZE = 10
 LABEL_SIZE = 8
 TITLE_SIZE = 14
+VERDICT_SIZE = 12
+TITLE_CHARACTERS = 100  # of a line in the title
 INK = "#1b1b1b"  # text and outlines
 FAINT = "#6b6b6b"  # shapes, legends
 FORWARD = "#5b6470"  # forward edges, which carry no colour of their own
 PAPER = "#ffffff"
+SHADE = "#eef1f5"  # behind the boxes of one repeated block
 WORST = "#000000"  # outline of the worst layer, with WORST_WIDTH
 WORST_WIDTH = 3.0
 GREEN = "#cfe8cf"  # where a derivative is not small: the green region of the founding text
@@ -53,6 +55,7 @@ GREEN = "#cfe8cf"  # where a derivative is not small: the green region of the fo
 SHAPES = {"input": "oval", "target": "oval", "layer": "box", "loss": "octagon", "seed": "octagon"}
 VACUOUS = "dashed"  # no certified bound
 ABSENT = "dotted"  # no number at all
+VERDICTS = {"vanishing": "#2166ac", "exploding": "#c0430f", "healthy": "#2f6b2f", "saturated": "#7a4a00", "dead": "#053061"}
 
 
 def band(value: float | None) -> Band:

@@ -1,0 +1,1 @@
+"""Where compiled graphs run: sessions, execution providers, data."""

@@ -1,0 +1,115 @@
+"""A YAML model file -> ``Spec``, or every complaint about it at once.
+
+    spec = load("models/deep_sigmoid.yaml")
+    spec.layers[3].name, spec.layers[3].mark        # 'hidden/4/dense', models/deep_sigmoid.yaml:13:9
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path as FilePath
+from typing import Any
+
+from pydantic import ValidationError
+
+from vgcompile.errors import Complaint, Mark, SpecError, nearest
+from vgcompile.layers.composite import Residual
+from vgcompile.layers.layer import Layer
+from vgcompile.spec.complaints import complaints
+from vgcompile.spec.document import Document
+from vgcompile.spec.reading import Node, describe, read
+from vgcompile.spec.wiring import Placed, wire
+
+MOST_COMPLAINTS = 20
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A model as its author wrote it, checked and wired.
+
+    ``layers`` are those that emit operators, blocks and repeats opened, each behind what it reads; ``outputs`` are the names of what
+    enters the loss or, without one, of what nothing reads.
+    """
+
+    name: str
+    document: Document
+    layers: tuple[Placed, ...]
+    outputs: tuple[str, ...]
+    file: str
+    text: str
+    tree: Node
+
+    def layer(self, placed: Placed) -> Layer:
+        """The fields of a layer; of a residual, the sum that joins both ways."""
+        part: Any = self.document
+        for step in placed.path:
+            part = part[step] if isinstance(step, int) else getattr(part, step)
+        assert isinstance(part, Layer)
+        return part.join() if isinstance(part, Residual) else part
+
+    def mark(self, *path: str | int) -> Mark:
+        """Where a value of the document stands in the text."""
+        return self.tree.at(path).mark
+
+    @property
+    def marks(self) -> Mapping[str, Mark]:
+        """Where each input and each layer stands, by its full name."""
+        return {**self.tree.children["inputs"].keys, **{layer.name: layer.mark for layer in self.layers}}
+
+
+def load(path: str | FilePath) -> Spec:
+    """Read a model file. Raises SpecError with all complaints at once."""
+    try:
+        text = FilePath(path).read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise SpecError([Complaint(Mark(str(path), 1), f"cannot be read: {error.strerror}")]) from None
+    except UnicodeDecodeError as error:
+        raise SpecError([Complaint(Mark(str(path), 1), f"is not UTF-8 text (byte {error.start})", "give a .yaml or an .onnx file")]) from None
+    return loads(text, str(path))
+
+
+def loads(text: str, file: str = "<text>") -> Spec:
+    """Read a model from a string; ``file`` is its name in marks, and relative paths in it start from that file's folder."""
+    tree = read(text, file)
+    if not isinstance(tree.value, dict):
+        raise SpecError([Complaint(tree.mark, f"a model is a mapping with inputs: and layers:, found {describe(tree.value)}")])
+    wiring = wire(tree)
+    found = list(wiring.complaints)
+    try:
+        document = Document.model_validate(tree.value)
+    except ValidationError as error:
+        found += complaints(error, tree, json_schema())
+        document = None
+    if document is None or found or (found := _unknown_arrays(document, tree)):
+        raise SpecError(capped(found))
+    name = document.name or FilePath(file).stem
+    return Spec(name, document, wiring.layers, wiring.outputs, file, text, tree)
+
+
+@cache
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema (2020-12) of a model file, for editors."""
+    schema = Document.model_json_schema(by_alias=True)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "vgcompile model"}
+
+
+def capped(found: Sequence[Complaint]) -> list[Complaint]:
+    """The first complaints by place, and at the last of them a count of the rest."""
+    ordered = sorted(found, key=lambda complaint: complaint.mark)
+    rest = ordered[MOST_COMPLAINTS:]
+    if not rest:
+        return ordered
+    return [*ordered[:MOST_COMPLAINTS], Complaint(rest[0].mark, f"and {len(rest)} more complaints from here on")]
+
+
+def _unknown_arrays(document: Document, tree: Node) -> list[Complaint]:
+    """Complaints about ``data: arrays:``: it names each input once, and nothing else."""
+    arrays = document.data.arrays if document.data else None
+    if arrays is None:
+        return []
+    node = tree.at(("data", "arrays"))
+    unknown = [Complaint(node.keys[name], f"unknown input {name!r}", nearest(name, document.inputs)) for name in arrays if name not in document.inputs]
+    missing = [name for name in document.inputs if name not in arrays]
+    return unknown + ([Complaint(node.mark, f"no array for the input {missing[0]!r}")] if missing else [])

@@ -1,0 +1,173 @@
+"""Spec -> Network: every layer emits its operators in a scope of its own name.
+
+    hidden/3/dense      ->      /hidden/3/dense/Gemm, /hidden/3/dense/Sigmoid, reading hidden/3/dense/weight and hidden/3/dense/bias
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import onnx_ir as ir
+
+from vgcompile.errors import Complaint, Mark, ModelError, SpecError
+from vgcompile.graph.emit import IR_VERSION, OPSET, Emitter, dims
+from vgcompile.graph.network import DataFile, Input, Network
+from vgcompile.graph.provenance import PREFIX
+from vgcompile.layers.initialization import Distribution
+from vgcompile.layers.layer import Layer, Shape, Unfit, show
+from vgcompile.layers.loss import AnyLoss
+from vgcompile.spec import Spec, capped
+from vgcompile.spec.document import InputFields, NormalInput
+from vgcompile.spec.wiring import Placed
+
+Mode = Literal["training", "inference"]
+_DTYPES = {"float32": ir.DataType.FLOAT, "int64": ir.DataType.INT64}
+
+
+def build(spec: Spec, *, mode: Mode = "training", seed: int | None = None) -> Network:
+    """THE graph of a model: forward and loss. ``seed`` overrides the model's own for the initial values.
+
+    Graph inputs are the data inputs, then each trainable parameter with its initial value as its default. Raises SpecError where
+    layers do not fit each other, with all complaints at once.
+    """
+    builder = _Builder(spec, mode == "training", spec.document.seed if seed is None else seed)
+    for placed in spec.layers:
+        builder.place(placed)
+    loss = builder.loss(spec.document.loss) if spec.document.loss else None
+    if builder.complaints:
+        raise SpecError(capped(builder.complaints))
+    outputs = builder.outputs(spec.outputs, loss)
+    model = ir.Model(builder.graph, ir_version=IR_VERSION, producer_name="vgcompile")
+    return Network(
+        name=spec.name,
+        source=spec.file,
+        model=model,
+        inputs={name: _input(spec, name, fields) for name, fields in spec.document.inputs.items()},
+        outputs=outputs,
+        loss=loss.name if loss else None,
+        reduction=spec.document.loss.reduction if spec.document.loss else "mean",
+        parameters=tuple(builder.parameters),
+        data=_data(spec),
+        text=spec.text,
+        seed=builder.seed,
+    )
+
+
+class _Builder:
+    """The graph under construction; to the layer that is being placed, its site (layers/layer.py)."""
+
+    def __init__(self, spec: Spec, training: bool, seed: int) -> None:
+        self.spec, self.training, self.seed = spec, training, seed
+        self.graph = ir.Graph([], [], nodes=[], opset_imports={"": OPSET}, name=spec.name)
+        self.values: dict[str, ir.Value | None] = {}  # by layer; None where its place was complained about
+        for name, fields in spec.document.inputs.items():
+            value = ir.Value(name=name, shape=ir.Shape(fields.shape), type=ir.TensorType(_DTYPES[fields.type]))
+            self.graph.inputs.append(value)
+            self.values[name] = value
+        self.op = Emitter(self.graph)
+        self.marks = spec.marks
+        self.complaints: list[Complaint] = []
+        self.parameters: list[str] = []
+        self._layer = ""
+
+    def place(self, placed: Placed) -> None:
+        inputs = [self.values[name] for name in placed.sources]
+        self.values[placed.name] = None
+        present = [value for value in inputs if value is not None]
+        if len(present) < len(inputs):
+            return
+        layer = self.spec.layer(placed)
+        with self._at(placed.name, layer.kind, placed.mark):
+            try:
+                self.values[placed.name] = layer.emit(self, present)
+            except (Unfit, ModelError) as error:
+                self._complain(placed.mark, error, placed.sources)
+
+    def loss(self, loss: AnyLoss) -> ir.Value | None:
+        (source,) = self.spec.outputs
+        x, target = self.values[source], self.values[loss.target]
+        if x is None or target is None:
+            return None
+        mark = self.spec.mark("loss")
+        with self._at("loss", loss.kind, mark):
+            try:
+                value = loss.emit(self, x, target, self.spec.document.inputs[loss.target].classes)
+            except (Unfit, ModelError) as error:
+                self._complain(mark, error, (source, loss.target))
+                return None
+        value.name = self.op.fresh_value_name("loss")
+        return value
+
+    def outputs(self, names: Sequence[str], loss: ir.Value | None) -> tuple[str, ...]:
+        """Make graph outputs of the named layers, each under the layer's own name, and of the loss."""
+        made = []
+        for name in names:
+            value = self.values[name]
+            assert value is not None
+            if value.producer() is not None:
+                value.name = self.op.fresh_value_name(name)
+            made.append(value)
+        self.graph.outputs.extend([*made, *([loss] if loss is not None else [])])
+        return tuple(str(value.name) for value in made)
+
+    # The site of the layer that is being placed
+
+    def shape(self, value: ir.Value) -> Shape:
+        return dims(value)
+
+    def parameter(
+        self, name: str, shape: Sequence[int], distribution: Distribution | None, *, fan_in: int = 1, fan_out: int = 1
+    ) -> ir.Value:
+        distribution = distribution or getattr(self.spec.document.init, name)
+        initial = distribution.initial(tuple(shape), fan_in, fan_out)
+        value = self.state(name, initial.draw(f"{self._layer}/{name}", self.seed))
+        value.metadata_props[PREFIX + "initial"] = initial.to_json()
+        self.graph.inputs.append(value)
+        self.parameters.append(str(value.name))
+        return value
+
+    def state(self, name: str, array: np.ndarray[Any, Any]) -> ir.Value:
+        return self.op.constant(array, f"{self._layer}/{name}")
+
+    def stream(self, name: str) -> int:
+        key = hashlib.sha256(f"{self.seed}:{self._layer}/{name}".encode()).digest()
+        return int.from_bytes(key[:4], "little") >> 1
+
+    def _at(self, name: str, kind: str, mark: Mark) -> Any:
+        self._layer = name
+        return self.op.scope(name, layer=name, kind=kind, source=str(mark))
+
+    def _complain(self, mark: Mark, error: Unfit | ModelError, sources: Sequence[str]) -> None:
+        """At ``mark``, with the place and the shape of every input: what does not fit was made there."""
+        message, hint = (error.message, error.hint) if isinstance(error, Unfit) else (str(error), "")
+        made = [f"{name!r} (line {self.marks[name].line}) gives {show(dims(value))}" for name in sources if (value := self.values[name])]
+        self.complaints.append(Complaint(mark, f"{message}: {', '.join(made)}", hint))
+
+
+def _input(spec: Spec, name: str, fields: InputFields) -> Input:
+    loss = spec.document.loss
+    read = {source for layer in spec.layers for source in layer.sources}
+    drawn = fields.distribution if isinstance(fields.distribution, NormalInput) else NormalInput(kind="normal")
+    return Input(
+        name=name,
+        shape=fields.shape,
+        dtype=_DTYPES[fields.type],
+        range=fields.range,
+        distribution="classes" if fields.classes else "uniform" if fields.range else "normal",
+        mean=drawn.mean,
+        sd=drawn.sd,
+        classes=fields.classes,
+        role="target" if loss and loss.target == name and name not in read else "input",
+    )
+
+
+def _data(spec: Spec) -> DataFile | None:
+    data = spec.document.data
+    if data is None:
+        return None
+    arrays = data.arrays or {name: name for name in spec.document.inputs}
+    return DataFile(str(Path(spec.file).parent / data.file), arrays, data.batch, data.scale)

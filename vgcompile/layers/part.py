@@ -1,0 +1,23 @@
+"""A mapping of a model file, and what all of them have in common."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Positive = Annotated[int, Field(gt=0)]
+Natural = Annotated[int, Field(ge=0)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Part(BaseModel):
+    """Frozen, its fields read strictly (no ``"20"`` for 20), unknown ones refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+def kind_alone(given: object) -> object:
+    """A kind that needs no further field may be written alone: ``relu`` for ``{kind: relu}``."""
+    return {"kind": given} if isinstance(given, str) else given

@@ -1,0 +1,150 @@
+"""How sums and products of independent operands, and sums over axes, move statistics (vgcompile/signal.py).
+
+An axis has a role: the first is the batch, the second the features, the rest positions; of three axes, as in [batch, tokens, features],
+the last one is the features, and the only axis of a vector is. Features are independent; positions correlate by ``within``, samples by ``across``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from typing import Literal
+
+import numpy as np
+
+from vgcompile.ops.op import Case, Dim, Rule, Variadic
+from vgcompile.signal import Signal, constant, independent_sum, replace
+
+Role = Literal["batch", "features", "position"]
+
+
+def role(rank: int, axis: int) -> Role:
+    """What an axis of a tensor of this rank means."""
+    if axis == {1: 0, 3: 2}.get(rank, 1):
+        return "features"
+    return "batch" if axis == 0 else "position"
+
+
+def multiple(weight: float, x: Signal) -> Signal:
+    """``weight * x``."""
+    return replace(x.scaled(weight * weight), mean=weight * x.mean)
+
+
+def independent_product(a: Signal, b: Signal) -> Signal:
+    """``a * b`` for independent a and b: every second moment is a product; what rides along is a's."""
+    return replace(a, mean=a.mean * b.mean, square=a.square * b.square, within=a.within * b.within, across=a.across * b.across)
+
+
+def total(case: Case, x: Signal, shape: Sequence[Dim], axes: Sequence[int]) -> Signal:
+    """The sum of ``x`` over axes of a tensor of this shape."""
+    for axis in axes:
+        n = case.count(shape[axis : axis + 1])
+        x = _total(x, n, role(len(shape), axis))
+    return x
+
+
+def _total(x: Signal, n: int, over: Role) -> Signal:
+    """E[(sum of n)(sum of n)'] = n E[same] + n (n - 1) E[different], for each of the three second moments."""
+    same = (x.square, x.within, x.square if over == "batch" else x.across)
+    free = x.mean * x.mean
+    different = {"features": (free, free, free), "position": (x.within, x.within, x.across), "batch": (x.across,) * 3}[over]
+    square, within, across = (n * s + n * (n - 1) * d for s, d in zip(same, different, strict=True))
+    return replace(x, mean=n * x.mean, square=square, within=within, across=across)
+
+
+def gathered(case: Case, position: int, adjoint: Signal) -> Signal:
+    """The adjoint of an operand that was broadcast: the sum of ``adjoint`` over the axes that it was broadcast along."""
+    out, mine = case.outputs[0], case.shapes[position]
+    assert out is not None and mine is not None
+    padded = (1,) * (len(out) - len(mine)) + tuple(mine)
+    return total(case, adjoint, out, [axis for axis, (have, want) in enumerate(zip(out, padded, strict=True)) if want == 1 != have])
+
+
+def present(signals: Sequence[Signal | None]) -> list[Signal]:
+    """The signals, where all of them are known; raises NotImplementedError where one is not."""
+    known = [signal for signal in signals if signal is not None]
+    if len(known) < len(signals):
+        raise NotImplementedError("the statistics of an operand are unknown")
+    return known
+
+
+@dataclass(frozen=True)
+class Weighted:
+    """A sum of independent operands, each times a weight: its constant derivative."""
+
+    derivatives: tuple[Rule | None, ...] | Variadic
+
+    def forward(self, case: Case, signals: Sequence[Signal | None]) -> Signal:
+        known = present(signals)
+        return reduce(independent_sum, (multiple(self._weight(i, signals), x) for i, x in enumerate(known)))
+
+    def backward(self, case: Case, position: int, adjoint: Signal, signals: Sequence[Signal | None]) -> Signal:
+        return gathered(case, position, multiple(self._weight(position, signals), adjoint))
+
+    def _weight(self, position: int, signals: Sequence[Signal | None]) -> float:
+        derivative = self.derivatives[position]
+        assert derivative is not None
+        return float(derivative(None, *signals, None))
+
+
+class Product:
+    """A product of two independent operands."""
+
+    def forward(self, case: Case, signals: Sequence[Signal | None]) -> Signal:
+        return reduce(independent_product, present(signals))
+
+    def backward(self, case: Case, position: int, adjoint: Signal, signals: Sequence[Signal | None]) -> Signal:
+        (other,) = (i for i in range(len(signals)) if i != position)
+        return gathered(case, position, independent_product(adjoint, present([signals[other]])[0]))
+
+
+class Quotient:
+    """A number over a divisor that is known, or that does not vary."""
+
+    def forward(self, case: Case, signals: Sequence[Signal | None]) -> Signal:
+        return independent_product(present(signals[:1])[0], _reciprocal(case, signals[1]))
+
+    def backward(self, case: Case, position: int, adjoint: Signal, signals: Sequence[Signal | None]) -> Signal:
+        if position == 1:
+            raise NotImplementedError("the adjoint of a divisor needs the joint distribution of the quotient and it")
+        return gathered(case, position, independent_product(adjoint, _reciprocal(case, signals[1])))
+
+
+def _reciprocal(case: Case, divisor: Signal | None) -> Signal:
+    if len(case.values) > 1 and case.values[1] is not None and (case.values[1] != 0).all():
+        inverse = 1.0 / np.asarray(case.values[1], np.float64)
+        return constant(float(inverse.mean()), float((inverse * inverse).mean()))
+    if divisor is not None and divisor.mean != 0.0 and divisor.variance <= 1e-12 * divisor.square:
+        return constant(1.0 / divisor.mean, 1.0 / divisor.mean**2)
+    raise NotImplementedError("E[1/b^2] of a divisor that varies is not a function of its first two moments")
+
+
+@dataclass(frozen=True)
+class Reduced:
+    """A sum over axes, times ``weight(number of summands)``."""
+
+    axes: Callable[[Case], Sequence[int]]
+    weight: Callable[[int], float]
+
+    def forward(self, case: Case, signals: Sequence[Signal | None]) -> Signal:
+        shape = case.shapes[0]
+        assert shape is not None
+        return multiple(self._weight(case), total(case, present(signals[:1])[0], shape, self.axes(case)))
+
+    def backward(self, case: Case, position: int, adjoint: Signal, signals: Sequence[Signal | None]) -> Signal:
+        """Every summand gets the adjoint of the sum: samples, or positions, that were summed over now have one and the same."""
+        shape = case.shapes[0]
+        assert shape is not None
+        over = {role(len(shape), axis) for axis in self.axes(case)}
+        same = replace(
+            adjoint,
+            within=adjoint.square if "position" in over else adjoint.within,
+            across=adjoint.square if "batch" in over else adjoint.across,
+        )
+        return multiple(self._weight(case), same)
+
+    def _weight(self, case: Case) -> float:
+        shape = case.shapes[0]
+        assert shape is not None
+        return self.weight(case.count([shape[axis] for axis in self.axes(case)]))

@@ -1,0 +1,305 @@
+"""Reductions over axes, softmax and running sums.
+
+The axes of a reduction come as a second input since opset 18; none at all means every axis, unless ``noop_with_empty_axes`` says that nothing
+is reduced. A rule works on ``g`` and ``y`` with their reduced axes given back at extent 1; the sweep spreads what stays narrow.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from scipy import special
+
+from vgcompile.interval import EPSILON, TINY, WHOLE, Interval, corners, image, interval, product
+from vgcompile.ops.families import spread
+from vgcompile.ops.layout import reshaped
+from vgcompile.ops.moments import Reduced
+from vgcompile.ops.op import Array, Case, Op, Rule, sample
+
+Fold = Callable[..., Any]  # (x, axis, keepdims) -> x folded along the axes
+
+AXES = (
+    sample(("N", 3, 4), np.array([1]), keepdims=1),
+    sample(("N", 3, 4), np.array([-1, 1]), keepdims=0),
+    sample((2, "N", 3), np.array([1]), keepdims=0),
+    sample(("N", 3), keepdims=0),
+    sample((2, 3), np.zeros(0, np.int64), keepdims=1),
+)
+NOOP = sample((2, 3), np.zeros(0, np.int64), noop_with_empty_axes=1)
+POSITIVE = tuple(sample(*s.shapes, domain=(0.5, 2.0), **s.attributes) for s in AXES)
+
+
+def axes_of(case: Case) -> tuple[int, ...]:
+    """The axes that a reduction node reduces, counted from the front; raises NotImplementedError where only a run tells."""
+    shape, given = case.shapes[0], (*case.values, None)[1]
+    if shape is None or _refuses(case):
+        raise NotImplementedError("the reduced axes are not known")
+    return _axes(len(shape), given, case.attributes["noop_with_empty_axes"])
+
+
+def _axes(rank: int, axes: Array | None, noop: int) -> tuple[int, ...]:
+    if axes is None or np.size(axes) == 0:
+        return () if noop else tuple(range(rank))
+    return tuple(int(axis) % rank for axis in np.ravel(axes))
+
+
+def _refuses(case: Case) -> str:
+    computed = len(case.shapes) > 1 and case.shapes[1] is not None and case.values[1] is None
+    return "its axes are computed at run time" if computed else ""
+
+
+def _refuses_noop(case: Case) -> str:
+    """Readers of the standard differ on whether a node that reduces nothing still squares, or takes logarithms."""
+    return _refuses(case) or ("" if axes_of(case) else "it reduces no axis, and what it then does is not settled")
+
+
+def reduction(name: str, doc: str, *, fold: Fold, rule: Rule, range: Callable[[Case, Fold], Interval], **facts: Any) -> Op:
+    """``fold(x, axis, keepdims)`` is the reduction in NumPy; ``rule(op, g, y, x, total)`` the adjoint of x, where ``total`` sums over the
+    reduced axes and keeps them."""
+
+    def numpy(x: Array, axes: Array | None = None, *, keepdims: int, noop_with_empty_axes: int) -> Array:
+        return np.asarray(fold(x, axis=_axes(np.ndim(x), axes, noop_with_empty_axes), keepdims=bool(keepdims)))
+
+    def vjp(op: Any, g: Any, y: Any, x: Any, axes: Any = None, *, keepdims: int, noop_with_empty_axes: int) -> tuple[Any, ...]:
+        def wide(value: Any) -> Any:
+            return value if keepdims or axes is None or 0 in axes.shape else op.Unsqueeze(value, axes)
+
+        def total(value: Any) -> Any:
+            return op.ReduceSum(value, axes, keepdims=1, noop_with_empty_axes=noop_with_empty_axes)
+
+        return (rule(op, wide(g), wide(y), x, total), None)
+
+    return Op(
+        name,
+        doc,
+        vjp=vjp,
+        numpy=numpy,
+        range=lambda case: range(case, fold),
+        **{"refuses": _refuses, "samples": (*AXES, NOOP), **facts},
+    )
+
+
+def counts(case: Case) -> tuple[float, float]:
+    """The least and the greatest number of elements in one sum: a symbol stands for one or more."""
+    shape = case.shapes[0] or ()
+    reduced = [shape[axis] for axis in axes_of(case)]
+    least = float(math.prod(dim for dim in reduced if isinstance(dim, int)))
+    return least, math.inf if any(isinstance(dim, str) for dim in reduced) else least
+
+
+def _at(case: Case, fold: Fold, x: Array) -> Array:
+    """A fold of one end of a bound; a symbolic axis has extent 1 in it."""
+    return np.asarray(fold(spread(x, case.shapes[0]), axis=axes_of(case), keepdims=bool(case.attributes["keepdims"])))
+
+
+def _given(case: Case) -> Interval:
+    return case.ranges[0] or WHOLE
+
+
+def _sizes(case: Case) -> Interval:
+    return Interval(_given(case).mignitude, _given(case).magnitude)
+
+
+def _selected(case: Case, fold: Fold) -> Interval:
+    return Interval(_at(case, fold, _given(case).lo), _at(case, fold, _given(case).hi))
+
+
+def _accumulated(case: Case, fold: Fold, bound: Interval) -> Interval:
+    """A fold that is monotone in each element, at both ends; k terms err by at most k units of the fold of their absolute values."""
+    unit = (counts(case)[0] + 16.0) * EPSILON
+    slack = [unit * _at(case, fold, np.abs(end)) + TINY for end in (bound.lo, bound.hi)]
+    return Interval(_at(case, fold, bound.lo) - slack[0], _at(case, fold, bound.hi) + slack[1])
+
+
+def _growing(case: Case, bound: Interval) -> Interval:
+    """Over a symbolic axis a sum is any multiple, from 1, of the sum over extent 1."""
+    return product(bound, interval(1.0, np.inf)) if math.isinf(counts(case)[1]) else bound
+
+
+def _length(case: Case) -> Interval:
+    """The Euclidean length of what is reduced into each output."""
+    return _growing(case, _accumulated(case, _norm2, _sizes(case)))
+
+
+def _norm2(x: Array, axis: tuple[int, ...], keepdims: bool) -> Array:
+    return np.sqrt(np.sum(x * x, axis=axis, keepdims=keepdims))
+
+
+def _split_equally(op: Any, g: Any, y: Any, x: Any, total: Rule) -> Any:
+    hit = op.Equal(x, y)
+    return op.Where(hit, g / total(op.Where(hit, 1.0, 0.0)), 0.0)
+
+
+def _mean_adjoint(op: Any, g: Any, y: Any, x: Any, total: Rule) -> Any:
+    """g over the number of elements of x for each of y, which a symbol hides until run time."""
+    if all(isinstance(have, int) or have == want for have, want in zip(x.shape, y.shape, strict=False)) and len(y.shape) == len(x.shape):
+        ratio = [have // want for have, want in zip(x.shape, y.shape, strict=True) if isinstance(have, int)]
+        return g * (1.0 / math.prod(ratio))
+    if all(isinstance(dim, int) for dim in x.shape):
+        return g * (1.0 / math.prod(x.shape))
+    return g / op.Cast(op.Size(x) / op.Size(y), to=int(g.dtype))
+
+
+ReduceSum = reduction(
+    "ReduceSum",
+    "The sum over axes.",
+    fold=np.sum,
+    rule=lambda op, g, y, x, total: g,
+    range=lambda case, fold: _growing(case, _accumulated(case, fold, _given(case))),
+    norms=lambda case, position: (math.sqrt(counts(case)[0]), math.sqrt(counts(case)[1])),
+    moments=Reduced(axes_of, lambda n: 1.0),
+)
+
+ReduceMean = reduction(
+    "ReduceMean",
+    "The mean over axes.",
+    fold=np.mean,
+    rule=_mean_adjoint,
+    range=lambda case, fold: _accumulated(case, fold, _given(case)),
+    norms=lambda case, position: (counts(case)[1] ** -0.5, counts(case)[0] ** -0.5),
+    moments=Reduced(axes_of, lambda n: 1.0 / n),
+)
+
+ReduceMax = reduction(
+    "ReduceMax",
+    "The greatest element over axes; elements that tie share the gradient equally.",
+    fold=np.max,
+    rule=_split_equally,
+    range=_selected,
+    norms=lambda case, position: (counts(case)[1] ** -0.5, 1.0),
+)
+
+ReduceMin = reduction(
+    "ReduceMin",
+    "The least element over axes; elements that tie share the gradient equally.",
+    fold=np.min,
+    rule=_split_equally,
+    range=_selected,
+    norms=lambda case, position: (counts(case)[1] ** -0.5, 1.0),
+)
+
+ReduceSumSquare = reduction(
+    "ReduceSumSquare",
+    "The sum of squares over axes.",
+    fold=lambda x, axis, keepdims: np.sum(x * x, axis=axis, keepdims=keepdims),
+    rule=lambda op, g, y, x, total: 2.0 * g * x,
+    range=lambda case, fold: _growing(case, _accumulated(case, fold, _sizes(case))),
+    norms=lambda case, position: (2.0 * float(_length(case).lo.min()), 2.0 * float(_length(case).hi.max())),
+    refuses=_refuses_noop,
+    samples=AXES,
+)
+
+ReduceL1 = reduction(
+    "ReduceL1",
+    "The sum of absolute values over axes; the slope at 0 is taken as 0.",
+    fold=lambda x, axis, keepdims: np.sum(np.abs(x), axis=axis, keepdims=keepdims),
+    rule=lambda op, g, y, x, total: g * op.Sign(x),
+    range=lambda case, fold: _growing(case, _accumulated(case, fold, _sizes(case))),
+    norms=lambda case, position: (
+        math.sqrt(float(_at(case, np.sum, (_sizes(case).lo > 0).astype(np.float64)).min())),
+        math.sqrt(counts(case)[1]),
+    ),
+    refuses=_refuses_noop,
+    samples=POSITIVE,
+)
+
+ReduceL2 = reduction(
+    "ReduceL2",
+    "The Euclidean length over axes; its gradient at the zero vector is taken as 0.",
+    fold=_norm2,
+    rule=lambda op, g, y, x, total: g * (x / op.Where(op.Equal(y, 0.0), 1.0, y)),
+    range=lambda case, fold: _length(case),
+    norms=lambda case, position: (float(_length(case).lo.min() > 0.0), 1.0),
+    refuses=_refuses_noop,
+    samples=(*AXES, sample(np.zeros((2, 3)), np.array([1]))),
+)
+
+ReduceLogSum = reduction(
+    "ReduceLogSum",
+    "The logarithm of the sum over axes.",
+    fold=lambda x, axis, keepdims: np.log(np.sum(x, axis=axis, keepdims=keepdims)),
+    rule=lambda op, g, y, x, total: g / total(x),
+    range=lambda case, fold: image(np.log, _growing(case, _accumulated(case, np.sum, _given(case))), domain=(0.0, np.inf)),
+    refuses=_refuses_noop,
+    samples=POSITIVE,
+)
+
+
+def _log_sum_exp_range(case: Case, fold: Fold) -> Interval:
+    """Over a symbolic axis the logarithm of its extent comes on top."""
+    bound = _accumulated(case, fold, _given(case))
+    return Interval(bound.lo, np.full_like(bound.hi, np.inf)) if math.isinf(counts(case)[1]) else bound
+
+
+ReduceLogSumExp = reduction(
+    "ReduceLogSumExp",
+    "log(sum(exp(x))) over axes.",
+    fold=special.logsumexp,
+    rule=lambda op, g, y, x, total: g * op.Exp(x - y),
+    range=_log_sum_exp_range,
+    norms=lambda case, position: (counts(case)[1] ** -0.5, 1.0),
+)
+
+
+def _product_of_others(op: Any, x: Any, axes: tuple[int, ...]) -> Any:
+    """For each element the product of the others along the axes: k^2 products of each row of k, but no division, so that zeros are safe
+    and the gradient of the gradient is right at them, too."""
+    kept = [axis for axis in range(len(x.shape)) if axis not in axes]
+    order = [*kept, *axes]
+    moved = op.Transpose(x, perm=order)
+    rows = op.Reshape(moved, [0] * len(kept) + [-1])
+    length = rows.shape[-1] if isinstance(rows.shape[-1], int) else op.Squeeze(op.Shape(rows, start=-1), [0])
+    index = op.Range(0, length, 1)
+    itself = op.Equal(index, op.Unsqueeze(index, [1]))
+    others = op.ReduceProd(op.Where(itself, 1.0, op.Unsqueeze(rows, [-2])), [-1], keepdims=0)
+    return op.Transpose(reshaped(op, others, moved), perm=[order.index(axis) for axis in range(len(order))])
+
+
+def _product_range(case: Case, fold: Fold) -> Interval:
+    """Between the products of the ends where no element is negative; else no larger than the product of the sizes."""
+    if math.isinf(counts(case)[1]):
+        return WHOLE
+    given = _given(case)
+    if (given.lo >= 0.0).all():
+        return _accumulated(case, fold, given)
+    top = _accumulated(case, fold, Interval(np.zeros_like(given.lo), given.magnitude)).hi
+    return Interval(-top, top)
+
+
+def _product_vjp(op: Any, g: Any, y: Any, x: Any, axes: Any = None, *, keepdims: int, noop_with_empty_axes: int) -> tuple[Any, ...]:
+    given = None if axes is None else axes.const_value.numpy()
+    over = _axes(len(x.shape), given, noop_with_empty_axes)
+    if not over:
+        return (g, None)
+    return ((g if keepdims else op.Unsqueeze(g, sorted(over))) * _product_of_others(op, x, over), None)
+
+
+ReduceProd = reduction(
+    "ReduceProd",
+    "The product over axes.",
+    fold=np.prod,
+    rule=lambda *operands: None,
+    range=_product_range,
+    vjp=_product_vjp,
+    samples=(*AXES, NOOP, sample(np.array([[1.0, 0.0, 2.0], [0.0, 3.0, 0.0]]), np.array([1]))),
+)
+
+# ------------------------------------------------------------------------------------------------------ along one axis
+
+ONE_AXIS = (sample(("N", 4)), sample((2, "N", 3), axis=1), sample((2, 3, 4), axis=-1, domain=(-6.0, 6.0)))
+
+
+def _log_softmax_range(case: Case) -> Interval:
+    """x_i minus the logarithm of the sum of exponentials, each at its other end: x_i - LSE falls with every other x."""
+    x, axis = _given(case), case.attributes["axis"]
+    lo, hi = (spread(end, case.shapes[0]) for end in (x.lo, x.hi))
+    if isinstance((case.shapes[0] or ())[axis], str):
+        return interval(-np.inf, 0.0)
+    with np.errstate(all="ignore"):
+        least = lo - special.logsumexp(hi, axis=axis, keepdims=True)
+        most = hi - special.logsumexp(lo, axis=axis, keepdims=True)
+    slack = 1e-13 * (1.0 + np.abs(lo) + np.abs(hi))
+    return Interval(np.nan_to_num(least - slack, nan=-np.inf), np.fmin(np.nan_to_num(most + slack, nan=0.0), 0.0))

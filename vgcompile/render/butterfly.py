@@ -1,0 +1,128 @@
+"""The butterfly: the forward chain down on the left, the gradient chain up on the right, each gradient on its layer's rank.
+
+    x        dL/dx
+    |          ^
+    dense    dL/d dense        colour and width of a gradient edge: how much of dL/dy comes through it
+    |          ^
+    loss ---> seed
+
+A skip connection's gradient has an edge of its own, past the branch, with its own number.
+"""
+
+from __future__ import annotations
+
+import graphviz
+
+from vgcompile.analysis.result import Analysis
+from vgcompile.graph.network import Network
+from vgcompile.render import folding, style
+from vgcompile.render.dot import (
+    beside,
+    box_classes,
+    box_label,
+    box_shape,
+    box_style,
+    digraph,
+    gradient_line,
+    heading,
+    lines,
+    place,
+    scale_legend,
+    worst_text,
+)
+from vgcompile.render.folding import Box, Drawing, Flow, title
+from vgcompile.render.labels import shape_text, tiers_text
+from vgcompile.render.layergraph import layer_graph
+
+NAME = "butterfly"
+NOTES = (
+    "Gradient edges: log10 of the gradient through the edge, against dL/dy. S certified, E predicted +- sd, M measured.",
+    "Gradient boxes: the same scale, gradient of the pre-activation against the last hidden layer's, on which the verdict rests.",
+    "Heavy outline: the worst layer. Dashed: no certified bound. Dotted: no number. A stack is many copies, its numbers their range.",
+)
+
+
+def butterfly_dot(network: Network, analysis: Analysis, fold: bool = True) -> str:
+    """The DOT text of the butterfly."""
+    drawing = folding.fold(layer_graph(network, analysis), fold)
+    graph = digraph(
+        NAME, heading(network.name, drawing, analysis, scale_legend(NOTES)), nodesep="0.5", ranksep="0.25", newrank="true"
+    )
+    mirrored = _with_gradient(drawing)
+
+    def forward(frame: graphviz.Digraph, box: Box) -> None:
+        frame.node(
+            f"f{box.number}",
+            box_label(box),
+            id=f"{NAME}-f{box.number}",
+            group="f",
+            **{"class": box_classes(box)},
+            **box_shape(box),
+        )
+
+    def gradient(frame: graphviz.Digraph, box: Box) -> None:
+        if box.number in mirrored:
+            label = _gradient_label(box)
+            frame.node(
+                f"g{box.number}",
+                label,
+                id=f"{NAME}-g{box.number}",
+                group="g",
+                **{"class": box_classes(box)},
+                **box_style(box, analysis),
+            )
+
+    place(graph, drawing, "f", forward)
+    place(graph, drawing, "g", gradient)
+    for number in sorted(mirrored):
+        with graph.subgraph() as rank:
+            rank.attr(rank="same")
+            rank.edge(f"f{number}", f"g{number}", **_bridge(drawing.boxes[number]))
+    for number, flow in enumerate(drawing.flows):
+        label = {"label": beside([shape_text(flow.shape)], style.FAINT)} if flow.shape else {}
+        graph.edge(
+            f"f{flow.source}",
+            f"f{flow.target}",
+            id=f"{NAME}-e{number}",
+            color=style.FORWARD,
+            weight=_weight(flow),
+            arrowsize="0.7",
+            **label,
+        )
+        if flow.gains:
+            graph.edge(
+                f"g{flow.source}",
+                f"g{flow.target}",
+                id=f"{NAME}-d{number}",
+                dir="back",
+                weight=_weight(flow),
+                **gradient_line(flow),
+            )
+    return str(graph.source)
+
+
+def _with_gradient(drawing: Drawing) -> set[int]:
+    """The boxes that a gradient reaches or leaves."""
+    return {number for flow in drawing.flows if flow.gains for number in (flow.source, flow.target)}
+
+
+def _weight(flow: Flow) -> str:
+    """A chain is drawn straight, and a skip bends around it."""
+    return "1" if flow.skips else "20"
+
+
+def _bridge(box: Box) -> dict[str, str]:
+    """What joins a layer to its gradient: the seed where the loss is, and elsewhere an unseen edge that keeps left and right apart."""
+    if box.members[0].role == "loss":
+        return {"label": "seed", "style": "solid", "color": style.FORWARD, "minlen": "2", "arrowsize": "0.7"}
+    return {"style": "invis", "minlen": "2"}
+
+
+def _gradient_label(box: Box) -> str:
+    vertex = box.members[0]
+    name, _ = title(box)
+    if vertex.role == "loss":
+        return lines("dL/dL = 1", ())
+    known = tuple(vertex.found.relative for vertex in box.members if vertex.found is not None)
+    relative = tiers_text(known)
+    return lines(f"dL/d {name}", (relative, worst_text(box)))

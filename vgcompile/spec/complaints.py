@@ -1,0 +1,142 @@
+"""Pydantic's findings in a person's words: each at its place in the text, with the nearest right name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from vgcompile.errors import Complaint, nearest
+from vgcompile.spec.reading import Node, Path, describe, plain
+
+Schema = Mapping[str, Any]
+
+# Words that YAML 1.1 read as truth values.
+_TRUTH = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}
+
+
+def complaints(error: ValidationError, root: Node, schema: Schema) -> list[Complaint]:
+    """One complaint for each place; ``schema`` is the JSON Schema of what was validated.
+
+    A value that suits no member of a union is found wrong once for each member: those findings are one complaint.
+    """
+    findings = error.errors(include_url=False)
+    places = groupby(findings, key=lambda found: (_path(found["loc"], root), found["loc"][-1:] if found["type"] == "missing" else ()))
+    return [_complaint(path, list(group), root, schema) for (path, _), group in places]
+
+
+def _path(location: Path, root: Node) -> Path:
+    """The way through the text that a finding's location means.
+
+    Pydantic puts the kind of a discriminated mapping, and the names of union members, into its locations: a step that repeats the
+    kind of the mapping just entered is such a tag, and so is one that leads nowhere.
+    """
+    node, entered, path = root, True, []
+    for step in location:
+        kind = node.get("kind")
+        is_tag = entered and kind is not None and kind.value == step
+        entered = not is_tag and step in node.children
+        if entered:
+            path.append(step)
+            node = node.children[step]
+    return tuple(path)
+
+
+def _complaint(path: Path, findings: Sequence[ErrorDetails], root: Node, schema: Schema) -> Complaint:
+    parent = root.at(path[:-1])
+    node, key = root.at(path), path[-1] if path else ""
+    found, context = findings[0], findings[0].get("ctx", {})
+    name = f"{key!r} " if isinstance(key, str) and key else ""
+    match found["type"]:
+        case "extra_forbidden":
+            known = _fields(schema, found["loc"][:-1])
+            return Complaint(parent.keys[str(key)], f"unknown field {key!r}", nearest(str(key), known) or f"fields here: {', '.join(known)}")
+        case "missing":
+            lacking = node.value if isinstance(node.value, str) else node.value.get("kind") or key or "the model"
+            return Complaint(node.mark, f"{lacking} needs the field {found['loc'][-1]!r}", _example(node, found["loc"][-1]))
+        case "union_tag_not_found":
+            return Complaint(node.mark, "the field 'kind' is missing", _one_of(_kinds(schema, found["loc"])))
+        case "union_tag_invalid":
+            tag, kinds = str(context["tag"]), _kinds(schema, found["loc"])
+            return Complaint((node.get("kind") or node).mark, f"unknown kind {tag!r}", nearest(tag, kinds) or _one_of(kinds))
+        case "value_error":
+            return Complaint(node.mark, str(context["error"]))
+        case "string_pattern_mismatch":
+            mark = parent.keys[str(key)] if found["loc"][-1] == "[key]" else node.mark
+            return Complaint(mark, f"{found['input']!r} is no name", "letters, digits, '_', '-' and '.', with a letter or '_' first")
+    wanted = " or ".join(dict.fromkeys(_wanted(finding) for finding in findings))
+    return Complaint(node.mark, f"{name}should be {wanted}, found {describe(node.value)}", _reading_hint(node.value, wanted))
+
+
+_WANTED = {
+    "int_type": "an integer",
+    "int_from_float": "an integer",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "string_type": "a string",
+    "tuple_type": "a list",
+    "dict_type": "a mapping",
+    "model_type": "a mapping",
+    "model_attributes_type": "a mapping",
+    "finite_number": "a finite number",
+}
+
+
+def _wanted(found: ErrorDetails) -> str:
+    return _WANTED.get(found["type"]) or found["msg"].removeprefix("Input should be ").replace("Tuple", "a list").replace("tuple", "list")
+
+
+def _reading_hint(value: object, wanted: str) -> str:
+    """What to write where the text meant something else in YAML 1.1."""
+    if not isinstance(value, str):
+        return ""
+    if wanted == "true or false" and value.lower() in _TRUTH:
+        return f"YAML 1.2 reads {value} as a string: write {_TRUTH[value.lower()]}"
+    if "integer" in wanted or "number" in wanted:
+        bare = value.replace("_", "")
+        return f"write {bare}" if isinstance(plain(bare), int | float) else ""
+    return ""
+
+
+def _example(node: Node, field: object) -> str:
+    return f"write {{kind: {node.value}, {field}: ...}}" if isinstance(node.value, str) else ""
+
+
+def _one_of(names: Sequence[str]) -> str:
+    return f"one of {', '.join(names)}"
+
+
+def _fields(schema: Schema, location: Path) -> list[str]:
+    """The fields that a mapping at this location may have."""
+    return list(_at(schema, location).get("properties", ()))
+
+
+def _kinds(schema: Schema, location: Path) -> list[str]:
+    return list(_at(schema, location).get("discriminator", {}).get("mapping", ()))
+
+
+def _at(schema: Schema, location: Path) -> Schema:
+    """The part of a JSON Schema that describes a location, union tags included."""
+    part = _resolved(schema, schema)
+    for step in location:
+        if "discriminator" in part:
+            part = {"$ref": part["discriminator"]["mapping"].get(step)}
+        elif isinstance(step, int):
+            part = part.get("prefixItems", [None] * (step + 1))[step] or part.get("items", {})
+        else:
+            part = part.get("properties", {}).get(step) or part.get("additionalProperties") or next(iter(part.get("patternProperties", {}).values()), {})
+        part = _resolved(schema, part)
+    return part
+
+
+def _resolved(schema: Schema, part: Schema) -> Schema:
+    """``part`` with its reference followed and, of several forms, the one with fields."""
+    if "$ref" in part:
+        return schema["$defs"][part["$ref"].rsplit("/", 1)[1]]  # type: ignore[no-any-return]
+    for form in part.get("anyOf", ()):
+        if "$ref" in form or "discriminator" in form or "items" in form:
+            return _resolved(schema, form)
+    return part

@@ -1,0 +1,95 @@
+"""The fields of a model file, all but the layers' own."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+
+from vgcompile.layers import AnyLayer
+from vgcompile.layers.initialization import PYTORCH_DEFAULT, AnyDistribution
+from vgcompile.layers.layer import Name
+from vgcompile.layers.loss import AnyLoss
+from vgcompile.layers.part import Finite, Natural, Part, Positive, PositiveFloat, kind_alone
+
+
+class UniformInput(Part):
+    """Uniform over the input's range."""
+
+    kind: Literal["uniform"]
+
+
+class NormalInput(Part):
+    kind: Literal["normal"]
+    mean: Finite = 0.0
+    sd: PositiveFloat = 1.0
+
+
+_Stated = Annotated[UniformInput | NormalInput, Field(discriminator="kind")]
+InputDistribution = Annotated[_Stated, BeforeValidator(kind_alone, json_schema_input_type=Literal["uniform", "normal"] | _Stated)]
+
+
+class InputFields(Part):
+    """An input of the network. Its first dimension is the batch, written as a name."""
+
+    shape: Annotated[tuple[Positive | Name, ...], Field(min_length=1)]
+    type: Literal["float32", "int64"] = "float32"
+    range: tuple[Finite, Finite] | None = Field(None, description="[lo, hi]: every element lies in there, and the bounds hold for all that do")
+    distribution: InputDistribution | None = Field(
+        None, description="what inputs are drawn from where no data are given: uniform over the range, or normal where absent"
+    )
+    classes: Positive | None = Field(None, description="of an int64 input: its values are 0 ... classes - 1")
+
+    @field_validator("shape")
+    @classmethod
+    def _batch_first(cls, shape: tuple[int | str, ...]) -> tuple[int | str, ...]:
+        if isinstance(shape[0], int):
+            raise ValueError("the first dimension is the batch: write a name for it, such as [batch, 64]")
+        return shape
+
+    @field_validator("range")
+    @classmethod
+    def _ordered(cls, given: tuple[float, float] | None) -> tuple[float, float] | None:
+        if given is not None and given[0] > given[1]:
+            raise ValueError("range is [lo, hi] with lo not above hi")
+        return given
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if (self.type == "int64") != (self.classes is not None):
+            raise ValueError("type: int64 and classes: go together")
+        if self.type == "int64" and (self.range or self.distribution):
+            raise ValueError("an input of class numbers takes neither range: nor distribution:")
+        if isinstance(self.distribution, NormalInput) and self.range:
+            raise ValueError("a normal distribution leaves every range: keep one of distribution: and range:")
+        if isinstance(self.distribution, UniformInput) and not self.range:
+            raise ValueError("a uniform distribution needs range: [lo, hi]")
+        return self
+
+
+class Data(Part):
+    """Real data: an .npz file beside the model, and for each input the name of its array in there."""
+
+    file: str
+    batch: Positive = 64
+    arrays: dict[str, str] | None = Field(None, description="input name -> array name; the same names where absent")
+    scale: PositiveFloat = Field(1.0, description="real-valued arrays are multiplied by it")
+
+
+class InitDefaults(Part):
+    """What weights and biases are drawn from where a layer does not say."""
+
+    weight: AnyDistribution = PYTORCH_DEFAULT
+    bias: AnyDistribution = PYTORCH_DEFAULT
+
+
+class Document(Part):
+    """A network: what goes in, what is done to it, and what it is judged by."""
+
+    name: Name | None = Field(None, description="the file's name where absent")
+    inputs: Annotated[dict[Name, InputFields], Field(min_length=1)]
+    init: InitDefaults = InitDefaults()
+    layers: Annotated[tuple[AnyLayer, ...], Field(min_length=1)]
+    loss: AnyLoss | None = Field(None, description="without a loss the outputs are the layers that nothing reads")
+    data: Data | None = None
+    seed: Natural = 0
