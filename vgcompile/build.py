@@ -1,6 +1,6 @@
 """Spec -> Network: every layer emits its operators in a scope of its own name.
 
-    hidden/3/dense      ->      /hidden/3/dense/Gemm, /hidden/3/dense/Sigmoid, reading hidden/3/dense/weight and hidden/3/dense/bias
+hidden/3/dense      ->      /hidden/3/dense/Gemm, /hidden/3/dense/Sigmoid, reading hidden/3/dense/weight and hidden/3/dense/bias
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from vgcompile.graph.emit import IR_VERSION, OPSET, Emitter, dims
 from vgcompile.graph.network import DataFile, Input, Network
 from vgcompile.graph.provenance import PREFIX
 from vgcompile.layers.initialization import Distribution
-from vgcompile.layers.layer import Layer, Shape, Unfit, show
+from vgcompile.layers.layer import Shape, Unfit, show
 from vgcompile.layers.loss import AnyLoss
 from vgcompile.spec import Spec, capped
 from vgcompile.spec.document import InputFields, NormalInput
@@ -144,7 +144,11 @@ class _Builder:
     def _complain(self, mark: Mark, error: Unfit | ModelError, sources: Sequence[str]) -> None:
         """At ``mark``, with the place and the shape of every input: what does not fit was made there."""
         message, hint = (error.message, error.hint) if isinstance(error, Unfit) else (str(error), "")
-        made = [f"{name!r} (line {self.marks[name].line}) gives {show(dims(value))}" for name in sources if (value := self.values[name])]
+        made = [
+            f"{name!r} (line {self.marks[name].line}) gives {show(dims(value))}"
+            for name in sources
+            if (value := self.values[name])
+        ]
         self.complaints.append(Complaint(mark, f"{message}: {', '.join(made)}", hint))
 
 

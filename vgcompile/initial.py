@@ -9,18 +9,22 @@ import hashlib
 import json
 import math
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
+Array = np.ndarray[Any, Any]
 Kind = Literal["normal", "uniform", "orthogonal", "constant"]
 
 
 @dataclass(frozen=True)
 class Initial:
-    """``normal`` (mean, sd), ``uniform`` on [mean - sqrt(3) sd, mean + sqrt(3) sd], ``constant`` (mean), or ``orthogonal`` times
-    ``sd * sqrt(max(rows, columns))`` (its entries then have standard deviation ``sd``; Saxe et al. 2013) for the shape's matrix [rows, the rest]
-    or [shape[0], ...]."""
+    """What a parameter of one shape is drawn from.
+
+    ``normal`` (mean, sd); ``uniform`` on [mean - sqrt(3) sd, mean + sqrt(3) sd]; ``constant`` (mean); or ``orthogonal``: the matrix
+    [shape[0], the rest] has orthonormal rows or columns, whichever are fewer, times sd sqrt(max(rows, columns)). Entries of an orthonormal
+    vector of length n have mean square 1/n, so that these have standard deviation ``sd`` (Saxe et al. 2013).
+    """
 
     kind: Kind
     shape: tuple[int, ...]
@@ -32,8 +36,11 @@ class Initial:
         """E[w^2]."""
         return self.mean**2 + (0.0 if self.kind == "constant" else self.sd**2)
 
-    def draw(self, name: str, seed: int) -> np.ndarray:
-        """A float32 array of ``shape``: the same for the same name and seed, on every machine with the same NumPy."""
+    def draw(self, name: str, seed: int) -> Array:
+        """A float32 array of ``shape``: the same for the same name and seed, on every machine with the same NumPy.
+
+        An orthogonal one may differ in its last bits where the linear algebra library differs.
+        """
         key = hashlib.sha256(f"{seed}:{name}".encode()).digest()
         rng = np.random.Generator(np.random.PCG64(int.from_bytes(key[:16], "little")))
         if self.kind == "constant":
@@ -44,11 +51,8 @@ class Initial:
             half = math.sqrt(3.0) * self.sd
             return rng.uniform(self.mean - half, self.mean + half, self.shape).astype(np.float32)
         rows, columns = self.shape[0], math.prod(self.shape[1:])
-        tall = rng.normal(size=(max(rows, columns), min(rows, columns)))
-        q, r = np.linalg.qr(tall)
-        q = q * np.sign(np.diag(r))  # uniform over the orthogonal group (Mezzadri 2007)
-        matrix = q if rows >= columns else q.T
-        return (matrix * (self.sd * math.sqrt(max(rows, columns)))).reshape(self.shape).astype(np.float32)
+        matrix = _orthonormal(rng, rows, columns) * (self.sd * math.sqrt(max(rows, columns)))
+        return matrix.reshape(self.shape).astype(np.float32)
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), separators=(",", ":"))
@@ -57,3 +61,10 @@ class Initial:
     def from_json(cls, text: str) -> Initial:
         fields = json.loads(text)
         return cls(**{**fields, "shape": tuple(fields["shape"])})
+
+
+def _orthonormal(rng: np.random.Generator, rows: int, columns: int) -> Array:
+    """A matrix with orthonormal rows or columns, whichever are fewer, uniform over all of them (Mezzadri 2007)."""
+    q, r = np.linalg.qr(rng.normal(size=(max(rows, columns), min(rows, columns))))
+    q = q * np.sign(np.diag(r))
+    return q if rows >= columns else q.T

@@ -11,6 +11,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+import vgcompile
+
 from vgcompile.analysis import edges, verdicts
 from vgcompile.analysis.activations import activations, watched
 from vgcompile.analysis.expected import ExpectedTier, expected, input_signals
@@ -148,7 +150,7 @@ def _provenance(
 ) -> dict[str, object]:
     loss = [run.loss for run in runs if run.loss is not None and math.isfinite(run.loss)]
     return {
-        "vgcompile": version("vgcompile"),
+        "vgcompile": vgcompile.__version__,
         "onnx": version("onnx"),
         "onnxruntime": version("onnxruntime") if meter is not None else None,
         "numpy": np.__version__,

@@ -321,7 +321,9 @@ class _Backward:
                 self._undefined.add(value)
                 continue
             units, count = self._mixing(node, row, position, case)
-            adjoint = replace(adjoint, alignment=_mixed(total.alignment, units), spread=total.spread)
+            # A parameter collects the sum over samples, whose length fluctuates with the few directions that they have in common.
+            shared = 2.0 * total.alignment if value in self.forward.random else 0.0
+            adjoint = replace(adjoint, alignment=_mixed(total.alignment, units), spread=total.spread + shared)
             self._hand_on(node, position, self._wave(adjoint, units, count, value))
 
     @staticmethod

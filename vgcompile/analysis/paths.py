@@ -77,8 +77,9 @@ def _spell(
     while node in routes and routes[node][0] != "loss":
         node, edge = routes[node]
         hops.append(edge)
+    hops.reverse()
     steps, at = [], 0.0
-    for edge, after in zip(reversed(hops), [*(reversed(hops[:-1])), None], strict=True):
+    for edge, after in zip(hops, [*hops[1:], None][: len(hops)], strict=True):
         part = number(edge.gain, tier)
         assert part is not None
         # What the next edge starts from is total(value); the last one arrives at the layer's own total.

@@ -218,9 +218,12 @@ def _signature(value: ir.Value) -> tuple[Any, ...]:
 
 
 def _freeze(value: Any) -> Any:
-    if isinstance(value, ir.TensorProtocol):
-        return ("tensor", value.numpy().dtype.str, value.numpy().shape, value.numpy().tobytes())
-    return tuple(value) if isinstance(value, list | tuple) else value
+    if isinstance(value, list | tuple):
+        return tuple(value)
+    if isinstance(value, int | float | str):
+        return value
+    assert isinstance(value, ir.TensorProtocol)
+    return ("tensor", value.numpy().dtype.str, value.numpy().shape, value.numpy().tobytes())
 
 
 def _thaw(value: Any) -> Any:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Union, get_args
+from functools import reduce
+from operator import or_
+from typing import TYPE_CHECKING, Annotated, get_args
 
 from pydantic import Field
 
@@ -39,6 +41,6 @@ LAYERS: dict[str, type[Layer]] = {kind: cls for cls in _CLASSES for kind in get_
 if TYPE_CHECKING:
     AnyLayer = Layer
 else:
-    AnyLayer = Annotated[Union[_CLASSES], Field(discriminator="kind")]
+    AnyLayer = Annotated[reduce(or_, _CLASSES), Field(discriminator="kind")]
     for composite in (Block, Residual):
         composite.model_rebuild(_types_namespace={"AnyLayer": AnyLayer})

@@ -1,15 +1,15 @@
 """Activations: a function of each element, written as a layer of its own or in another layer's ``activation:``.
 
-    {kind: leaky_relu, alpha: 0.1}          a layer
-    {kind: dense, units: 100, activation: sigmoid}
-    {kind: dense, units: 100, activation: {kind: elu, alpha: 0.5}}
+{kind: leaky_relu, alpha: 0.1}          a layer
+{kind: dense, units: 100, activation: sigmoid}
+{kind: dense, units: 100, activation: {kind: elu, alpha: 0.5}}
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BeforeValidator, Field, create_model
 
@@ -35,6 +35,7 @@ _OPERATOR = {
     "tanh": "Tanh",
     "relu": "Relu",
     "selu": "Selu",
+    "silu": "Swish",
     "softplus": "Softplus",
     "softsign": "Softsign",
     "mish": "Mish",
@@ -44,7 +45,7 @@ _OPERATOR = {
 class Plain(Activation):
     """One operator, no fields."""
 
-    kind: Literal["sigmoid", "tanh", "relu", "selu", "softplus", "softsign", "mish"]
+    kind: Literal["sigmoid", "tanh", "relu", "selu", "silu", "softplus", "softsign", "mish"]
 
     def apply(self, op: Emitter, x: ir.Value) -> ir.Value:
         return op.emit(_OPERATOR[self.kind], x)  # type: ignore[no-any-return]
@@ -52,7 +53,7 @@ class Plain(Activation):
 
 class LeakyRelu(Activation):
     kind: Literal["leaky_relu"]
-    alpha: Finite = Field(0.01, description="the slope below 0")
+    alpha: Finite = Field(default=0.01, description="the slope below 0")
 
     def apply(self, op: Emitter, x: ir.Value) -> ir.Value:
         return op.LeakyRelu(x, alpha=self.alpha)  # type: ignore[no-any-return]
@@ -60,7 +61,7 @@ class LeakyRelu(Activation):
 
 class Elu(Activation):
     kind: Literal["elu"]
-    alpha: PositiveFloat = Field(1.0, description="alpha (exp(x) - 1) below 0")
+    alpha: PositiveFloat = Field(default=1.0, description="alpha (exp(x) - 1) below 0")
 
     def apply(self, op: Emitter, x: ir.Value) -> ir.Value:
         return op.Elu(x, alpha=self.alpha)  # type: ignore[no-any-return]
@@ -72,15 +73,6 @@ class Gelu(Activation):
 
     def apply(self, op: Emitter, x: ir.Value) -> ir.Value:
         return op.Gelu(x, approximate=self.approximate)  # type: ignore[no-any-return]
-
-
-class Silu(Activation):
-    """x sigmoid(x): two operators, for ONNX Runtime has no kernel of the single one."""
-
-    kind: Literal["silu"]
-
-    def apply(self, op: Emitter, x: ir.Value) -> ir.Value:
-        return op.Mul(x, op.Sigmoid(x))  # type: ignore[no-any-return]
 
 
 class HardSigmoid(Activation):
@@ -117,7 +109,9 @@ AnyActivation = Annotated[_Stated, BeforeValidator(kind_alone, json_schema_input
 class Activated(Layer):
     """A layer that may end in an activation."""
 
-    activation: AnyActivation | None = Field(None, description="a function of each element of the output; none where absent")
+    activation: AnyActivation | None = Field(
+        default=None, description="a function of each element of the output; none where absent"
+    )
 
     def activate(self, op: Emitter, x: ir.Value) -> ir.Value:
         return x if self.activation is None else self.activation.apply(op, x)
@@ -132,6 +126,6 @@ class _AsLayer(Layer):
 
 
 LAYERS: tuple[type[Layer], ...] = tuple(
-    create_model(f"{function.__name__}Layer", __base__=(function, _AsLayer), __module__=__name__)  # type: ignore[call-overload]
+    create_model(f"{function.__name__}Layer", __base__=(function, _AsLayer), __module__=__name__)  # type: ignore[arg-type]
     for function in FUNCTIONS
 )

@@ -1,7 +1,7 @@
 """Layers made of layers. They emit nothing themselves: spec/wiring.py opens them.
 
-    {kind: block, name: hidden, repeat: 20, layers: [...]}      hidden/1/dense ... hidden/20/dense
-    {kind: residual, name: skip, layers: [...], shortcut: [...]}
+{kind: block, name: hidden, repeat: 20, layers: [...]}      hidden/1/dense ... hidden/20/dense
+{kind: residual, name: skip, layers: [...], shortcut: [...]}
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from pydantic import Field
 
 from vgcompile.layers.activation import Activated
 from vgcompile.layers.layer import Layer, Site
-from vgcompile.layers.part import Positive
 from vgcompile.layers.merge import Add
+from vgcompile.layers.part import NotEmpty, Positive
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
     AnyLayer = Layer
 
-Layers = Annotated[tuple["AnyLayer", ...], Field(min_length=1)]
+Layers = Annotated[tuple["AnyLayer", ...], NotEmpty]
 
 
 class Composite(Layer):
-    repeat: Positive | None = Field(None, description="so many copies, one behind the other, named 1, 2, ...")
+    repeat: Positive | None = Field(default=None, description="so many copies, one behind the other, named 1, 2, ...")
     layers: Layers
 
     def emit(self, site: Site, inputs: Sequence[ir.Value]) -> ir.Value:
@@ -42,7 +42,7 @@ class Residual(Composite, Activated):
     """The input, or what ``shortcut`` makes of it, plus what ``layers`` make of it (He et al. 2016), then the activation."""
 
     kind: Literal["residual"]
-    shortcut: Layers | None = Field(None, description="layers on the way around; the input itself where absent")
+    shortcut: Layers | None = Field(default=None, description="layers on the way around; the input itself where absent")
 
     def join(self) -> Add:
         """The layer that joins both ways."""

@@ -11,7 +11,7 @@ from vgcompile.layers.activation import Activated
 from vgcompile.layers.initialization import Init
 from vgcompile.layers.layer import Site, Unfit, extent
 from vgcompile.layers.part import Positive
-from vgcompile.layers.windows import Padding, Pair, pads, require_image
+from vgcompile.layers.windows import Padding, Pair, require_image, window
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -37,19 +37,18 @@ class Conv2d(Activated):
         channels = extent(shape, 1)
         if channels % self.groups or self.filters % self.groups:
             raise Unfit(
-                f"{self.groups} groups do not divide {channels} input channels and {self.filters} filters", "choose groups that divide both"
+                f"groups: {self.groups} must divide the input's {channels} channels and the {self.filters} filters",
+                "choose groups that divide both",
             )
-        window = self.kernel[0] * self.kernel[1]
-        fans = {"fan_in": channels // self.groups * window, "fan_out": self.filters * window}
+        taps = self.kernel[0] * self.kernel[1]
+        fans = {"fan_in": channels // self.groups * taps, "fan_out": self.filters * taps}
         weight = site.parameter("weight", (self.filters, channels // self.groups, *self.kernel), self.init.weight, **fans)
         bias = site.parameter("bias", (self.filters,), self.init.bias, **fans) if self.bias else None
         y = op.Conv(
             x,
             weight,
             bias,
-            kernel_shape=list(self.kernel),
-            strides=list(self.stride),
-            pads=pads(self.padding, shape[2:], self.kernel, self.stride, self.dilation),
+            **window(shape, self.kernel, self.stride, self.padding, self.dilation),
             dilations=list(self.dilation),
             group=self.groups,
         )

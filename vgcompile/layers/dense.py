@@ -9,7 +9,7 @@ from pydantic import Field
 
 from vgcompile.layers.activation import Activated
 from vgcompile.layers.initialization import Init
-from vgcompile.layers.layer import Site, Unfit, extent, show
+from vgcompile.layers.layer import Site, Unfit, extent
 from vgcompile.layers.part import Positive
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class Dense(Activated):
         (x,), op = inputs, site.op
         shape = site.shape(x)
         if len(shape) not in (2, 3):
-            raise Unfit(f"dense needs an input [batch, features] or [batch, positions, features], found {show(shape)}", "put flatten before it")
+            raise Unfit("dense needs an input [batch, features] or [batch, positions, features]", "put flatten before it")
         fans = {"fan_in": extent(shape, -1), "fan_out": self.units}
         weight = site.parameter("weight", (fans["fan_in"], self.units), self.init.weight, **fans)
         bias = site.parameter("bias", (self.units,), self.init.bias, **fans) if self.bias else None

@@ -47,7 +47,7 @@ class Scaled(Distribution):
     kind: Literal[
         "lecun_normal", "lecun_uniform", "glorot_normal", "glorot_uniform", "he_normal", "he_uniform", "pytorch_default"
     ]
-    gain: PositiveFloat = Field(1.0, description="multiplies the standard deviation")
+    gain: PositiveFloat = Field(default=1.0, description="multiplies the standard deviation")
 
     def initial(self, shape: tuple[int, ...], fan_in: int, fan_out: int) -> Initial:
         drawn, scale, fan = _SCALED[self.kind]
@@ -56,7 +56,7 @@ class Scaled(Distribution):
 
 class VarianceScaling(Distribution):
     kind: Literal["variance_scaling"]
-    scale: PositiveFloat = Field(1.0, description="the variance times the fan: sigma_w squared where the fan is fan_in")
+    scale: PositiveFloat = Field(default=1.0, description="the variance times the fan: sigma_w squared where the fan is fan_in")
     mode: Fan = "fan_in"
     distribution: Literal["normal", "uniform"] = "normal"
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol
 from pydantic import BeforeValidator, Field
 
 from vgcompile.layers.initialization import Distribution
-from vgcompile.layers.part import Part
+from vgcompile.layers.part import NotEmpty, Part
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,7 +37,7 @@ def _several(given: object) -> object:
 
 
 References = Annotated[
-    tuple[Reference, ...], Field(min_length=1), BeforeValidator(_several, json_schema_input_type=Reference | tuple[Reference, ...])
+    tuple[Reference, ...], NotEmpty, BeforeValidator(_several, json_schema_input_type=Reference | tuple[Reference, ...])
 ]
 
 
@@ -78,8 +78,10 @@ class Layer(Part):
     takes: ClassVar[tuple[int, int | None]] = (1, 1)
 
     kind: str
-    name: Name | None = Field(None, description="the layer's name; its kind, numbered, where absent")
-    sources: References | None = Field(None, alias="from", description="the layers or inputs it reads; the previous layer where absent")
+    name: Name | None = Field(default=None, description="the layer's name; its kind, numbered, where absent")
+    sources: References | None = Field(
+        default=None, alias="from", description="the layers or inputs it reads; the previous layer where absent"
+    )
 
     @abstractmethod
     def emit(self, site: Site, inputs: Sequence[ir.Value]) -> ir.Value:
@@ -91,7 +93,9 @@ def extent(shape: Shape, axis: int) -> int:
     size = shape[axis]
     if isinstance(size, int):
         return size
-    raise Unfit(f"axis {axis} of its input {show(shape)} must be a known number", "give the network's inputs fixed sizes beyond the batch")
+    raise Unfit(
+        f"axis {axis} of its input must be a known number, not {size!r}", "give the network's inputs fixed sizes beyond the batch"
+    )
 
 
 def show(shape: Shape) -> str:

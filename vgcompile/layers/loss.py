@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from vgcompile.layers.layer import Name, Reference, Site, Unfit, show
+from vgcompile.layers.layer import Name, Reference, Site, Unfit
 from vgcompile.layers.part import Part
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 class _Loss(Part):
     kind: str
-    input: Reference | None = Field(None, description="the layer that enters the loss; the last one where absent")
+    input: Reference | None = Field(default=None, description="the layer that enters the loss; the last one where absent")
     target: Name = Field(description="the input that it is compared with")
     reduction: Literal["mean", "sum"] = "mean"
 
@@ -35,10 +35,9 @@ class CrossEntropy(_Loss):
         if classes is None:
             raise Unfit("cross_entropy needs a target of class numbers", "give the target type: int64 and its number of classes")
         if len(logits) < 2 or labels != (logits[0], *logits[2:]):
-            wanted = show((logits[0], *logits[2:])) if len(logits) >= 2 else "[batch]"
-            raise Unfit(f"cross_entropy of logits {show(logits)} needs a target {wanted}, found {show(labels)}")
+            raise Unfit("cross_entropy needs logits [batch, classes, ...] and a target of that shape without the classes")
         if logits[1] != classes:
-            raise Unfit(f"the target has {classes} classes, the logits {show(logits)} have {logits[1]}", "make both numbers equal")
+            raise Unfit(f"the target has {classes} classes, the logits have {logits[1]}", "make both numbers equal")
         return site.op.SoftmaxCrossEntropyLoss(x, target, reduction=self.reduction)  # type: ignore[no-any-return]
 
 
@@ -51,7 +50,7 @@ class Mse(_Loss):
         if classes is not None:
             raise Unfit("mse needs a target of real numbers, found class numbers", "use cross_entropy, or drop type: int64")
         if site.shape(x) != site.shape(target):
-            raise Unfit(f"mse needs a target of the output's shape {show(site.shape(x))}, found {show(site.shape(target))}")
+            raise Unfit("mse needs an output and a target of one shape")
         op = site.op
         error = op.Sub(x, target)
         square = op.Mul(error, error)

@@ -7,7 +7,7 @@ from functools import reduce
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from vgcompile.layers.activation import Activated
-from vgcompile.layers.layer import Layer, Shape, Site, Unfit, show
+from vgcompile.layers.layer import Layer, Site, Unfit, show
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -20,9 +20,8 @@ class Add(Activated):
     kind: Literal["add"]
 
     def emit(self, site: Site, inputs: Sequence[ir.Value]) -> ir.Value:
-        shapes = [site.shape(x) for x in inputs]
-        if len(set(shapes)) > 1:
-            raise Unfit(f"a sum needs equal shapes, found {_list(shapes)}")
+        if len({site.shape(x) for x in inputs}) > 1:
+            raise Unfit("a sum needs equal shapes")
         return self.activate(site.op, reduce(site.op.Add, inputs))
 
 
@@ -36,12 +35,10 @@ class Concat(Layer):
     def emit(self, site: Site, inputs: Sequence[ir.Value]) -> ir.Value:
         shapes = [site.shape(x) for x in inputs]
         if not -len(shapes[0]) < self.axis < len(shapes[0]) or self.axis == 0:
-            raise Unfit(f"axis {self.axis} is not an axis of {show(shapes[0])} behind the batch", "use 1 for features or channels")
+            raise Unfit(
+                f"axis {self.axis} is not an axis of {show(shapes[0])} behind the batch", "use 1 for features or channels"
+            )
         axis = self.axis % len(shapes[0])
         if len({(len(shape), shape[:axis], shape[axis + 1 :]) for shape in shapes}) > 1:
-            raise Unfit(f"concat along axis {self.axis} needs shapes that agree elsewhere, found {_list(shapes)}")
+            raise Unfit(f"concat along axis {self.axis} needs shapes that agree elsewhere")
         return site.op.Concat(*inputs, axis=axis)  # type: ignore[no-any-return]
-
-
-def _list(shapes: Sequence[Shape]) -> str:
-    return " and ".join(map(show, shapes))

@@ -25,14 +25,16 @@ class BatchNorm(Activated):
 
     kind: Literal["batch_norm"]
     epsilon: PositiveFloat = 1e-5
-    momentum: Annotated[float, Field(ge=0, le=1)] = Field(0.9, description="share of the running statistics that stays (PyTorch's 0.1)")
+    momentum: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.9, description="share of the running statistics that stays (PyTorch's 0.1)"
+    )
     init: NormalizationInit = NormalizationInit()
 
     def emit(self, site: Site, inputs: Sequence[ir.Value]) -> ir.Value:
         (x,), op = inputs, site.op
         shape = site.shape(x)
         if len(shape) < 2:
-            raise Unfit(f"batch_norm needs an input [batch, channels, ...], found {show(shape)}")
+            raise Unfit("batch_norm needs an input [batch, channels, ...]")
         channels = extent(shape, 1)
         y = op.BatchNormalization(
             x,

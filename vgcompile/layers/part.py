@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 Positive = Annotated[int, Field(gt=0)]
 Natural = Annotated[int, Field(ge=0)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+def _not_empty(given: Any) -> Any:
+    if not given:
+        raise ValueError("at least one is needed here")
+    return given
+
+
+NotEmpty = AfterValidator(_not_empty)  # pydantic's own min_length also complains where every item is wrong
 
 
 class Part(BaseModel):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from vgcompile.layers.layer import Layer, Site
-from vgcompile.layers.windows import Padding, Pair, pads, require_image
+from vgcompile.layers.windows import Padding, Pair, require_image, window
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -21,9 +21,7 @@ class _Pool(Layer):
         """ONNX's attributes; windows lie side by side where no stride is given."""
         shape = site.shape(x)
         require_image(self.kind, shape)
-        stride = self.stride or self.kernel
-        explicit = pads(self.padding, shape[2:], self.kernel, stride, (1, 1))
-        return {"kernel_shape": list(self.kernel), "strides": list(stride), "pads": explicit}
+        return window(shape, self.kernel, self.stride or self.kernel, self.padding)
 
 
 class MaxPool(_Pool):

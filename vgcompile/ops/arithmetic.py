@@ -107,13 +107,13 @@ def _exponent(op: Any, a: Any, b: Any) -> Any:
 
 
 def _power_base(op: Any, a: Any, b: Any, y: Any) -> Any:
-    """b a^(b - 1), and 0 for exponent 0, where 0 * 0^-1 would be NaN."""
+    """b a^(b - 1), where exponent 0 must not come to 0 * 0^-1."""
     e = _exponent(op, a, b)
-    return op.Where(op.Equal(e, 0.0), 0.0, e * op.Pow(a, e - 1.0))
+    return e * op.Pow(a, op.Where(op.Equal(e, 0.0), 0.0, e - 1.0))
 
 
 def _power_exponent(op: Any, a: Any, b: Any, y: Any) -> Any:
-    return op.Where(op.Equal(a, 0.0), 0.0, y * op.Log(a))
+    return y * op.Log(op.Where(op.Equal(a, 0.0), 1.0, a))
 
 
 def _power(a: Interval, b: Interval) -> Interval:
@@ -136,8 +136,7 @@ def _power_slope(case: Case, position: int) -> Interval:
     if position == 1:
         logarithm = image(np.log, a, domain=(0.0, np.inf))
         return product(_power(a, b), logarithm).hull(interval(0.0, 0.0))
-    lowered = corners(lambda x: x - 1.0, [b]) if (b.lo < b.hi).any() else Interval(b.lo - 1.0, b.hi - 1.0)
-    return product(b, _power(a, lowered))
+    return product(b, _power(a, Interval(b.lo - 1.0, b.hi - 1.0)))
 
 
 Pow = broadcasting(
@@ -190,19 +189,21 @@ Max = _extreme("Max", "The greatest operand; operands that tie share the gradien
 Min = _extreme("Min", "The least operand; operands that tie share the gradient equally.", np.minimum)
 
 
+def _prelu(x: Array, slope: Array) -> Array:
+    return np.where(x > 0.0, x, slope * np.minimum(x, 0.0))
+
+
 def _prelu_range(case: Case) -> Interval:
     """Monotone in each operand on each side of x = 0."""
     x, slope = (r or WHOLE for r in case.ranges)
     zero = np.clip(0.0, x.lo, x.hi)
-    below, above = Interval(x.lo, zero), Interval(zero, x.hi)
-    negative = product(below, slope)
-    return Interval(np.where(x.lo < 0.0, negative.lo, np.inf), np.where(x.lo < 0.0, negative.hi, -np.inf)) if False else negative.hull(above)
+    return corners(_prelu, [Interval(x.lo, zero), slope]).hull(corners(_prelu, [Interval(zero, x.hi), slope]))
 
 
 PRelu = broadcasting(
     "PRelu",
     "x for x > 0, slope x elsewhere, with a learned slope; at 0 the slope is the learned one.",
-    numpy=lambda x, slope: np.where(x > 0.0, x, slope * x),
+    numpy=_prelu,
     derivatives=(
         lambda op, x, slope, y: op.Where(op.Greater(x, 0.0), 1.0, slope),
         lambda op, x, slope, y: op.Min(x, 0.0),

@@ -144,6 +144,8 @@ class Op:
     linear: bool = False  # elementwise and linear in all operands together: a sum
     blocked: str = ""  # why nothing flows: the gradient is zero, or the output is no real number
     saved: tuple[int, ...] = ()  # further outputs that the vjp reads: the sweep sees to it that the node has them
+    untrained: tuple[int, ...] = ()  # real inputs that set and do not learn: running statistics, the scales of a resize
+    classes: Callable[[Case], Mapping[int, int]] = lambda case: {}  # how many different numbers an integer input may hold, from 0
     random: bool = False
     inference: Inference | None = None  # None: the same in training and at inference
     bodies: tuple[Body, ...] = ()

@@ -1,7 +1,7 @@
 """Reductions over axes, softmax and running sums.
 
 The axes of a reduction come as a second input since opset 18; none at all means every axis, unless ``noop_with_empty_axes`` says that nothing
-is reduced. A rule works on ``g`` and ``y`` with their reduced axes given back at extent 1; the sweep spreads what stays narrow.
+is reduced. A rule gets ``g`` and ``y`` with the reduced axes given back at extent 1; the sweep spreads what stays narrow.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from scipy import special
 
-from vgcompile.interval import EPSILON, TINY, WHOLE, Interval, corners, image, interval, product
+from vgcompile.interval import EPSILON, TINY, WHOLE, Interval, down, image, interval, product, up
 from vgcompile.ops.families import spread
 from vgcompile.ops.layout import reshaped
 from vgcompile.ops.moments import Reduced
@@ -43,7 +43,7 @@ def axes_of(case: Case) -> tuple[int, ...]:
 def _axes(rank: int, axes: Array | None, noop: int) -> tuple[int, ...]:
     if axes is None or np.size(axes) == 0:
         return () if noop else tuple(range(rank))
-    return tuple(int(axis) % rank for axis in np.ravel(axes))
+    return tuple(sorted(int(axis) % rank for axis in np.ravel(axes)))
 
 
 def _refuses(case: Case) -> str:
@@ -57,20 +57,20 @@ def _refuses_noop(case: Case) -> str:
 
 
 def reduction(name: str, doc: str, *, fold: Fold, rule: Rule, range: Callable[[Case, Fold], Interval], **facts: Any) -> Op:
-    """``fold(x, axis, keepdims)`` is the reduction in NumPy; ``rule(op, g, y, x, total)`` the adjoint of x, where ``total`` sums over the
-    reduced axes and keeps them."""
+    """``fold(x, axis, keepdims)`` is the reduction in NumPy; ``rule(op, g, y, x, over)`` the adjoint of x, where ``over`` are the reduced axes,
+    not none of them."""
 
     def numpy(x: Array, axes: Array | None = None, *, keepdims: int, noop_with_empty_axes: int) -> Array:
         return np.asarray(fold(x, axis=_axes(np.ndim(x), axes, noop_with_empty_axes), keepdims=bool(keepdims)))
 
     def vjp(op: Any, g: Any, y: Any, x: Any, axes: Any = None, *, keepdims: int, noop_with_empty_axes: int) -> tuple[Any, ...]:
-        def wide(value: Any) -> Any:
-            return value if keepdims or axes is None or 0 in axes.shape else op.Unsqueeze(value, axes)
-
-        def total(value: Any) -> Any:
-            return op.ReduceSum(value, axes, keepdims=1, noop_with_empty_axes=noop_with_empty_axes)
-
-        return (rule(op, wide(g), wide(y), x, total), None)
+        rank = len(x.shape)
+        over = _axes(rank, None if axes is None else axes.const_value.numpy(), noop_with_empty_axes)
+        if not over:
+            return (g, None)
+        if not keepdims and len(over) < rank:
+            g, y = op.Unsqueeze(g, over), op.Unsqueeze(y, over)
+        return (rule(op, g, y, x, over), None)
 
     return Op(
         name,
@@ -128,18 +128,20 @@ def _norm2(x: Array, axis: tuple[int, ...], keepdims: bool) -> Array:
     return np.sqrt(np.sum(x * x, axis=axis, keepdims=keepdims))
 
 
-def _split_equally(op: Any, g: Any, y: Any, x: Any, total: Rule) -> Any:
+def _total(op: Any, x: Any, over: tuple[int, ...]) -> Any:
+    return op.ReduceSum(x, over, keepdims=1)
+
+
+def _split_equally(op: Any, g: Any, y: Any, x: Any, over: tuple[int, ...]) -> Any:
     hit = op.Equal(x, y)
-    return op.Where(hit, g / total(op.Where(hit, 1.0, 0.0)), 0.0)
+    return op.Where(hit, g / _total(op, op.Where(hit, 1.0, 0.0), over), 0.0)
 
 
-def _mean_adjoint(op: Any, g: Any, y: Any, x: Any, total: Rule) -> Any:
-    """g over the number of elements of x for each of y, which a symbol hides until run time."""
-    if all(isinstance(have, int) or have == want for have, want in zip(x.shape, y.shape, strict=False)) and len(y.shape) == len(x.shape):
-        ratio = [have // want for have, want in zip(x.shape, y.shape, strict=True) if isinstance(have, int)]
-        return g * (1.0 / math.prod(ratio))
-    if all(isinstance(dim, int) for dim in x.shape):
-        return g * (1.0 / math.prod(x.shape))
+def _mean_adjoint(op: Any, g: Any, y: Any, x: Any, over: tuple[int, ...]) -> Any:
+    """g over the number of elements of each mean, which a symbol hides until run time."""
+    extents = [x.shape[axis] for axis in over]
+    if all(isinstance(extent, int) for extent in extents):
+        return g * (1.0 / math.prod(extents))
     return g / op.Cast(op.Size(x) / op.Size(y), to=int(g.dtype))
 
 
@@ -147,7 +149,7 @@ ReduceSum = reduction(
     "ReduceSum",
     "The sum over axes.",
     fold=np.sum,
-    rule=lambda op, g, y, x, total: g,
+    rule=lambda op, g, y, x, over: g,
     range=lambda case, fold: _growing(case, _accumulated(case, fold, _given(case))),
     norms=lambda case, position: (math.sqrt(counts(case)[0]), math.sqrt(counts(case)[1])),
     moments=Reduced(axes_of, lambda n: 1.0),
@@ -185,7 +187,7 @@ ReduceSumSquare = reduction(
     "ReduceSumSquare",
     "The sum of squares over axes.",
     fold=lambda x, axis, keepdims: np.sum(x * x, axis=axis, keepdims=keepdims),
-    rule=lambda op, g, y, x, total: 2.0 * g * x,
+    rule=lambda op, g, y, x, over: 2.0 * g * x,
     range=lambda case, fold: _growing(case, _accumulated(case, fold, _sizes(case))),
     norms=lambda case, position: (2.0 * float(_length(case).lo.min()), 2.0 * float(_length(case).hi.max())),
     refuses=_refuses_noop,
@@ -196,7 +198,7 @@ ReduceL1 = reduction(
     "ReduceL1",
     "The sum of absolute values over axes; the slope at 0 is taken as 0.",
     fold=lambda x, axis, keepdims: np.sum(np.abs(x), axis=axis, keepdims=keepdims),
-    rule=lambda op, g, y, x, total: g * op.Sign(x),
+    rule=lambda op, g, y, x, over: g * op.Sign(x),
     range=lambda case, fold: _growing(case, _accumulated(case, fold, _sizes(case))),
     norms=lambda case, position: (
         math.sqrt(float(_at(case, np.sum, (_sizes(case).lo > 0).astype(np.float64)).min())),
@@ -210,7 +212,7 @@ ReduceL2 = reduction(
     "ReduceL2",
     "The Euclidean length over axes; its gradient at the zero vector is taken as 0.",
     fold=_norm2,
-    rule=lambda op, g, y, x, total: g * (x / op.Where(op.Equal(y, 0.0), 1.0, y)),
+    rule=lambda op, g, y, x, over: g * (x / op.Where(op.Equal(y, 0.0), 1.0, y)),
     range=lambda case, fold: _length(case),
     norms=lambda case, position: (float(_length(case).lo.min() > 0.0), 1.0),
     refuses=_refuses_noop,
@@ -221,7 +223,7 @@ ReduceLogSum = reduction(
     "ReduceLogSum",
     "The logarithm of the sum over axes.",
     fold=lambda x, axis, keepdims: np.log(np.sum(x, axis=axis, keepdims=keepdims)),
-    rule=lambda op, g, y, x, total: g / total(x),
+    rule=lambda op, g, y, x, over: g / _total(op, x, over),
     range=lambda case, fold: image(np.log, _growing(case, _accumulated(case, np.sum, _given(case))), domain=(0.0, np.inf)),
     refuses=_refuses_noop,
     samples=POSITIVE,
@@ -238,17 +240,17 @@ ReduceLogSumExp = reduction(
     "ReduceLogSumExp",
     "log(sum(exp(x))) over axes.",
     fold=special.logsumexp,
-    rule=lambda op, g, y, x, total: g * op.Exp(x - y),
+    rule=lambda op, g, y, x, over: g * op.Exp(x - y),
     range=_log_sum_exp_range,
     norms=lambda case, position: (counts(case)[1] ** -0.5, 1.0),
 )
 
 
-def _product_of_others(op: Any, x: Any, axes: tuple[int, ...]) -> Any:
-    """For each element the product of the others along the axes: k^2 products of each row of k, but no division, so that zeros are safe
+def _product_of_others(op: Any, x: Any, over: tuple[int, ...]) -> Any:
+    """For each element the product of the others along the axes: k^2 factors for each k elements, but no division, so that zeros are safe
     and the gradient of the gradient is right at them, too."""
-    kept = [axis for axis in range(len(x.shape)) if axis not in axes]
-    order = [*kept, *axes]
+    kept = [axis for axis in range(len(x.shape)) if axis not in over]
+    order = [*kept, *over]
     moved = op.Transpose(x, perm=order)
     rows = op.Reshape(moved, [0] * len(kept) + [-1])
     length = rows.shape[-1] if isinstance(rows.shape[-1], int) else op.Squeeze(op.Shape(rows, start=-1), [0])
@@ -265,25 +267,16 @@ def _product_range(case: Case, fold: Fold) -> Interval:
     given = _given(case)
     if (given.lo >= 0.0).all():
         return _accumulated(case, fold, given)
-    top = _accumulated(case, fold, Interval(np.zeros_like(given.lo), given.magnitude)).hi
+    top = _accumulated(case, fold, _sizes(case)).hi
     return Interval(-top, top)
-
-
-def _product_vjp(op: Any, g: Any, y: Any, x: Any, axes: Any = None, *, keepdims: int, noop_with_empty_axes: int) -> tuple[Any, ...]:
-    given = None if axes is None else axes.const_value.numpy()
-    over = _axes(len(x.shape), given, noop_with_empty_axes)
-    if not over:
-        return (g, None)
-    return ((g if keepdims else op.Unsqueeze(g, sorted(over))) * _product_of_others(op, x, over), None)
 
 
 ReduceProd = reduction(
     "ReduceProd",
     "The product over axes.",
     fold=np.prod,
-    rule=lambda *operands: None,
+    rule=lambda op, g, y, x, over: g * _product_of_others(op, x, over),
     range=_product_range,
-    vjp=_product_vjp,
     samples=(*AXES, NOOP, sample(np.array([[1.0, 0.0, 2.0], [0.0, 3.0, 0.0]]), np.array([1]))),
 )
 
@@ -293,13 +286,97 @@ ONE_AXIS = (sample(("N", 4)), sample((2, "N", 3), axis=1), sample((2, 3, 4), axi
 
 
 def _log_softmax_range(case: Case) -> Interval:
-    """x_i minus the logarithm of the sum of exponentials, each at its other end: x_i - LSE falls with every other x."""
-    x, axis = _given(case), case.attributes["axis"]
-    lo, hi = (spread(end, case.shapes[0]) for end in (x.lo, x.hi))
-    if isinstance((case.shapes[0] or ())[axis], str):
-        return interval(-np.inf, 0.0)
-    with np.errstate(all="ignore"):
-        least = lo - special.logsumexp(hi, axis=axis, keepdims=True)
-        most = hi - special.logsumexp(lo, axis=axis, keepdims=True)
-    slack = 1e-13 * (1.0 + np.abs(lo) + np.abs(hi))
-    return Interval(np.nan_to_num(least - slack, nan=-np.inf), np.fmin(np.nan_to_num(most + slack, nan=0.0), 0.0))
+    """x_i - log(sum(exp(x))) lies between the lower end of x_i with every upper end in the sum, and the reverse."""
+    x, axis, dims = _given(case), case.attributes["axis"], case.shapes[0] or ()
+    lo, hi = (spread(end, dims) for end in (x.lo, x.hi))
+    if isinstance(dims[axis], str):
+        return interval(np.full_like(lo, -np.inf), np.zeros_like(hi))
+    least, most = (special.logsumexp(end, axis=axis, keepdims=True) for end in (lo, hi))
+    bottom = down(lo - most, np.abs(lo) + np.abs(most) + float(dims[axis]))
+    top = up(hi - least, np.abs(hi) + np.abs(least) + float(dims[axis]))
+    return Interval(bottom, np.minimum(top, 0.0))
+
+
+def _softmax_range(case: Case) -> Interval:
+    logs = _log_softmax_range(case)
+    return Interval(np.maximum(down(np.exp(logs.lo)), 0.0), np.minimum(up(np.exp(logs.hi)), 1.0))
+
+
+def _softmax_norms(case: Case, position: int) -> tuple[float, float]:
+    """||diag(p) - p p^T|| <= p1 (1 - p1 + p2) <= 1/2 for the two greatest probabilities; that is at most p1 and at most 2 (1 - p1).
+
+    The root of the secular equation sum p_i^2 / (p_i - t) = 1 lies below p1 (1 - p1 + p2); arXiv 2510.23012 has 1/2.
+    """
+    p, axis = _softmax_range(case), case.attributes["axis"]
+    least, most = p.lo.max(axis=axis), p.hi.max(axis=axis)
+    return (0.0, float(np.minimum(0.5, np.minimum(most, up(2.0 * (1.0 - least)))).max()))
+
+
+def _log_softmax_norms(case: Case, position: int) -> tuple[float, float]:
+    """J = I - 1 p^T is a projection, so ||J|| = ||1 p^T|| = sqrt(k) ||p||, and ||p||^2 <= p1 (Szyld 2006)."""
+    extent = (case.shapes[0] or ())[case.attributes["axis"]]
+    if isinstance(extent, str):
+        return (0.0, math.inf)
+    return (0.0, float(up(np.sqrt(extent * _softmax_range(case).hi.max()))))
+
+
+Softmax = Op(
+    "Softmax",
+    "exp(x) over its sum along an axis.",
+    vjp=lambda op, g, y, x, *, axis: (y * (g - _total(op, g * y, (axis,))),),
+    numpy=lambda x, *, axis: special.softmax(x, axis=axis),
+    range=_softmax_range,
+    norms=_softmax_norms,
+    samples=ONE_AXIS,
+)
+
+LogSoftmax = Op(
+    "LogSoftmax",
+    "x minus the logarithm of the sum of exp(x) along an axis.",
+    vjp=lambda op, g, y, x, *, axis: (g - op.Exp(y) * _total(op, g, (axis,)),),
+    numpy=lambda x, *, axis: special.log_softmax(x, axis=axis),
+    range=_log_softmax_range,
+    norms=_log_softmax_norms,
+    samples=ONE_AXIS,
+)
+
+
+def _running_sum(x: Array, axis: Array, *, exclusive: int, reverse: int) -> Array:
+    along = int(np.ravel(axis)[0])
+    ahead = np.flip(x, along) if reverse else x
+    sums = np.cumsum(ahead, axis=along) - (ahead if exclusive else 0.0)
+    return np.flip(sums, along) if reverse else sums
+
+
+def _running_sum_norms(case: Case, position: int) -> tuple[float, float]:
+    """The singular values of the triangle of ones are 1 / (2 sin((2 j - 1) pi / (4 n + 2))), j = 1..n; shifted by one, one of them is 0."""
+    shape, axis = case.shapes[0], case.values[1]
+    extent = None if shape is None or axis is None else shape[int(np.ravel(axis)[0])]
+    if not isinstance(extent, int):
+        return (0.0, math.inf)
+    n = extent - case.attributes["exclusive"]
+    least, greatest = (0.5 / math.sin((2 * j - 1) * math.pi / (4 * n + 2)) if n else 0.0 for j in (n, 1))
+    return (0.0 if case.attributes["exclusive"] else least, greatest)
+
+
+CumSum = Op(
+    "CumSum",
+    "The running sum along an axis.",
+    vjp=lambda op, g, y, x, axis, *, exclusive, reverse: (
+        op.CumSum(g, axis, exclusive=exclusive, reverse=1 - reverse),
+        None,
+    ),
+    numpy=_running_sum,
+    norms=_running_sum_norms,
+    samples=(
+        sample(("N", 4), np.array(1)),
+        sample((3, "N"), np.array(-1), exclusive=1),
+        sample((4, 2), np.array(0), reverse=1),
+        sample((3,), np.array(0), reverse=1, exclusive=1),
+    ),
+)
+
+ROWS = (
+    *(ReduceSum, ReduceMean, ReduceMax, ReduceMin, ReduceSumSquare, ReduceL1, ReduceL2, ReduceLogSum, ReduceLogSumExp, ReduceProd),
+    *(Softmax, LogSoftmax, CumSum),
+)

@@ -144,10 +144,11 @@ def stamp(adjoint: ir.Value, value: ir.Value) -> ir.Value:
 
 
 def fit(emitter: Emitter, adjoint: ir.Value, value: ir.Value) -> ir.Value:
-    """Sum an adjoint over the axes along which its value was broadcast, so that it has the value's shape.
+    """Give an adjoint its value's shape: sum it over the axes along which the value was broadcast, spread it along those where a rule left it
+    narrow.
 
-    Extents and symbols that are equal prove that an axis was not broadcast; an extent 1 against any other is summed. Where two
-    different symbols meet, the axes to sum are found at run time.
+    Extents and symbols that are equal prove that an axis was neither; an extent 1 against any other tells which of the two. Where two
+    different symbols meet, a run finds out.
     """
     if adjoint.shape is None:
         return _fit_at_run_time(emitter, adjoint, value)
@@ -155,16 +156,17 @@ def fit(emitter: Emitter, adjoint: ir.Value, value: ir.Value) -> ir.Value:
     if have == want:
         return adjoint
     extra = len(have) - len(want)
-    if extra < 0:
-        shape = emitter.constant(np.asarray(want, np.int64)) if all(isinstance(d, int) for d in want) else emitter.Shape(value)
-        return stamp(emitter.Expand(adjoint, shape), value)
-    if any(isinstance(w, str) and h != w for h, w in zip(have[extra:], want, strict=True)):
+    differ = [(-1 - i, h, w) for i, (h, w) in enumerate(zip(reversed(have), reversed(want), strict=False)) if h != w]
+    if any(1 not in (h, w) for _, h, w in differ):
         return _fit_at_run_time(emitter, adjoint, value)
-    kept = [axis + extra for axis, (h, w) in enumerate(zip(have[extra:], want, strict=True)) if h != w]
-    if kept:
-        adjoint = emitter.ReduceSum(adjoint, kept, keepdims=1)
-    if extra:
+    summed = [axis for axis, _, w in differ if w == 1]
+    if summed:
+        adjoint = emitter.ReduceSum(adjoint, summed, keepdims=1)
+    if extra > 0:
         adjoint = emitter.ReduceSum(adjoint, list(range(extra)), keepdims=0)
+    if extra < 0 or any(h == 1 for _, h, _ in differ):
+        shape = list(want) if all(isinstance(dim, int) for dim in want) else emitter.Shape(value)
+        adjoint = emitter.Expand(adjoint, shape)
     return stamp(adjoint, value)
 
 
@@ -173,6 +175,8 @@ def _fit_at_run_time(emitter: Emitter, adjoint: ir.Value, value: ir.Value) -> ir
     shape = emitter.Shape(value)
     rank = len(adjoint.shape) if adjoint.shape is not None else len(dims(value))
     extra = rank - len(dims(value))
+    if extra < 0:
+        adjoint, extra = emitter.Unsqueeze(adjoint, list(range(-extra))), 0
     padded = emitter.Concat(np.ones(extra, np.int64), shape, axis=0) if extra else shape
     axes = emitter.Squeeze(emitter.NonZero(emitter.Equal(padded, np.ones(1, np.int64))), [0])
     summed = emitter.ReduceSum(adjoint, axes, keepdims=1, noop_with_empty_axes=1)

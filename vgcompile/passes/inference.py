@@ -15,6 +15,7 @@ from vgcompile.graph.network import Network
 from vgcompile.ops import lookup
 from vgcompile.ops.op import Inference
 from vgcompile.passes.gradient import named_values
+from vgcompile.passes.lower import lower
 from vgcompile.passes.optimize import optimize
 
 
@@ -24,6 +25,7 @@ def inference(network: Network) -> ir.Model:
     values = named_values(model)
     as_inference(model)
     model.graph.outputs[:] = [values[name] for name in network.outputs]
+    lower(model)
     optimize(model)
     parameters = set(network.parameters)
     kept = [value for value in model.graph.inputs if value.name not in parameters and (value.uses() or value.is_graph_output())]

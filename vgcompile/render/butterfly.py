@@ -18,11 +18,12 @@ from vgcompile.graph.network import Network
 from vgcompile.render import folding, style
 from vgcompile.render.dot import (
     beside,
-    box_classes,
+    box_identity,
     box_label,
     box_shape,
     box_style,
     digraph,
+    flow_identity,
     gradient_line,
     heading,
     lines,
@@ -30,7 +31,7 @@ from vgcompile.render.dot import (
     scale_legend,
     worst_text,
 )
-from vgcompile.render.folding import Box, Drawing, Flow, title
+from vgcompile.render.folding import Box, Flow, title
 from vgcompile.render.labels import shape_text, tiers_text
 from vgcompile.render.layergraph import layer_graph
 
@@ -38,39 +39,25 @@ NAME = "butterfly"
 NOTES = (
     "Gradient edges: log10 of the gradient through the edge, against dL/dy. S certified, E predicted +- sd, M measured.",
     "Gradient boxes: the same scale, gradient of the pre-activation against the last hidden layer's, on which the verdict rests.",
-    "Heavy outline: the worst layer. Dashed: no certified bound. Dotted: no number. A stack is many copies, its numbers their range.",
+    "Heavy outline: the worst layer. White: no parameters. A stack stands for many copies, its numbers for their range.",
+    "Dashed: no certified bound. Dotted: no number.",
 )
 
 
 def butterfly_dot(network: Network, analysis: Analysis, fold: bool = True) -> str:
     """The DOT text of the butterfly."""
     drawing = folding.fold(layer_graph(network, analysis), fold)
-    graph = digraph(
-        NAME, heading(network.name, drawing, analysis, scale_legend(NOTES)), nodesep="0.5", ranksep="0.25", newrank="true"
-    )
-    mirrored = _with_gradient(drawing)
+    top = heading(network.name, drawing, analysis, scale_legend(NOTES))
+    graph = digraph(NAME, top, nodesep="0.5", ranksep="0.25", newrank="true")
+    mirrored = {number for flow in drawing.flows if flow.gains for number in (flow.source, flow.target)}
 
     def forward(frame: graphviz.Digraph, box: Box) -> None:
-        frame.node(
-            f"f{box.number}",
-            box_label(box),
-            id=f"{NAME}-f{box.number}",
-            group="f",
-            **{"class": box_classes(box)},
-            **box_shape(box),
-        )
+        frame.node(f"f{box.number}", box_label(box), group="f", **box_shape(box), **box_identity(f"{NAME}-f", box))
 
     def gradient(frame: graphviz.Digraph, box: Box) -> None:
         if box.number in mirrored:
             label = _gradient_label(box)
-            frame.node(
-                f"g{box.number}",
-                label,
-                id=f"{NAME}-g{box.number}",
-                group="g",
-                **{"class": box_classes(box)},
-                **box_style(box, analysis),
-            )
+            frame.node(f"g{box.number}", label, group="g", **box_style(box, analysis), **box_identity(f"{NAME}-g", box))
 
     place(graph, drawing, "f", forward)
     place(graph, drawing, "g", gradient)
@@ -79,31 +66,18 @@ def butterfly_dot(network: Network, analysis: Analysis, fold: bool = True) -> st
             rank.attr(rank="same")
             rank.edge(f"f{number}", f"g{number}", **_bridge(drawing.boxes[number]))
     for number, flow in enumerate(drawing.flows):
-        label = {"label": beside([shape_text(flow.shape)], style.FAINT)} if flow.shape else {}
         graph.edge(
-            f"f{flow.source}",
-            f"f{flow.target}",
-            id=f"{NAME}-e{number}",
-            color=style.FORWARD,
-            weight=_weight(flow),
-            arrowsize="0.7",
-            **label,
+            f"f{flow.source}", f"f{flow.target}", **_forward_line(flow), **flow_identity(f"{NAME}-e", number, flow, drawing)
         )
         if flow.gains:
-            graph.edge(
-                f"g{flow.source}",
-                f"g{flow.target}",
-                id=f"{NAME}-d{number}",
-                dir="back",
-                weight=_weight(flow),
-                **gradient_line(flow),
-            )
+            line = gradient_line(flow) | {"dir": "back", "weight": _weight(flow)}
+            graph.edge(f"g{flow.source}", f"g{flow.target}", **line, **flow_identity(f"{NAME}-d", number, flow, drawing))
     return str(graph.source)
 
 
-def _with_gradient(drawing: Drawing) -> set[int]:
-    """The boxes that a gradient reaches or leaves."""
-    return {number for flow in drawing.flows if flow.gains for number in (flow.source, flow.target)}
+def _forward_line(flow: Flow) -> dict[str, str]:
+    label = beside([shape_text(flow.shape)], style.FAINT)
+    return {"color": style.FORWARD, "weight": _weight(flow), "arrowsize": "0.7", **({"label": label} if label else {})}
 
 
 def _weight(flow: Flow) -> str:
@@ -112,7 +86,7 @@ def _weight(flow: Flow) -> str:
 
 
 def _bridge(box: Box) -> dict[str, str]:
-    """What joins a layer to its gradient: the seed where the loss is, and elsewhere an unseen edge that keeps left and right apart."""
+    """What joins a layer to its gradient: the seed at the loss, and elsewhere an unseen edge that keeps left and right apart."""
     if box.members[0].role == "loss":
         return {"label": "seed", "style": "solid", "color": style.FORWARD, "minlen": "2", "arrowsize": "0.7"}
     return {"style": "invis", "minlen": "2"}

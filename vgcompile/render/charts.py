@@ -20,7 +20,7 @@ from vgcompile.ops import NUMPY, lookup
 from vgcompile.ops.op import Case, Op
 from vgcompile.ops.reading import slope, slope_range
 from vgcompile.render import style
-from vgcompile.render.labels import best, measured, verdict_text
+from vgcompile.render.labels import best, measured, number, verdict_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,7 +31,7 @@ ImageFormat = Literal["svg", "png", "pdf"]
 
 NAMES = 24  # layer names on the axis, at most
 MANY = 100  # with more layers the points are small
-MARGIN = 2.0  # decades that the axis shows beyond the predictions and measurements
+MARGIN = 2.0  # decades that the axis shows beyond the predictions and measurements, at least
 SETTINGS = {
     "svg.hashsalt": "vgcompile",
     "svg.fonttype": "none",
@@ -46,7 +46,8 @@ SETTINGS = {
 def depth_chart(analysis: Analysis, format: ImageFormat = "svg") -> bytes:
     """log10 of each layer's gradient against the last hidden layer's, from the input to the loss; the three tiers told apart.
 
-    The axis spans at least the fixed scale of the pictures, so that a healthy net looks healthy; a bound that leaves it is drawn open.
+    The axis spans at least the fixed scale of the pictures, so that a healthy net looks healthy; a bound that leaves it is
+    drawn open.
     """
     figure, axes = _figure(max(7.0, min(14.0, 3.0 + 0.2 * len(analysis.layers))), 4.6)
     layers = analysis.layers
@@ -111,7 +112,8 @@ def _window(layers: Sequence[Layer]) -> tuple[float, float]:
     known = [value for layer in layers if (value := best(layer.relative)) is not None and math.isfinite(value)]
     known += [layer.relative.expected.mean for layer in layers if layer.relative.expected.mean is not None]
     lo, hi = style.SCALE
-    return min([lo, *(value - MARGIN for value in known)]), max([hi, *(value + MARGIN for value in known)])
+    margin = max(MARGIN, 0.08 * (max(known, default=0.0) - min(known, default=0.0)))
+    return min([lo, *(value - margin for value in known)]), max([hi, *(value + margin for value in known)])
 
 
 def _places(analysis: Analysis) -> set[int]:
@@ -135,6 +137,7 @@ def _thresholds(axes: Axes) -> None:
             ha="right",
             va=side,
             color=style.FAINT,
+            bbox={"facecolor": style.PAPER, "edgecolor": "none", "pad": 0.5, "alpha": 0.8},
         )
 
 
@@ -155,7 +158,7 @@ def _worst(axes: Axes, analysis: Analysis) -> None:
             )
             left = place < len(analysis.layers) / 2
             axes.annotate(
-                f"worst: {analysis.worst}, 1e{value:.1f}",
+                f"worst: {analysis.worst}, 10^{number(value)}",
                 (place, value),
                 xytext=(12 if left else -12, -3),
                 textcoords="offset points",
@@ -284,7 +287,3 @@ def _spread(axes: Axes, uses: Sequence[Activation]) -> None:
     axes.set_ylim(0, axes.get_ylim()[1] * 1.1)
     axes.set_yticks([])
     axes.spines[["top", "right", "left"]].set_visible(False)
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(
-            loc="upper right", fontsize=8, framealpha=0.85, edgecolor="none", title="pre-activations of", title_fontsize=8
-        )

@@ -1,4 +1,4 @@
-"""The forward diagram: layers from the inputs down to the loss, shapes on the edges, and how much gradient comes back along each."""
+"""The forward diagram: layers from the inputs down to the loss, shapes on the edges, and the gradient that comes back."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from vgcompile.graph.network import Network
 from vgcompile.render import folding, style
 from vgcompile.render.dot import (
     beside,
-    box_classes,
+    box_identity,
     box_label,
     box_style,
     digraph,
+    flow_identity,
     gradient_line,
     heading,
     place,
@@ -37,17 +38,12 @@ def forward_dot(network: Network, analysis: Analysis | None = None, fold: bool =
     graph = digraph(NAME, heading(network.name, drawing, analysis, legend), nodesep="0.35", ranksep="0.3")
 
     def draw(frame: graphviz.Digraph, box: Box) -> None:
-        frame.node(
-            f"f{box.number}",
-            box_label(box),
-            id=f"{NAME}-f{box.number}",
-            **{"class": box_classes(box)},
-            **box_style(box, analysis),
-        )
+        frame.node(f"f{box.number}", box_label(box), **box_style(box, analysis), **box_identity(f"{NAME}-f", box))
 
     place(graph, drawing, "f", draw)
     for number, flow in enumerate(drawing.flows):
-        graph.edge(f"f{flow.source}", f"f{flow.target}", id=f"{NAME}-e{number}", **_line(flow, analysis))
+        identity = flow_identity(f"{NAME}-e", number, flow, drawing)
+        graph.edge(f"f{flow.source}", f"f{flow.target}", **_line(flow, analysis), **identity)
     return str(graph.source)
 
 

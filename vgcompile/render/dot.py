@@ -15,7 +15,7 @@ import graphviz
 from vgcompile.analysis.result import Analysis
 from vgcompile.render import style
 from vgcompile.render.folding import Box, Drawing, Flow, title, worst
-from vgcompile.render.labels import best, count_text, extreme, markup, number, tiers_text, verdict_text
+from vgcompile.render.labels import ascii_text, best, count_text, extreme, markup, number, tiers_text, verdict_text
 from vgcompile.render.style import Band, band
 
 
@@ -74,25 +74,20 @@ def gradient_line(flow: Flow, *further: str) -> dict[str, str]:
 
 
 def beside(texts: Iterable[str], colour: str = style.INK, width: float = 1.0) -> str:
-    """A small label, a line for each text, that keeps clear of its own edge (``width`` points wide): the engine sets it to the right."""
+    """A small label, a line for each text, that keeps clear of its own edge, ``width`` points wide: it stands to the right."""
     gap = round(6 + 1.8 * width)
     rows = "".join(
         f'<TR><TD WIDTH="{gap}"></TD><TD ALIGN="LEFT"><FONT COLOR="{colour}">{markup(text)}</FONT></TD></TR>'
         for text in texts
         if text
     )
-    return f'<<TABLE BORDER="0" CELLBORDER="0" CELLSPACING="0" CELLPADDING="0">{rows}</TABLE>>' if rows else ""
+    return f"<{_table(rows)}>" if rows else ""
 
 
 def lines(name: str, details: Iterable[str]) -> str:
     """An HTML-like label for a box: its name in bold and smaller lines below."""
     small = "".join(f'<BR/><FONT POINT-SIZE="{style.LABEL_SIZE}">{markup(detail)}</FONT>' for detail in details if detail)
     return f"<<B>{markup(name)}</B>{small}>"
-
-
-def box_classes(box: Box) -> str:
-    """SVG classes that tie a box to the layers it stands for."""
-    return " ".join(f"layer-{vertex.order}" for vertex in box.members)
 
 
 def box_label(box: Box) -> str:
@@ -103,6 +98,20 @@ def box_label(box: Box) -> str:
     held = count_text(sum(vertex.parameters for vertex in box.members))
     known = kinds if kinds != name else ""
     return lines(name, (copies, ", ".join(part for part in (known, held) if part)))
+
+
+def box_identity(side: str, box: Box) -> dict[str, str]:
+    """What ties the SVG element of a box to its layers: an id, a class for each layer, and their names at the pointer."""
+    first, last = box.members[0], box.members[-1]
+    tip = f"{first.name} ({first.kind})" if first is last else f"{first.name} .. {last.name}, {len(box.members)} layers"
+    classes = " ".join(f"layer-{vertex.order}" for vertex in box.members)
+    return {"id": f"{side}{box.number}", "class": classes, "tooltip": ascii_text(tip)}
+
+
+def flow_identity(side: str, number: int, flow: Flow, drawing: Drawing) -> dict[str, str]:
+    """The same for an edge: from where to where, and the three tiers."""
+    ends = f"{drawing.boxes[flow.source].name} -> {drawing.boxes[flow.target].name}"
+    return {"id": f"{side}{number}", "tooltip": ascii_text(f"{ends}  {tiers_text(flow.gains)}".strip())}
 
 
 def box_shape(box: Box) -> dict[str, str]:
@@ -149,31 +158,35 @@ def heading(what: str, drawing: Drawing, analysis: Analysis | None, legend: str)
     rows = [f'<FONT POINT-SIZE="{style.TITLE_SIZE}"><B>{markup(what)}</B></FONT>{markup(folded)}']
     if analysis is not None:
         verdict = analysis.verdict
-        rows.append(
-            f'<FONT POINT-SIZE="{style.VERDICT_SIZE}" COLOR="{style.VERDICTS[verdict.kind]}"><B>{markup(verdict_text(verdict))}</B></FONT>'
-        )
+        colour = style.VERDICTS[verdict.kind]
+        rows.append(f'<FONT POINT-SIZE="{style.VERDICT_SIZE}" COLOR="{colour}"><B>{markup(verdict_text(verdict))}</B></FONT>')
         rows += [markup(line) for line in wrap(verdict.why, style.TITLE_CHARACTERS)]
         rows += [markup(f"worst layer: {analysis.worst}")] if analysis.worst and ill(analysis) else []
     rows += [legend] if legend else []
     cells = "".join(f'<TR><TD ALIGN="LEFT">{row}</TD></TR>' for row in rows)
-    return f'<<TABLE BORDER="0" CELLBORDER="0" CELLSPACING="2" CELLPADDING="1">{cells}</TABLE>>'
+    return f"<{_table(cells, spacing=2)}>"
 
 
 def scale_legend(notes: tuple[str, ...]) -> str:
     """The fixed scale as a table: a line of each class's colour and width above its limits, and notes below."""
-    lines = "".join(_swatch(band) for band in style.BANDS)
+    swatches = "".join(_swatch(band) for band in style.BANDS)
     names = "".join(f"<TD>{band.name}</TD>" for band in style.BANDS)
-    limits = "".join(f'<TD><FONT COLOR="{style.FAINT}">{_limits(band)}</FONT></TD>' for band in style.BANDS)
-    span = len(style.BANDS)
-    below = "".join(
-        f'<TR><TD COLSPAN="{span}" ALIGN="LEFT"><FONT COLOR="{style.FAINT}">{markup(note)}</FONT></TD></TR>' for note in notes
-    )
-    return f'<TABLE BORDER="0" CELLBORDER="0" CELLSPACING="1" CELLPADDING="1"><TR>{lines}</TR><TR>{names}</TR><TR>{limits}</TR>{below}</TABLE>'
+    limits = "".join(f"<TD>{_faint(_limits(band))}</TD>" for band in style.BANDS)
+    below = [f'<TD COLSPAN="{len(style.BANDS)}" ALIGN="LEFT">{_faint(note)}</TD>' for note in notes]
+    return _table("".join(f"<TR>{cells}</TR>" for cells in (swatches, names, limits, *below)), spacing=1)
 
 
 def _swatch(band: Band) -> str:
-    line = f'<TABLE BORDER="0" CELLBORDER="0" CELLSPACING="0" CELLPADDING="0"><TR><TD FIXEDSIZE="TRUE" WIDTH="54" HEIGHT="{max(1, round(band.width))}" BGCOLOR="{band.stroke}"></TD></TR></TABLE>'
-    return f'<TD FIXEDSIZE="TRUE" WIDTH="60" HEIGHT="12">{line}</TD>'
+    line = f'<TR><TD FIXEDSIZE="TRUE" WIDTH="54" HEIGHT="{max(1, round(band.width))}" BGCOLOR="{band.stroke}"></TD></TR>'
+    return f'<TD FIXEDSIZE="TRUE" WIDTH="60" HEIGHT="12">{_table(line)}</TD>'
+
+
+def _table(rows: str, spacing: int = 0) -> str:
+    return f'<TABLE BORDER="0" CELLBORDER="0" CELLSPACING="{spacing}" CELLPADDING="{spacing}">{rows}</TABLE>'
+
+
+def _faint(text: str) -> str:
+    return f'<FONT COLOR="{style.FAINT}">{markup(text)}</FONT>'
 
 
 def _limits(band: Band) -> str:

@@ -1,7 +1,7 @@
 """The one door to Graphviz: DOT text in, a picture out, by a program that runs on its own and is told when to give up.
 
-The embedded engine comes first, for it draws the same bytes on every machine; a system ``dot`` stands in where there is none and where
-the embedded one cannot do a format (PDF).
+The embedded engine comes first, for it draws the same bytes on every machine; a system ``dot`` stands in where there is none and
+where the embedded one cannot do a format (PDF).
 """
 
 from __future__ import annotations
@@ -70,7 +70,8 @@ def _found(format: Format) -> str:
         return program
     if format in EMBEDDED_CANNOT and _embedded():
         raise EngineError(
-            f"the embedded engine {EMBEDDED} writes no {format.upper()}: draw SVG or PNG, or install the system's graphviz package for {SYSTEM}"
+            f"the embedded engine {EMBEDDED} writes no {format.upper()}: draw SVG or PNG, "
+            f"or install the system's graphviz package for {SYSTEM}"
         )
     raise EngineError(f"no drawing engine found (neither {EMBEDDED} nor {SYSTEM}); {INSTALL}")
 

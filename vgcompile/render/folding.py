@@ -1,11 +1,11 @@
 """Folds repeats: consecutive copies of one structure become one stack, so that a net of a thousand layers is one page.
 
-    stem, hidden/0/dense, hidden/0/tanh, ..., hidden/99/tanh, head      a chain of 202 layers
-    stem, [hidden x96], [hidden x3], [hidden x1], head                   one stack for each class of gradient
+    stem, hidden/1/dense, hidden/1/tanh, ..., hidden/99/tanh, head      a chain of 200 layers
+    stem, [hidden x92], [hidden x4], [hidden x3], head                  one stack for each class of gradient
 
-A repeat is a tandem repeat of signatures in the order of the layers; a signature holds the layer's kind, its name without digits, and how
-far back each of its inputs comes from. Copies are parted where the class of their gradient changes, so that folding cannot hide the place
-where it dies, and each stack names its worst copy.
+A repeat is a tandem repeat of signatures in the order of the layers; a signature holds the layer's kind, its name without digits,
+and how far back each of its inputs comes from. Copies are parted where the class of their gradient changes, so that folding
+cannot hide the place where it dies, and each stack names its worst copy.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Drawing:
 
 
 def fold(graph: LayerGraph, wanted: bool = True, budget: int = BUDGET) -> Drawing:
-    """Fold until at most ``budget`` boxes are left, or nothing is left to fold; not at all if not ``wanted`` or the net is small."""
+    """Fold until at most ``budget`` boxes are left or nothing is left to fold; a small net, or one not ``wanted`` so, stays."""
     if not wanted or len(graph.vertices) <= SMALL:
         return _drawing(graph, [])
     drawings = (_drawing(graph, _folds(graph, named, parted)) for named in (True, False) for parted in (True, False))
@@ -121,7 +121,7 @@ def _folds(graph: LayerGraph, named: bool, parted: bool) -> list[Repeat]:
 
 
 def _signatures(graph: LayerGraph, named: bool) -> list[Hashable]:
-    """Kind, name without digits if ``named``, and where each input comes from: a distance, or the one source that many copies share."""
+    """Kind, name without digits if ``named``, and where each input comes from: a distance, or a source that many copies share."""
     stems = [re.sub(r"_?\d+", "", vertex.name) if named else "" for vertex in graph.vertices]
     uses = Counter((arrow.source, stems[arrow.target]) for arrow in graph.arrows)
     sources: defaultdict[int, list[Hashable]] = defaultdict(list)

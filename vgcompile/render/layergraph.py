@@ -1,7 +1,7 @@
 """THE graph seen from further away: one vertex per layer (or graph input), one arrow per use of a value across layers.
 
-Operators of one layer are one vertex, parameters are counted in it and not drawn. What holds no real numbers that depend on an input
-(constants, shape arithmetic) is left out.
+Operators of one layer are one vertex, parameters are counted in it and not drawn. What holds no real numbers that depend on an
+input (constants, shape arithmetic) is left out.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from vgcompile.graph.provenance import fact, line_of
 
 @dataclass(frozen=True)
 class Vertex:
-    """A layer or a graph input. ``order`` is its place from the input to the loss, ``parameters`` the trainable numbers it holds."""
+    """A layer or a graph input; ``order`` is its place on the way to the loss, ``parameters`` counts its trainable numbers."""
 
     order: int
     name: str

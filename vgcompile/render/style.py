@@ -1,8 +1,8 @@
 """Colours, widths and fonts of the pictures: data only.
 
-The scale is log10 of a gain, fixed from -6 to +6 and never fitted to the data: a healthy net looks healthy. Seven bands, grey in the middle,
-blue where the gradient vanishes, orange to red where it explodes; blue and orange stay apart under every common colour blindness.
-Without colour the width tells them apart: a vanishing gradient is a thin line, an exploding one a thick line.
+The scale is log10 of a gain, fixed from -6 to +6 and never fitted to the data: a healthy net looks healthy. Seven bands, grey in
+the middle, blue where the gradient vanishes, orange to red where it explodes; blue and orange stay apart under every common
+colour blindness. Without colour the width tells them apart: a vanishing gradient is a thin line, an exploding one a thick line.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A YAML model file -> ``Spec``, or every complaint about it at once.
 
-    spec = load("models/deep_sigmoid.yaml")
-    spec.layers[3].name, spec.layers[3].mark        # 'hidden/4/dense', models/deep_sigmoid.yaml:13:9
+spec = load("models/deep_sigmoid.yaml")
+spec.layers[3].name, spec.layers[3].mark        # 'hidden/4/dense', models/deep_sigmoid.yaml:13:9
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from vgcompile.errors import Complaint, Mark, SpecError, nearest
+from vgcompile.errors import Complaint, Mark, SpecError
 from vgcompile.layers.composite import Residual
 from vgcompile.layers.layer import Layer
 from vgcompile.spec.complaints import complaints
@@ -29,8 +29,8 @@ MOST_COMPLAINTS = 20
 class Spec:
     """A model as its author wrote it, checked and wired.
 
-    ``layers`` are those that emit operators, blocks and repeats opened, each behind what it reads; ``outputs`` are the names of what
-    enters the loss or, without one, of what nothing reads.
+    ``layers`` are those that emit operators, blocks and repeats opened, each behind what it reads; ``outputs`` are the names of
+    what enters the loss or, without one, of what nothing reads.
     """
 
     name: str
@@ -66,7 +66,9 @@ def load(path: str | FilePath) -> Spec:
     except OSError as error:
         raise SpecError([Complaint(Mark(str(path), 1), f"cannot be read: {error.strerror}")]) from None
     except UnicodeDecodeError as error:
-        raise SpecError([Complaint(Mark(str(path), 1), f"is not UTF-8 text (byte {error.start})", "give a .yaml or an .onnx file")]) from None
+        raise SpecError(
+            [Complaint(Mark(str(path), 1), f"is not UTF-8 text (byte {error.start})", "give a .yaml or an .onnx file")]
+        ) from None
     return loads(text, str(path))
 
 
@@ -82,9 +84,9 @@ def loads(text: str, file: str = "<text>") -> Spec:
     except ValidationError as error:
         found += complaints(error, tree, json_schema())
         document = None
-    if document is None or found or (found := _unknown_arrays(document, tree)):
+    if document is None or found:
         raise SpecError(capped(found))
-    name = document.name or FilePath(file).stem
+    name = document.name or FilePath(file).stem.strip("<>")
     return Spec(name, document, wiring.layers, wiring.outputs, file, text, tree)
 
 
@@ -102,14 +104,3 @@ def capped(found: Sequence[Complaint]) -> list[Complaint]:
     if not rest:
         return ordered
     return [*ordered[:MOST_COMPLAINTS], Complaint(rest[0].mark, f"and {len(rest)} more complaints from here on")]
-
-
-def _unknown_arrays(document: Document, tree: Node) -> list[Complaint]:
-    """Complaints about ``data: arrays:``: it names each input once, and nothing else."""
-    arrays = document.data.arrays if document.data else None
-    if arrays is None:
-        return []
-    node = tree.at(("data", "arrays"))
-    unknown = [Complaint(node.keys[name], f"unknown input {name!r}", nearest(name, document.inputs)) for name in arrays if name not in document.inputs]
-    missing = [name for name in document.inputs if name not in arrays]
-    return unknown + ([Complaint(node.mark, f"no array for the input {missing[0]!r}")] if missing else [])

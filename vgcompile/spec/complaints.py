@@ -24,7 +24,9 @@ def complaints(error: ValidationError, root: Node, schema: Schema) -> list[Compl
     A value that suits no member of a union is found wrong once for each member: those findings are one complaint.
     """
     findings = error.errors(include_url=False)
-    places = groupby(findings, key=lambda found: (_path(found["loc"], root), found["loc"][-1:] if found["type"] == "missing" else ()))
+    places = groupby(
+        findings, key=lambda found: (_path(found["loc"], root), found["loc"][-1:] if found["type"] == "missing" else ())
+    )
     return [_complaint(path, list(group), root, schema) for (path, _), group in places]
 
 
@@ -53,7 +55,11 @@ def _complaint(path: Path, findings: Sequence[ErrorDetails], root: Node, schema:
     match found["type"]:
         case "extra_forbidden":
             known = _fields(schema, found["loc"][:-1])
-            return Complaint(parent.keys[str(key)], f"unknown field {key!r}", nearest(str(key), known) or f"fields here: {', '.join(known)}")
+            return Complaint(
+                parent.keys[str(key)], f"unknown field {key!r}", nearest(str(key), known) or f"fields here: {', '.join(known)}"
+            )
+        case "missing" if isinstance(found["loc"][-1], int):
+            return Complaint(node.mark, f"{name}should be a list of more than {len(node.value)}")
         case "missing":
             lacking = node.value if isinstance(node.value, str) else node.value.get("kind") or key or "the model"
             return Complaint(node.mark, f"{lacking} needs the field {found['loc'][-1]!r}", _example(node, found["loc"][-1]))
@@ -66,7 +72,9 @@ def _complaint(path: Path, findings: Sequence[ErrorDetails], root: Node, schema:
             return Complaint(node.mark, str(context["error"]))
         case "string_pattern_mismatch":
             mark = parent.keys[str(key)] if found["loc"][-1] == "[key]" else node.mark
-            return Complaint(mark, f"{found['input']!r} is no name", "letters, digits, '_', '-' and '.', with a letter or '_' first")
+            return Complaint(
+                mark, f"{found['input']!r} is no name", "letters, digits, '_', '-' and '.', with a letter or '_' first"
+            )
     wanted = " or ".join(dict.fromkeys(_wanted(finding) for finding in findings))
     return Complaint(node.mark, f"{name}should be {wanted}, found {describe(node.value)}", _reading_hint(node.value, wanted))
 
@@ -86,7 +94,9 @@ _WANTED = {
 
 
 def _wanted(found: ErrorDetails) -> str:
-    return _WANTED.get(found["type"]) or found["msg"].removeprefix("Input should be ").replace("Tuple", "a list").replace("tuple", "list")
+    if found["type"] == "too_long":
+        return f"a list of {found['ctx']['max_length']}"
+    return _WANTED.get(found["type"]) or found["msg"].removeprefix("Input should be ")
 
 
 def _reading_hint(value: object, wanted: str) -> str:
@@ -127,7 +137,11 @@ def _at(schema: Schema, location: Path) -> Schema:
         elif isinstance(step, int):
             part = part.get("prefixItems", [None] * (step + 1))[step] or part.get("items", {})
         else:
-            part = part.get("properties", {}).get(step) or part.get("additionalProperties") or next(iter(part.get("patternProperties", {}).values()), {})
+            part = (
+                part.get("properties", {}).get(step)
+                or part.get("additionalProperties")
+                or next(iter(part.get("patternProperties", {}).values()), {})
+            )
         part = _resolved(schema, part)
     return part
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from vgcompile.layers import AnyLayer
 from vgcompile.layers.initialization import PYTORCH_DEFAULT, AnyDistribution
 from vgcompile.layers.layer import Name
 from vgcompile.layers.loss import AnyLoss
-from vgcompile.layers.part import Finite, Natural, Part, Positive, PositiveFloat, kind_alone
+from vgcompile.layers.part import Finite, Natural, NotEmpty, Part, Positive, PositiveFloat, kind_alone
 
 
 class UniformInput(Part):
@@ -32,13 +32,16 @@ InputDistribution = Annotated[_Stated, BeforeValidator(kind_alone, json_schema_i
 class InputFields(Part):
     """An input of the network. Its first dimension is the batch, written as a name."""
 
-    shape: Annotated[tuple[Positive | Name, ...], Field(min_length=1)]
+    shape: Annotated[tuple[Positive | Name, ...], NotEmpty]
     type: Literal["float32", "int64"] = "float32"
-    range: tuple[Finite, Finite] | None = Field(None, description="[lo, hi]: every element lies in there, and the bounds hold for all that do")
-    distribution: InputDistribution | None = Field(
-        None, description="what inputs are drawn from where no data are given: uniform over the range, or normal where absent"
+    range: tuple[Finite, Finite] | None = Field(
+        default=None, description="[lo, hi]: every element lies in there, and the bounds hold for all that do"
     )
-    classes: Positive | None = Field(None, description="of an int64 input: its values are 0 ... classes - 1")
+    distribution: InputDistribution | None = Field(
+        default=None,
+        description="what inputs are drawn from where no data are given: uniform over the range, or normal where absent",
+    )
+    classes: Positive | None = Field(default=None, description="of an int64 input: its values are 0 ... classes - 1")
 
     @field_validator("shape")
     @classmethod
@@ -72,8 +75,8 @@ class Data(Part):
 
     file: str
     batch: Positive = 64
-    arrays: dict[str, str] | None = Field(None, description="input name -> array name; the same names where absent")
-    scale: PositiveFloat = Field(1.0, description="real-valued arrays are multiplied by it")
+    arrays: dict[str, str] | None = Field(default=None, description="input name -> array name; the same names where absent")
+    scale: PositiveFloat = Field(default=1.0, description="real-valued arrays are multiplied by it")
 
 
 class InitDefaults(Part):
@@ -83,13 +86,20 @@ class InitDefaults(Part):
     bias: AnyDistribution = PYTORCH_DEFAULT
 
 
+def _one_batch(inputs: dict[str, InputFields]) -> dict[str, InputFields]:
+    batches = list(dict.fromkeys(str(fields.shape[0]) for fields in inputs.values()))
+    if len(batches) > 1:
+        raise ValueError(f"all inputs share one batch: found the first dimensions {' and '.join(batches)}")
+    return inputs
+
+
 class Document(Part):
     """A network: what goes in, what is done to it, and what it is judged by."""
 
-    name: Name | None = Field(None, description="the file's name where absent")
-    inputs: Annotated[dict[Name, InputFields], Field(min_length=1)]
+    name: Name | None = Field(default=None, description="the file's name where absent")
+    inputs: Annotated[dict[Name, InputFields], NotEmpty, AfterValidator(_one_batch)]
     init: InitDefaults = InitDefaults()
-    layers: Annotated[tuple[AnyLayer, ...], Field(min_length=1)]
-    loss: AnyLoss | None = Field(None, description="without a loss the outputs are the layers that nothing reads")
+    layers: Annotated[tuple[AnyLayer, ...], NotEmpty]
+    loss: AnyLoss | None = Field(default=None, description="without a loss the outputs are the layers that nothing reads")
     data: Data | None = None
     seed: Natural = 0

@@ -1,8 +1,8 @@
 """YAML text -> a tree of plain values that knows where each of them stands.
 
-The text is read as YAML 1.2 core: ``no`` and ``on`` are strings, ``1e-3`` is a number, ``010`` is ten, ``1_000`` is a string. Refused, with
-its place: a key written twice, a key that is no string, an explicit tag, a merge key, a second document. An alias shares its anchor's
-tree, so that text which expands a billionfold costs nothing before it is refused.
+The text is read as YAML 1.2 core: ``no`` and ``on`` are strings, ``1e-3`` is a number, ``010`` is ten, ``1_000`` is a string.
+Refused, with its place: a key written twice, a key that is no string, an explicit tag, a merge key, a second document. An alias
+shares its anchor's tree, so that text which expands a billionfold costs nothing before it is refused.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import reduce
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 
@@ -35,14 +35,17 @@ _LONGEST_INT = 4000  # digits; Python refuses a little more than this
 Path = tuple[str | int, ...]
 
 
-@dataclass(frozen=True)
+_NONE: dict[Any, Any] = {}
+
+
+@dataclass(frozen=True, slots=True)
 class Node:
     """A value (str, int, float, bool, None, tuple or dict), its mark, and the nodes inside it."""
 
     value: Any
     mark: Mark
-    children: Mapping[str | int, Node] = field(default_factory=dict)
-    keys: Mapping[str, Mark] = field(default_factory=dict)
+    children: Mapping[str | int, Node] = field(default_factory=lambda: _NONE)
+    keys: Mapping[str, Mark] = field(default_factory=lambda: _NONE)
     count: int = 1  # of values, aliases expanded
     depth: int = 1
 
@@ -59,7 +62,9 @@ def read(text: str, file: str) -> Node:
     unprintable = _UNPRINTABLE.search(text)
     if unprintable:
         place = _mark_at(text, unprintable.start(), file)
-        raise SpecError([Complaint(place, f"this is not YAML text: character U+{ord(unprintable[0]):04X}", "give a .yaml or an .onnx file")])
+        raise SpecError(
+            [Complaint(place, f"this is not YAML text: character U+{ord(unprintable[0]):04X}", "give a .yaml or an .onnx file")]
+        )
     reader = _Reader(file)
     try:
         root = reader.document(yaml.parse(text, Loader=_LOADER))
@@ -83,7 +88,7 @@ class _Reader:
         self.anchors: dict[str, Node | None] = {}  # None: the anchor is still being read
         self.count = 0
 
-    def document(self, events: Iterator[yaml.Event]) -> Node | None:
+    def document(self, events: Iterator[Any]) -> Node | None:
         root = None
         for event in events:
             if isinstance(event, yaml.DocumentStartEvent):
@@ -93,17 +98,24 @@ class _Reader:
                 root = self.node(next(events), events, 1)
         return root
 
-    def node(self, event: yaml.Event, events: Iterator[yaml.Event], depth: int) -> Node:
+    def node(self, event: Any, events: Iterator[Any], depth: int) -> Node:
         if depth > DEEPEST:
             self.stop(event, f"values are nested more than {DEEPEST} deep")
         if isinstance(event, yaml.AliasEvent):
-            return self.counted(event, self.alias(event, depth))
+            node = self.alias(event, depth)
+            self.counted(event, node.count)
+            return node
+        self.counted(event, 1)
         if event.anchor:
             self.anchors[event.anchor] = None
         if event.tag is not None:
-            self.complain(event, f"a tag, {event.tag!r}, has no meaning here", "write the value without it")
+            self.complain(
+                event,
+                f"the tag {event.tag.replace('tag:yaml.org,2002:', '!!')} has no meaning here",
+                "write the value without it",
+            )
         if isinstance(event, yaml.ScalarEvent):
-            node = self.counted(event, Node(self.scalar(event), self.mark(event)))
+            node = Node(self.scalar(event), self.mark(event))
         elif isinstance(event, yaml.SequenceStartEvent):
             node = self.sequence(event, events, depth)
         else:
@@ -112,7 +124,7 @@ class _Reader:
             self.anchors[event.anchor] = node
         return node
 
-    def alias(self, event: yaml.AliasEvent, depth: int) -> Node:
+    def alias(self, event: Any, depth: int) -> Node:
         if event.anchor not in self.anchors:
             self.stop(event, f"no anchor &{event.anchor} stands before this")
         node = self.anchors[event.anchor]
@@ -122,15 +134,13 @@ class _Reader:
             self.stop(event, f"values are nested more than {DEEPEST} deep")
         return node
 
-    def sequence(self, event: yaml.Event, events: Iterator[yaml.Event], depth: int) -> Node:
-        self.counted(event)
+    def sequence(self, event: Any, events: Iterator[Any], depth: int) -> Node:
         items = []
         while not isinstance(item := next(events), yaml.SequenceEndEvent):
             items.append(self.node(item, events, depth + 1))
         return _branch(tuple(item.value for item in items), self.mark(event), dict(enumerate(items)), {})
 
-    def mapping(self, event: yaml.Event, events: Iterator[yaml.Event], depth: int) -> Node:
-        self.counted(event)
+    def mapping(self, event: Any, events: Iterator[Any], depth: int) -> Node:
         children: dict[str | int, Node] = {}
         keys: dict[str, Mark] = {}
         while not isinstance(item := next(events), yaml.MappingEndEvent):
@@ -141,12 +151,16 @@ class _Reader:
             elif key.value == "<<":
                 self.complain(item, "merge keys are not YAML 1.2", "write the fields out, or alias a whole value")
             elif key.value in keys:
-                self.complain(item, f"key {key.value!r} is written twice", f"first at line {keys[key.value].line}, column {keys[key.value].column}")
+                self.complain(
+                    item,
+                    f"key {key.value!r} is written twice",
+                    f"first at line {keys[key.value].line}, column {keys[key.value].column}",
+                )
             else:
                 keys[key.value], children[key.value] = self.mark(item), value
         return _branch({name: child.value for name, child in children.items()}, self.mark(event), children, keys)
 
-    def scalar(self, event: yaml.ScalarEvent) -> Any:
+    def scalar(self, event: Any) -> Any:
         if not event.implicit[0]:  # in quotes, or a block of text
             return event.value
         if _INT.fullmatch(event.value) and len(event.value) > _LONGEST_INT:
@@ -154,19 +168,22 @@ class _Reader:
             return 0
         return plain(event.value)
 
-    def counted(self, event: yaml.Event, node: Node | None = None) -> Any:
-        self.count += 1 if node is None else node.count
+    def counted(self, event: Any, values: int) -> None:
+        self.count += values
         if self.count > MOST_VALUES:
-            self.stop(event, f"the text holds more than {MOST_VALUES:,} values, its aliases expanded", "use repeat: for copies of layers")
-        return node
+            self.stop(
+                event,
+                f"the text holds more than {MOST_VALUES:,} values, its aliases expanded",
+                "use repeat: for copies of layers",
+            )
 
-    def mark(self, event: yaml.Event) -> Mark:
+    def mark(self, event: Any) -> Mark:
         return Mark(self.file, event.start_mark.line + 1, event.start_mark.column + 1)
 
-    def complain(self, event: yaml.Event, message: str, hint: str = "") -> None:
+    def complain(self, event: Any, message: str, hint: str = "") -> None:
         self.complaints.append(Complaint(self.mark(event), message, hint))
 
-    def stop(self, event: yaml.Event, message: str, hint: str = "") -> Any:
+    def stop(self, event: Any, message: str, hint: str = "") -> NoReturn:
         self.complain(event, message, hint)
         raise SpecError(self.complaints)
 
@@ -197,7 +214,7 @@ def describe(value: Any) -> str:
     if isinstance(value, dict):
         return "a mapping"
     if isinstance(value, tuple):
-        return "an empty list" if not value else "a list"
+        return f"a list of {len(value)}" if value else "an empty list"
     return "nothing" if value is None else str(value)
 
 
@@ -213,7 +230,8 @@ def _mark_at(text: str, position: int, file: str) -> Mark:
 
 def _syntax(error: yaml.MarkedYAMLError, file: str) -> Complaint:
     mark = error.problem_mark or error.context_mark
-    place = Mark(file, mark.line + 1, mark.column + 1) if mark else Mark(file, 1)
+    assert mark is not None, "libyaml and PyYAML both mark every error of theirs"
+    place = Mark(file, mark.line + 1, mark.column + 1)
     context = f" {error.context}" if error.context else ""
     hint = "indent with spaces" if "\\t" in (error.problem or "") else ""
     return Complaint(place, f"this is not YAML: {error.problem}{context}", hint)

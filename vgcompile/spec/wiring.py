@@ -1,19 +1,21 @@
 """Blocks and repeats opened, names given, wires drawn: which layer reads which.
 
-    {kind: block, name: hidden, repeat: 2, layers: [{kind: dense, ...}]}      ->      image -> hidden/1/dense -> hidden/2/dense -> logits
+    {kind: block, name: hidden, repeat: 2, layers: [{kind: dense, ...}]}
     {kind: dense, name: logits, ...}
+
+    image -> hidden/1/dense -> hidden/2/dense -> logits
 
 Wiring is a matter of names alone. It is read off the text's tree, leniently, so that a wrong wire is found beside a wrong field.
 
-A name is looked up among the layers beside it, then outward block by block, then among the inputs; ``hidden/2/dense`` goes down, ``hidden`` is
-what leaves the block, and ``input``, within a block, is what enters it.
+A name is looked up among the layers beside it, then outward block by block, then among the inputs. ``hidden/2/dense`` goes down,
+``hidden`` is what leaves the block, and ``input``, within a block, is what enters it.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 
 import networkx as nx
 
@@ -88,6 +90,7 @@ class _Wirer:
         self.grow(top, layers, ("layers",))
         placed = {leaf.name: Placed(leaf.name, leaf.path, self.sources(leaf), leaf.node.mark) for leaf in self.leaves}
         loss = self.loss(top)
+        self.check_arrays()
         graph = nx.DiGraph()
         graph.add_nodes_from([*self.inputs, *placed])
         graph.add_edges_from((source, layer.name) for layer in placed.values() for source in layer.sources)
@@ -150,20 +153,19 @@ class _Wirer:
         given: list[str | None] = []
         for _, node in _mappings(layers):
             name = _text(node, "name")
-            given.append(name)
-            if name is None:
-                continue
-            mark = node.children["name"].mark
             if name in taken:
-                self.complain(mark, f"the name {name!r} is taken", taken[name])
-            taken.setdefault(name, f"first at line {mark.line}, column {mark.column}")
+                self.complain(node.children["name"].mark, f"the name {name!r} is taken", taken[name])
+                name = None
+            elif name is not None:
+                mark = node.children["name"].mark
+                taken[name] = f"first at line {mark.line}, column {mark.column}"
+            given.append(name)
+        free: dict[str, Iterator[str]] = {}
         names = []
-        numbers: Counter[str] = Counter()
         for (_, node), name in zip(_mappings(layers), given, strict=True):
-            while name is None or (name in taken and name not in given):
-                name = _numbered(_text(node, "kind") or "layer", numbers)
-                name = None if name in taken else name
-            names.append(name)
+            kind = _text(node, "kind") or "layer"
+            numbered = free.setdefault(kind, _numbered(kind))
+            names.append(name or next(new for new in numbered if new not in taken))
         self.names[path] = names
         return names
 
@@ -240,7 +242,11 @@ class _Wirer:
     def unknown(self, reference: Node, known: Sequence[str]) -> None:
         name = reference.value
         listed = ", ".join(known[:8]) + (", ..." if len(known) > 8 else "")
-        self.complain(reference.mark, f"unknown layer {name!r}", nearest(name, known) or (f"known here: {listed}" if known else "it holds no layers"))
+        self.complain(
+            reference.mark,
+            f"unknown layer {name!r}",
+            nearest(name, known) or (f"known here: {listed}" if known else "it holds no layers"),
+        )
 
     def loss(self, top: _Place) -> str | None:
         """The full name of what enters the loss, or None without a loss."""
@@ -249,12 +255,28 @@ class _Wirer:
             return None
         target = loss.get("target")
         if target is not None and isinstance(target.value, str) and target.value not in self.inputs:
-            self.complain(target.mark, f"unknown input {target.value!r}", nearest(target.value, self.inputs) or f"inputs: {', '.join(self.inputs)}")
+            self.complain(target.mark, *self.unknown_input(target.value))
         stated = loss.get("input")
         if stated is None:
             return top.output.name
         found = self.resolve(stated, top)
         return found[0] if found else None
+
+    def check_arrays(self) -> None:
+        """``data: arrays:`` names each input once, and nothing else."""
+        data = self.root.get("data")
+        arrays = data.get("arrays") if data is not None else None
+        if arrays is None or not isinstance(arrays.value, dict):
+            return
+        for name, mark in arrays.keys.items():
+            if name not in self.inputs:
+                self.complain(mark, *self.unknown_input(name))
+        missing = [name for name in self.inputs if name not in arrays.keys]
+        if missing:
+            self.complain(arrays.mark, f"no array for the input {missing[0]!r}")
+
+    def unknown_input(self, name: str) -> tuple[str, str]:
+        return f"unknown input {name!r}", nearest(name, self.inputs) or f"inputs: {', '.join(self.inputs)}"
 
     # What the wires must not do
 
@@ -271,7 +293,11 @@ class _Wirer:
             cycle = [*cycle[start:], *cycle[:start]]
             stated = self.root.at(placed[cycle[0]].path).get("from")
             mark = placed[cycle[0]].mark if stated is None else stated.mark
-            self.complain(mark, f"layers read each other in a circle: {' -> '.join([*cycle, cycle[0]])}", "let one of them read something else")
+            self.complain(
+                mark,
+                f"layers read each other in a circle: {' -> '.join([*cycle, cycle[0]])}",
+                "let one of them read something else",
+            )
 
     def refuse_unused(self, graph: nx.DiGraph, placed: dict[str, Placed], outputs: Sequence[str]) -> None:
         used = set(outputs).union(*(nx.ancestors(graph, output) for output in outputs))
@@ -319,9 +345,9 @@ def _text(node: Node, key: str) -> str | None:
     return child.value if child is not None and isinstance(child.value, str) else None
 
 
-def _numbered(kind: str, numbers: Counter[str]) -> str:
-    numbers[kind] += 1
-    return kind if numbers[kind] == 1 else f"{kind}_{numbers[kind]}"
+def _numbered(kind: str) -> Iterator[str]:
+    yield kind
+    yield from (f"{kind}_{number}" for number in count(2))
 
 
 def _join(prefix: str, name: str) -> str:
