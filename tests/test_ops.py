@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -12,27 +12,27 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from tests.one_node import DOUBLE, FLOAT, OneNode, one_node
+from tests.one_node import DOUBLE, FLOAT, OneNode, build, one_node
 from vgcompile.interval import WHOLE, Interval, interval, point
 from vgcompile.ops import NUMPY, OPS, lookup
-from vgcompile.ops.op import Array, Case, Op, at
+from vgcompile.ops.op import Array, Case, Op, at, sample
 from vgcompile.ops.reading import slope, slope_range
 from vgcompile.passes.differentiate import case_of
 from vgcompile.signal import Signal, constant
 
 ROWS = sorted(OPS.values(), key=lambda row: row.name)
-FLOWING = [row for row in ROWS if row.vjp is not None]
+FLOWING = [row for row in ROWS if not row.blocked]
 UNARY = [row for row in ROWS if row.elementwise and len(row.derivatives) == 1]
-# Derivatives of a slope near a listed turning point are taken over this distance.
-NEAR = 1e-3
 
 
-def rows(chosen: list[Op]) -> Any:
+TYPES = {"tensor(float)": np.float32, "tensor(double)": np.float64}
+
+
+def over(chosen: list[Op]) -> Any:
     return pytest.mark.parametrize("row", chosen, ids=lambda row: row.name)
 
 
-def nodes(row: Op, dtype: Any = DOUBLE) -> Iterator[OneNode]:
-    assert row.samples, f"{row.name} has no samples"
+def samples(row: Op, dtype: Any = DOUBLE) -> Iterator[OneNode]:
     return (one_node(row.name, index, dtype) for index in range(len(row.samples)))
 
 
@@ -40,54 +40,304 @@ def stream(row: Op) -> np.random.Generator:
     return np.random.default_rng(zlib.crc32(row.name.encode()))
 
 
-def seeds_for(one: OneNode, outputs: list[Array], rng: np.random.Generator) -> dict[int, Array]:
-    return {k: rng.normal(size=np.shape(outputs[k])) for k in one.seeds}
+@over(ROWS)
+def test_has_samples(row: Op) -> None:
+    assert row.samples
 
 
 # ------------------------------------------------------------------------------------------------------------ gradients
 
 
-@rows(FLOWING)
+@over(FLOWING)
 def test_vjp_agrees_with_central_differences(row: Op) -> None:
-    """<v, J^T g> = d <g, f(x + t v)> / dt, in float64, at every extent, from one graph; and the gradient has its value's shape."""
+    """<v, J^T g> = d <g, f(x + t v)> / dt in float64, at every extent from one graph, and each adjoint has its value's shape."""
     rng = stream(row)
-    for one in nodes(row):
-        for n in one.extents():
+    for one in samples(row):
+        for n in one.extents:
             x = one.draw(rng, n)
-            g = seeds_for(one, one.run_forward(x), rng)
-            adjoints = one.run_gradient(x, g)
-            for position, adjoint in adjoints.items():
-                assert adjoint.shape == x[position].shape, f"extent {n}, input {position}"
-                assert adjoint.dtype == np.float64
+            outputs = one.run_forward(x)
+            g = {k: rng.normal(size=np.shape(outputs[k])) for k in one.seeds}
             v = {position: rng.normal(size=value.shape) for position, value in x.items()}
-            step = 1e-6
-            ahead, behind = (
-                sum(float(np.vdot(g[k], one.run_forward({p: x[p] + s * v[p] for p in x})[k])) for k in g) for s in (step, -step)
-            )
-            expected = (ahead - behind) / (2.0 * step)
+            adjoints = one.run_gradient(x, g)
+            assert {position: a.shape for position, a in adjoints.items()} == {position: x[position].shape for position in adjoints}
             found = sum(float(np.vdot(v[position], adjoint)) for position, adjoint in adjoints.items())
-            scale = max(1.0, sum(float(np.abs(v[p] * a).sum()) for p, a in adjoints.items()), max(abs(ahead), abs(behind)))
-            assert found == pytest.approx(expected, abs=1e-7 * scale), f"{one.sample}, extent {n}"
+            along = _along(one, x, v, g)
+            slope_, scale = (along(1e-6) - along(-1e-6)) / 2e-6, abs(along(0.0))
+            scale += sum(float(np.abs(v[position] * adjoint).sum()) for position, adjoint in adjoints.items())
+            assert found == pytest.approx(slope_, abs=1e-7 * max(scale, 1.0)), f"{one.sample}, extent {n}"
 
 
-@rows(FLOWING)
+def _along(one: OneNode, x: Mapping[int, Array], v: Mapping[int, Array], g: Mapping[int, Array]) -> Any:
+    def value(t: float) -> float:
+        outputs = one.run_forward({position: x[position] + t * v[position] for position in x})
+        return sum(float(np.vdot(g[k], outputs[k])) for k in g)
+
+    return value
+
+
+@over(FLOWING)
 def test_gradient_runs_in_onnx_runtime(row: Op) -> None:
-    """In float32, on stock kernels, at every extent, from one file; shapes and types are those of the values."""
+    """In float32 on stock kernels, at every extent from one file: the float64 gradient, in the values' shapes and type."""
     rng = stream(row)
-    for one in nodes(row, FLOAT):
-        assert all(adjoint.dtype == FLOAT for adjoint in one.adjoints.values())
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        session = onnxruntime.InferenceSession(one.gradient.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        exact = one_node(row.name, row.samples.index(one.sample)) if False else None
-        del exact
-        for n in one.extents():
-            x = one.draw(rng, n)
-            outputs = session.run([y.name for y in one.forward.graph.output], {**one.feeds(x, np.float32), **_zeros(one, session, x)})
-            g = {k: rng.normal(size=np.shape(outputs[k])).astype(np.float32) for k in one.seeds}
-            feeds = {**one.feeds(x, np.float32), **{one.seeds[k]: g[k] for k in g}}
-            for (position, _), found in zip(one.adjoints.items(), session.run([v.name for v in one.adjoints.values()], feeds), strict=True):
-                assert found.shape == x[position].shape
-                assert found.dtype == np.float32
+    for index, one in enumerate(samples(row, FLOAT)):
+        if not one.adjoints:
+            continue
+        session, exact = _session(one.gradient), one_node(row.name, index)
+        for n in one.extents:
+            x = {position: value.astype(np.float32) for position, value in one.draw(rng, n).items()}
+            g = {k: rng.normal(size=np.shape(y)).astype(np.float32) for k, y in enumerate(exact.run_forward(x)) if k in one.seeds}
+            feeds = {i.name: one.feeds(x, g)[i.name].astype(TYPES[i.type]) for i in session.get_inputs()}
+            found = dict(zip(one.adjoints, session.run(list(one.adjoints.values()), feeds), strict=True))
+            assert {position: (a.shape, a.dtype) for position, a in found.items()} == {p: (x[p].shape, x[p].dtype) for p in found}
+            if row.random:
+                continue  # each runtime draws its own
+            for position, expected in exact.run_gradient(x, g).items():
+                scale = max(float(np.abs(expected).max(initial=0.0)), 1.0)
+                np.testing.assert_allclose(found[position], expected, rtol=1e-4, atol=1e-5 * scale, err_msg=f"{one.sample}, {n}")
+
+
+def _session(model: Any) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+# At a corner or a tie, and where a formula would say 0 * inf: operator, its attributes and literals, its inputs, their adjoints for g = 1.
+CONVENTIONS: list[tuple[str, dict[str, Any], tuple[Any, ...], list[Any], list[Any]]] = [
+    ("Relu", {}, (), [[0.0]], [[0.0]]),
+    ("Abs", {}, (), [[0.0]], [[0.0]]),
+    ("LeakyRelu", {"alpha": 0.25}, (), [[0.0]], [[0.25]]),
+    ("Elu", {"alpha": 0.5}, (), [[0.0]], [[0.5]]),
+    ("ThresholdedRelu", {"alpha": 1.0}, (), [[1.0]], [[0.0]]),
+    ("HardSigmoid", {"alpha": 0.5, "beta": 0.5}, (), [[-1.0, 1.0]], [[0.0, 0.0]]),
+    ("HardSwish", {}, (), [[-3.0, 3.0]], [[0.0, 1.0]]),
+    ("Shrink", {"lambd": 0.5}, (), [[-0.5, 0.5]], [[0.0, 0.0]]),
+    ("Clip", {}, (np.array(-1.0), np.array(2.0)), [[-1.5, -1.0, 2.0, 2.5]], [[0.0, 1.0, 1.0, 0.0]]),
+    ("PRelu", {}, (), [[0.0, 0.0], [0.5, -2.0]], [[0.5, -2.0], [0.0, 0.0]]),
+    ("Max", {}, (), [[1.0, 2.0], [1.0, 3.0]], [[0.5, 0.0], [0.5, 1.0]]),
+    ("Min", {}, (), [[1.0, 2.0], [1.0, 3.0], [1.0, 2.0]], [[1 / 3, 0.5], [1 / 3, 0.0], [1 / 3, 0.5]]),
+    ("Pow", {}, (np.array([2.0, 1.0, 0.0]),), [[0.0, 0.0, 0.0]], [[0.0, 1.0, 0.0]]),
+    ("Pow", {}, (), [[0.0, 2.0], [2.0, 0.0]], [[0.0, 0.0], [0.0, math.log(2.0)]]),
+    ("ReduceMax", {}, (np.array([1]),), [[[3.0, 1.0, 3.0]]], [[[0.5, 0.0, 0.5]]]),
+    ("ReduceMin", {}, (np.array([1]),), [[[3.0, 1.0, 1.0]]], [[[0.0, 0.5, 0.5]]]),
+    ("ReduceL1", {}, (np.array([1]),), [[[0.0, -2.0]]], [[[0.0, -1.0]]]),
+    ("ReduceL2", {}, (np.array([1]),), [[[0.0, 0.0], [3.0, 4.0]]], [[[0.0, 0.0], [0.6, 0.8]]]),
+    ("ReduceProd", {}, (np.array([1]),), [[[1.0, 0.0, 2.0], [0.0, 3.0, 0.0]]], [[[0.0, 2.0, 0.0], [0.0, 0.0, 0.0]]]),
+]
+
+
+@pytest.mark.parametrize(("name", "attributes", "literals", "inputs", "adjoints"), CONVENTIONS, ids=lambda item: item if isinstance(item, str) else "")
+def test_conventions(name: str, attributes: Any, literals: Any, inputs: Any, adjoints: Any) -> None:
+    x = dict(enumerate(map(np.array, inputs)))
+    one = build(OPS[name], sample(*(value.shape for value in x.values()), *literals, **attributes))
+    found = one.run_gradient(x, {0: np.ones_like(one.run_forward(x)[0])})
+    for position, expected in enumerate(adjoints):
+        np.testing.assert_allclose(found[position], expected, rtol=1e-12, atol=0.0)
+
+
+@over(ROWS)
+def test_gradient_emits_operators_of_the_table(row: Op) -> None:
+    """The table is closed, so that a gradient can be differentiated again."""
+    for one in samples(row):
+        assert [name for domain, name in sorted(one.emitted) if lookup(name, domain) is None] == []
+
+
+@over([row for row in ROWS if row.blocked])
+def test_nothing_flows_through_a_blocked_row(row: Op) -> None:
+    for one in samples(row):
+        assert not one.adjoints
+
+
+# -------------------------------------------------------------------------------------------------------------- readings
+
+
+@over([row for row in ROWS if row.numpy is not None and not row.random])
+def test_numpy_reading_is_the_operator(row: Op) -> None:
+    rng = stream(row)
+    for one in samples(row):
+        x = one.draw(rng, 5)
+        found = row.numpy(*one.operands(x), **one.attributes)
+        for value, expected in zip(found if isinstance(found, tuple) else (found,), one.run_forward(x), strict=False):
+            np.testing.assert_allclose(np.asarray(value, np.float64), np.asarray(expected, np.float64), rtol=1e-6, atol=1e-7)
+
+
+def boxes(one: OneNode, rng: np.random.Generator, open_ends: bool = True) -> tuple[dict[int, Interval], dict[int, Array]]:
+    """A random sub-interval of the domain for each element, a batch axis at extent 1, some ends open; and a point in it at extent 5."""
+    ranges, points = {}, {}
+    a, b = one.sample.domain
+    for position in one.drawn:
+        ends = np.sort(rng.uniform(a, b, (2, *one.shape(position, 1))), axis=0)
+        points[position] = np.broadcast_to(ends[0], one.shape(position, 5)) + rng.uniform(
+            0.0, 1.0, one.shape(position, 5)
+        ) * np.broadcast_to(ends[1] - ends[0], one.shape(position, 5))
+        opened = rng.uniform(size=ends.shape) < (0.2 if open_ends and rng.uniform() < 0.5 else 0.0)
+        ranges[position] = interval(np.where(opened[0], -np.inf, ends[0]), np.where(opened[1], np.inf, ends[1]))
+    return ranges, points
+
+
+def case_in(one: OneNode, ranges: Mapping[int, Interval], values: Mapping[int, Array] | None = None) -> Case:
+    """What a bound sees of the node: ranges of the drawn inputs, values of the literals and of ``values``."""
+    known = [one.sample.shapes[i] if i not in one.drawn else (values or {}).get(i) for i in range(len(one.sample.shapes))]
+    bounds = [
+        ranges[i] if i in ranges else point(known[i]) if known[i] is not None and np.asarray(known[i]).dtype.kind == "f" else None
+        for i in range(len(known))
+    ]
+    return replace(case_of(one.node), attributes=one.attributes, ranges=tuple(bounds), values=tuple(known), batch=1)
+
+
+@over([row for row in ROWS if row.range is not None and not row.random])
+def test_range_contains_the_values(row: Op) -> None:
+    rng = stream(row)
+    for one in samples(row):
+        for _ in range(20):
+            ranges, x = boxes(one, rng)
+            found = row.range(case_in(one, ranges))
+            outputs = one.run_forward(x)
+            for bound, y in zip(found if isinstance(found, tuple) else (found,), outputs, strict=False):
+                assert bound.contains(np.asarray(y, np.float64)), f"{one.sample}: {ranges} -> {bound}, but {y}"
+
+
+@over([row for row in ROWS if row.elementwise])
+def test_slope_range_contains_the_slopes(row: Op) -> None:
+    rng = stream(row)
+    for one in samples(row):
+        flowing = [i for i in one.drawn if row.derivatives[i] is not None]
+        for _ in range(20):
+            ranges, x = boxes(one, rng)
+            case = case_in(one, ranges)
+            for position in flowing:
+                found = slope(NUMPY, row, position, tuple(one.operands(x)), **one.attributes)
+                assert slope_range(NUMPY, row, position, case).contains(found), f"{one.sample}, input {position}: {ranges}"
+
+
+def _line(one: OneNode, lo: float, hi: float) -> Array:
+    """Points from ``lo`` to ``hi``, dense near 0, far out to 1e300, and on both sides of each kink."""
+    far = np.geomspace(1e-3, 1e300, 4000)
+    kinks = np.array([k + d for k in at(one.row.kinks, one.attributes) for d in (-1e-9, 1e-9)])
+    grid = np.concatenate([np.linspace(-30.0, 30.0, 120001), far, -far, kinks, [lo, hi] if math.isfinite(hi - lo) else []])
+    grid = np.concatenate([grid, np.linspace(max(lo, -30.0), min(hi, 30.0), 2001)])
+    lo, hi = max(lo, one.row.defined[0]), min(hi, one.row.defined[1])
+    return grid[(grid >= lo) & (grid <= hi)]
+
+
+INTERVALS = [(-np.inf, np.inf), (-np.inf, -0.3), (0.2, np.inf), (-1.0, 1.0), (-3.5, -1.2), (-0.4, 6.0), (0.9, 2.5), (1.45, 1.6), (-2.0, -0.0)]
+
+
+@over(UNARY)
+@pytest.mark.parametrize("ends", INTERVALS, ids=str)
+def test_slope_range_is_tight(row: Op, ends: tuple[float, float]) -> None:
+    """For a function of one number the bound is the range itself: no sample leaves it, and samples come within 1e-6 of its ends."""
+    for one in samples(row):
+        x = _line(one, *ends)
+        if np.unique(x).size < 2:
+            continue  # the function is defined nowhere on the interval, or at its end alone
+        with np.errstate(all="ignore"):
+            found = np.broadcast_to(slope(NUMPY, row, 0, (x,), **one.attributes), x.shape)
+        bound = slope_range(NUMPY, row, 0, Case(one.attributes, ranges=(interval(*ends),)))
+        assert not np.isnan(found).any(), f"NaN at {x[np.isnan(found)][:3]}"
+        assert bound.contains(found)
+        for end, reached in ((bound.lo, found.min()), (bound.hi, found.max())):
+            assert abs(reached) > 1e5 if np.isinf(end) else reached == pytest.approx(float(end), rel=1e-6, abs=1e-6)
+
+
+@over([row for row in UNARY if row.turns or row.extrema])
+def test_listed_turning_points_are_turning_points(row: Op) -> None:
+    """The slope at a turn, and the value at an extremum, is above or below both its neighbours, and stationary where it is smooth."""
+    for one in samples(row):
+        slope_at = lambda x: slope(NUMPY, row, 0, (x,), **one.attributes)  # noqa: E731
+        value_at = lambda x: row.numpy(x, **one.attributes)  # noqa: E731
+        for f, points in ((slope_at, row.turns), (value_at, row.extrema)):
+            for turn in at(points, one.attributes):
+                near = np.asarray(f(turn + 1e-3 * np.array([-1.0, 0.0, 1.0])), np.float64)
+                if (near == near[0]).any() and near[1] == near[0]:
+                    continue  # flat on one side: where a cut-off function leaves its constant
+                assert (near[1] - near[0]) * (near[1] - near[2]) > 0, f"{turn}: {near}"
+                bend, tilt = near[0] - 2.0 * near[1] + near[2], near[2] - near[0]
+                assert abs(tilt) < 1e-3 * abs(bend) + 1e-15, f"{turn} is off by about {1e-3 * tilt / bend:.1e}"
+
+
+# ------------------------------------------------------------------------------------------------------------------ norms
+
+
+def jacobian(one: OneNode, x: Mapping[int, Array], position: int) -> Array:
+    """d output / d input by central differences, as a matrix."""
+    columns = []
+    for index in np.ndindex(x[position].shape):
+        ends = []
+        for step in (1e-6, -1e-6):
+            moved = x[position].copy()
+            moved[index] += step
+            ends.append(np.ravel(one.run_forward({**x, position: moved})[0]))
+        columns.append((ends[0] - ends[1]) / 2e-6)
+    return np.stack(columns, axis=1)
+
+
+@over([row for row in ROWS if row.norms is not None and not row.blocked])
+def test_norms_enclose_the_singular_values(row: Op) -> None:
+    """Of the Jacobian of the first output, for one sample; J^T has a kernel where there are more outputs than inputs."""
+    rng = stream(row)
+    for one in samples(row):
+        ranges, _ = boxes(one, rng, open_ends=False)
+        x = {i: np.asarray(r.lo + rng.uniform(0.0, 1.0, r.lo.shape) * (r.hi - r.lo)) for i, r in ranges.items()}
+        for position in one.drawn:
+            others = {i: value for i, value in x.items() if i != position}
+            try:
+                lo, hi = row.norms(case_in(one, {position: ranges[position]}, others), position)
+            except NotImplementedError:
+                continue
+            j = jacobian(one, x, position)
+            values = np.linalg.svd(j, compute_uv=False)
+            least = float(values.min()) if j.shape[0] <= j.shape[1] else 0.0
+            assert lo - 1e-6 * max(lo, 1.0) <= least, f"{one.sample}, input {position}: {lo} > {least}"
+            assert float(values.max()) <= hi + 1e-6 * max(hi, 1.0) if math.isfinite(hi) else True, f"{one.sample}, input {position}: {hi} < {values.max()}"
+
+
+# ---------------------------------------------------------------------------------------------------------------- moments
+
+MEAN, SD = 0.3, 0.8
+
+
+def drawn_signals(one: OneNode, n: int) -> list[Signal | None]:
+    """Independent normal draws; what has no symbolic extent is drawn once for the batch, as a parameter is."""
+    square = MEAN**2 + SD**2
+    data = Signal(MEAN, square, MEAN**2, MEAN**2)
+    signals: list[Signal | None] = []
+    for i, given in enumerate(one.sample.shapes):
+        if i in one.drawn:
+            signals.append(data if any(isinstance(dim, str) for dim in given) else constant(MEAN, square))
+        elif given is not None and given.dtype.kind == "f":
+            signals.append(constant(float(given.mean()), float((given * given).mean())))
+        else:
+            signals.append(None)
+    return signals
+
+
+@over([row for row in ROWS if row.moments is not None and row.elementwise])
+def test_moments_agree_with_monte_carlo(row: Op) -> None:
+    """Mean and mean square of the value, and E||adjoint||^2 per element of each operand, for adjoints of unit variance."""
+    rng, n, trials = stream(row), 4, 400
+    for one in samples(row):
+        case = replace(case_in(one, {}), batch=n)
+        signals = drawn_signals(one, n)
+        try:
+            forward = row.moments.forward(case, signals)
+            backward = {i: row.moments.backward(case, i, Signal(0.0, 1.0, 0.0, 0.0), signals) for i in one.adjoints}
+        except NotImplementedError:
+            continue
+        assert isinstance(forward, Signal)
+        found, adjoints = [], []
+        for _ in range(trials):
+            x = {i: rng.normal(MEAN, SD, one.shape(i, n)) for i in one.drawn}
+            y = one.run_forward(x)[0]
+            g = {0: rng.normal(size=y.shape)}
+            found.append((y.mean(), (y * y).mean()))
+            adjoints.append([(a * a).mean() for a in one.run_gradient(x, g).values()])
+        assert (forward.mean, forward.square) == pytest.approx(np.mean(found, axis=0), rel=0.15, abs=0.06), one.sample
+        assert [b.square for b in backward.values()] == pytest.approx(np.mean(adjoints, axis=0), rel=0.15), one.sample
+
+
+def test_whole_line() -> None:
+    """Bounds of elementwise rows hold for any input at all."""
+    assert WHOLE.contains(np.array([-1e308, 0.0, 1e308]))

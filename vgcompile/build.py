@@ -174,4 +174,4 @@ def _data(spec: Spec) -> DataFile | None:
     if data is None:
         return None
     arrays = data.arrays or {name: name for name in spec.document.inputs}
-    return DataFile(str(Path(spec.file).parent / data.file), arrays, data.batch, data.scale)
+    return DataFile(data.file, arrays, data.batch, data.scale)

@@ -1,0 +1,55 @@
+"""The command line: ``vgcompile COMMAND MODEL``.
+
+Each command parses its options, calls one function and prints. Results go to stdout, messages to stderr. Exit codes: 0 done,
+1 findings (only with --fail-on), 2 the person who asked can mend it, 3 vgcompile contradicts itself, 130 interrupted.
+
+Nothing that computes is imported before a command runs, for ``--help`` is to answer at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from vgcompile.errors import SelfCheckError, VgcompileError
+
+INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code. ``--debug``, anywhere, lets a traceback through."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in given
+    try:
+        return _run([argument for argument in given if argument != "--debug"])
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except Exception as error:
+        if debug:
+            raise
+        print(_message(error), file=sys.stderr)
+        return _exit_code(error)
+
+
+def _run(arguments: list[str]) -> int:
+    from vgcompile.cli.app import app
+
+    try:
+        app(arguments, prog_name="vgcompile")
+    except SystemExit as done:
+        return done.code if isinstance(done.code, int) else 0
+    return 0
+
+
+def _message(error: Exception) -> str:
+    if isinstance(error, VgcompileError):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return f"internal error: {type(error).__name__}: {error}; run with --debug for a traceback to report"
+
+
+def _exit_code(error: Exception) -> int:
+    if isinstance(error, VgcompileError):
+        return error.exit_code
+    return 2 if isinstance(error, OSError) else SelfCheckError.exit_code

@@ -181,7 +181,10 @@ class Emitter:
             return [(value.dtype, dims(value)) for value in values]
         types = tuple(None if value is None else _signature(value) for value in inputs)
         frozen = tuple(sorted((key, _freeze(value)) for key, value in attributes.items()))
-        return _infer_node(operator, self.opset, types, frozen, outputs)
+        found = _infer_node(operator, self.opset, types, frozen, outputs)
+        row = lookup(operator)
+        like = row.infer(*inputs, **attributes) if row is not None and row.infer is not None else None
+        return found if like is None else [_completed(found[0], dims(like)), *found[1:]]
 
     # Python's arithmetic on values comes in here (onnx_ir's handler protocol): a number takes the other operand's type.
     def Add(self, a: Operand, b: Operand) -> Any:
@@ -200,6 +203,12 @@ class Emitter:
         dtype = next((v.dtype for v in (a, b) if isinstance(v, ir.Value)), None) or self.dtype
         a, b = (np.asarray(v, dtype.numpy()) if isinstance(v, int | float) else v for v in (a, b))
         return self.emit(operator, a, b)
+
+
+def _completed(found: TypeAndDims, like: tuple[Dim, ...]) -> TypeAndDims:
+    """A type with the dimensions that ONNX's inference left open taken from a shape that the operator's row declares."""
+    dtype, shape = found
+    return dtype, like if shape is None else tuple(dim if have is None else have for have, dim in zip(shape, like, strict=True))
 
 
 def _constant_name(data: np.ndarray[Any, Any]) -> str:

@@ -38,9 +38,7 @@ def objective(model: ir.Model, parameters: Set[str], loss: str | None, output: s
         return Objective(scalar, (_named(graph, output, "--output"),), targets)
     real = [value for value in graph.outputs if is_real(value) and value is not scalar and value.producer() is not None]
     if scalar is not None:
-        compared = _from(reach, targets)
-        upstream = nx.ancestors(reach, scalar)
-        real = [value for value in real if value in upstream and value not in compared] or _met(reach, graph, parameters, scalar, targets)
+        real = _entering(reach, graph, parameters, scalar, targets, real)
     if not real:
         raise ModelError("no real output that depends on data was found; name one with --output")
     return Objective(scalar, tuple(real), targets)
@@ -48,6 +46,12 @@ def objective(model: ir.Model, parameters: Set[str], loss: str | None, output: s
 
 def is_real(value: ir.Value) -> bool:
     return value.dtype is not None and value.dtype.is_floating_point()
+
+
+def downstream(reach: nx.DiGraph, sources: Iterable[object]) -> set[object]:
+    """Whatever depends on the sources, with themselves."""
+    there = [source for source in sources if source in reach]
+    return set(there).union(*nx.bfs_layers(reach, there)) if there else set()
 
 
 def _loss(graph: ir.Graph, name: str | None) -> ir.Value | None:
@@ -68,39 +72,34 @@ def _named(graph: ir.Graph, name: str, option: str) -> ir.Value:
     values = {str(value.name): value for node in graph for value in node.outputs}
     if name not in values:
         outputs = ", ".join(str(value.name) for value in graph.outputs)
-        raise ModelError(f"{option} {name!r} is no value of the model; " + (nearest(name, values) or f"its outputs are {outputs}"))
+        raise ModelError(
+            f"{option} {name!r} is no value of the model; " + (nearest(name, values) or f"its outputs are {outputs}")
+        )
     return values[name]
 
 
 def _targets(reach: nx.DiGraph, graph: ir.Graph, parameters: Set[str], loss: ir.Value) -> frozenset[ir.Value]:
     """Inputs that the loss depends on and no node with a parameter does."""
     learning = {node for value in graph.inputs if value.name in parameters for node in value.consumers()}
-    seen = _to(reach, learning)
+    seen = downstream(reach.reverse(copy=False), learning)
     upstream = nx.ancestors(reach, loss)
     return frozenset(value for value in graph.inputs if value in upstream and value not in seen and value.name not in parameters)
 
 
-def _met(reach: nx.DiGraph, graph: ir.Graph, parameters: Set[str], loss: ir.Value, targets: Set[ir.Value]) -> list[ir.Value]:
-    """Real values that come from data by way of parameters and meet a target on the way to the loss, else the loss's own operands."""
-    data = {value for value in graph.inputs if value.name not in parameters and value not in targets}
-    learned = _from(reach, [value for value in graph.inputs if value.name in parameters])
-    compared = _from(reach, targets)
+def _entering(
+    reach: nx.DiGraph, graph: ir.Graph, parameters: Set[str], loss: ir.Value, targets: Set[ir.Value], outputs: list[ir.Value]
+) -> list[ir.Value]:
+    """Those of ``outputs`` that the loss is made from; else what meets a target on the way; else the loss's own operands."""
+    compared = downstream(reach, targets)
+    learned = downstream(reach, [value for value in graph.inputs if value.name in parameters])
+    fed = downstream(reach, [value for value in graph.inputs if value.name not in parameters])
     upstream = nx.ancestors(reach, loss)
-    candidates = [
-        value
+    found = [
+        v
         for node in graph
-        for value in node.outputs
-        if value in upstream and is_real(value) and value in learned and value not in compared and value in _from(reach, data)
+        for v in node.outputs
+        if v in upstream and v in learned and v in fed and v not in compared and is_real(v)
     ]
-    return [v for v in candidates if any(n in compared and n in upstream for n in v.consumers())] or [
-        v for v in candidates if loss.producer() in v.consumers()
-    ]
-
-
-def _from(reach: nx.DiGraph, sources: Iterable[object]) -> set[object]:
-    there = [source for source in sources if source in reach]
-    return set(there).union(*nx.bfs_layers(reach, there)) if there else set()
-
-
-def _to(reach: nx.DiGraph, sinks: Iterable[object]) -> set[object]:
-    return _from(reach.reverse(copy=False), sinks)
+    given = [value for value in found if value in outputs]
+    met = [value for value in found if any(user in compared and user in upstream for user in value.consumers())]
+    return given or met or [value for value in found if loss.producer() in value.consumers()]

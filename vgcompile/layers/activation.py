@@ -1,8 +1,10 @@
 """Activations: a function of each element, written as a layer of its own or in another layer's ``activation:``.
 
-{kind: leaky_relu, alpha: 0.1}          a layer
-{kind: dense, units: 100, activation: sigmoid}
-{kind: dense, units: 100, activation: {kind: elu, alpha: 0.5}}
+    {kind: leaky_relu, alpha: 0.1}
+    {kind: dense, units: 100, activation: sigmoid}
+    {kind: dense, units: 100, activation: {kind: elu, alpha: 0.5}}
+
+One class serves both: a layer is the function's fields beside every layer's own.
 """
 
 from __future__ import annotations
@@ -86,9 +88,9 @@ class HardSigmoid(Activation):
         return op.HardSigmoid(x, alpha=self.alpha, beta=self.beta)  # type: ignore[no-any-return]
 
 
-FUNCTIONS = (Plain, LeakyRelu, Elu, Gelu, Silu, HardSigmoid)
+FUNCTIONS = (Plain, LeakyRelu, Elu, Gelu, HardSigmoid)
 
-_Stated = Annotated[Plain | LeakyRelu | Elu | Gelu | Silu | HardSigmoid, Field(discriminator="kind")]
+_Stated = Annotated[Plain | LeakyRelu | Elu | Gelu | HardSigmoid, Field(discriminator="kind")]
 _Alone = Literal[
     "sigmoid",
     "tanh",

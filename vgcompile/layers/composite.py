@@ -1,7 +1,9 @@
-"""Layers made of layers. They emit nothing themselves: spec/wiring.py opens them.
+"""Layers made of layers.
 
-{kind: block, name: hidden, repeat: 20, layers: [...]}      hidden/1/dense ... hidden/20/dense
-{kind: residual, name: skip, layers: [...], shortcut: [...]}
+    {kind: block, name: hidden, repeat: 20, layers: [...]}      hidden/1/dense ... hidden/20/dense
+    {kind: residual, name: skip, layers: [...], shortcut: [...]}
+
+They emit nothing themselves: spec/opening.py opens them.
 """
 
 from __future__ import annotations

@@ -61,7 +61,6 @@ ThresholdedRelu = piecewise(
     then=lambda op, x, y, *, alpha: 1.0,
     otherwise=lambda op, x, y, *, alpha: 0.0,
     kinks=lambda *, alpha: [alpha],
-    extrema=[0.0],
     samples=(sample(("N", 5), alpha=1.0), sample((2, 3), alpha=-0.5)),
 )
 

@@ -23,7 +23,7 @@ from vgcompile.interval import EPSILON, WHOLE, Interval, corners, point
 from vgcompile.norms import convolution_norm
 from vgcompile.ops.layout import extents, per_sample, shaped, summed
 from vgcompile.ops.op import INTERNAL, Attributes, Body, Case, Dim, Op, sample
-from vgcompile.ops.window import Window, cropped, unresolved, window
+from vgcompile.ops.window import Window, cropped, same_extents, unresolved, window
 from vgcompile.signal import Signal, independent_sum, replace
 
 END = np.iinfo(np.int64)
@@ -184,9 +184,7 @@ def _swapped(op: Any, g: Any, x: Any, w: Any, *, group: int, **attributes: Any) 
         c = int(extents(x)[1])
         split = op.Transpose(op.Reshape(x, _with_spatial(op, [0, group, c // group], x)), perm=[2, 1, 0, *range(3, 3 + rank)])
         x = op.Reshape(split, _with_spatial(op, [c // group, -1], x))
-    dw = op.Conv(
-        x, op.Transpose(g, perm=back), group=group, strides=list(at.dilations), dilations=list(at.strides), pads=at.pads
-    )
+    dw = op.Conv(x, op.Transpose(g, perm=back), group=group, strides=list(at.dilations), dilations=list(at.strides), pads=at.pads)
     if set(at.strides) != {1}:
         dw = op.Slice(dw, [0] * rank, list(at.kernel), list(range(2, 2 + rank)))
     return op.Transpose(dw, perm=back)
@@ -298,7 +296,11 @@ def _norms(case: Case, position: int, at: Window) -> tuple[float, float]:
     """The input's map is a convolution; the kernel's sees each element of x once for each tap over it; the bias's sums positions."""
     if position == 0:
         weight = case.values[1]
-        return (0.0, math.inf) if weight is None else (0.0, convolution_norm(weight, at.strides, at.dilations, case.attributes["group"]))
+        return (
+            (0.0, math.inf)
+            if weight is None
+            else (0.0, convolution_norm(weight, at.strides, at.dilations, case.attributes["group"]))
+        )
     if position == 1:
         return (0.0, math.sqrt(at.overlap) * sample_norm(case, 0))
     positions = per_sample((case.outputs[0] or ("",))[2:]) if case.outputs[0] else math.inf
@@ -371,6 +373,7 @@ Conv = Op(
     norms=lambda case, position: _norms(case, position, _of(case, 1, 0)),
     moments=Windows(),
     refuses=lambda case: unresolved(case, (case.shapes[1] or ("",))[2:]),
+    infer=lambda x, w, b=None, **attributes: same_extents(x, _kernel(w), attributes),
     samples=(
         sample(("N", 3, 4, 5), (4, 3, 3, 3), (4,), pads=[1, 1, 1, 1]),
         sample(("N", 3, "H", "W"), (2, 3, 3, 3), pads=[1, 1, 1, 1]),
@@ -416,7 +419,9 @@ def _transposed_window(case: Case) -> Window:
     return window(dims[2:], kernel, _transposed_attributes(dims[2:], kernel, case.attributes))
 
 
-def _conv_transpose_vjp(op: Any, g: Any, y: Any, x: Any, w: Any, b: Any = None, *, group: int = 1, **attributes: Any) -> tuple[Any, ...]:
+def _conv_transpose_vjp(
+    op: Any, g: Any, y: Any, x: Any, w: Any, b: Any = None, *, group: int = 1, **attributes: Any
+) -> tuple[Any, ...]:
     """The adjoint of a transposed convolution is the convolution; the kernel's gradient is the convolution's, x and g exchanged."""
     given = _transposed_attributes(extents(x)[2:], _kernel(w), attributes)
     shape = {"group": group, **window(extents(x)[2:], _kernel(w), given).attributes}

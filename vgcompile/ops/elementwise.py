@@ -83,9 +83,10 @@ def _tan_range(case: Case) -> Interval:
 
 
 def _tan_slope(case: Case, position: int) -> Interval:
-    """1 + tan(x)^2."""
-    t = _tan_range(case)
-    return image(lambda y: 1.0 + y * y, t, [0.0])
+    """1 + tan(x)^2 turns at k pi, and at the poles it is infinite on both sides."""
+    x = case.ranges[0] or WHOLE
+    ends = image(lambda x: 1.0 + np.tan(x) ** 2, x)
+    return Interval(np.where(_meets(x, 0.0, PI), 1.0, ends.lo), np.where(_meets(x, 0.5 * PI, PI), np.inf, ends.hi))
 
 
 Sin = elementwise(

@@ -286,7 +286,10 @@ def _concat_range(case: Case) -> Interval:
         for other in given[1:]:
             hull = hull.hull(other.scalar())
         return hull
-    full = [b.map(lambda x, d=d: np.broadcast_to(x, [1 if isinstance(n, str) else n for n in d])) for b, d in zip(given, parts, strict=True)]
+    full = [
+        b.map(lambda x, d=d: np.broadcast_to(x, [1 if isinstance(n, str) else n for n in d]))
+        for b, d in zip(given, parts, strict=True)
+    ]
     return Interval(np.concatenate([b.lo for b in full], axis), np.concatenate([b.hi for b in full], axis))
 
 
@@ -316,7 +319,11 @@ Concat = layout(
     range=_concat_range,
     norms=restriction,
     moments=Mixture(),
-    samples=(sample(("N", 2), ("N", 3), axis=1), sample(("N", 2), ("M", 2), axis=0), sample(("N", 2, "T"), ("N", 2, "S"), axis=-1)),
+    samples=(
+        sample(("N", 2), ("N", 3), axis=1),
+        sample(("N", 2), ("M", 2), axis=0),
+        sample(("N", 2, "T"), ("N", 2, "S"), axis=-1),
+    ),
 )
 
 

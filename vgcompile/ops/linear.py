@@ -253,7 +253,11 @@ class Product:
         """Each element of a parameter serves every row of the batch, or, for a bias, every element it is broadcast to."""
         out, own = case.count(case.outputs[0]), max(case.count(case.shapes[position]), 1)
         rows = max((out if position == 2 else out * self._terms(case)) // own, 1)
-        return summed(adjoint, other, case.batch, max(rows // case.batch, 1)) if rows >= case.batch else summed(adjoint, other, 1, rows)
+        return (
+            summed(adjoint, other, case.batch, max(rows // case.batch, 1))
+            if rows >= case.batch
+            else summed(adjoint, other, 1, rows)
+        )
 
     @staticmethod
     def _unshared(adjoint: Signal, other: Signal, terms: int, position: int) -> Signal:
@@ -264,7 +268,8 @@ class Product:
             mean=0.0,
             square=terms * adjoint.square * other.square + cross,
             within=terms * adjoint.within * other.within + cross,
-            across=terms * adjoint.across * other.across + (terms * (terms - 1) * adjoint.across * other.across if cross else 0.0),
+            across=terms * adjoint.across * other.across
+            + (terms * (terms - 1) * adjoint.across * other.across if cross else 0.0),
             reliable=False,
         )
 
@@ -291,7 +296,9 @@ MatMul = Op(
 )
 
 
-def _gemm_numpy(a: Array, b: Array, c: Any = 0.0, *, alpha: float = 1.0, beta: float = 1.0, transA: int = 0, transB: int = 0) -> Array:
+def _gemm_numpy(
+    a: Array, b: Array, c: Any = 0.0, *, alpha: float = 1.0, beta: float = 1.0, transA: int = 0, transB: int = 0
+) -> Array:
     return np.asarray(alpha * (a.T if transA else a) @ (b.T if transB else b) + beta * np.asarray(0.0 if c is None else c))
 
 

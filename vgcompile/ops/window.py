@@ -80,8 +80,20 @@ def _same(extent: Dim, kernel: int, stride: int, dilation: int) -> int:
     if stride == 1:
         return dilation * (kernel - 1)
     if isinstance(extent, str):
-        raise ValueError(f"auto_pad SAME with a stride needs to know the extent {extent!r}; give explicit pads, or a static shape")
+        raise ValueError(
+            f"auto_pad SAME with a stride needs to know the extent {extent!r}; give explicit pads, or a static shape"
+        )
     return max((-(-extent // stride) - 1) * stride + dilation * (kernel - 1) + 1 - extent, 0)
+
+
+def same_extents(x: Any, kernel: Sequence[int], attributes: Attributes) -> Any:
+    """``x`` where a window of stride 1 gives out as many positions as it visits, else None: ONNX's inference does not see it."""
+    dims = [dim if isinstance(dim, int) else str(dim.value) for dim in x.shape][2:]
+    strides = attributes.get("strides") or [1] * len(kernel)
+    if set(strides) != {1}:
+        return None
+    at = window(dims, kernel, attributes)
+    return x if all(b + a == s for b, a, s in zip(at.before, at.after, at.span, strict=True)) else None
 
 
 def unresolved(case: Case, kernel: Sequence[Dim] | None) -> str:

@@ -58,7 +58,9 @@ def _open(emitter: Emitter, node: ir.Node, row: Op) -> None:
 
 def _working_type(node: ir.Node) -> ir.DataType:
     values = (value for value in (*node.outputs, *node.inputs) if value is not None and value.dtype is not None)
-    return next((value.dtype for value in values if value.dtype is not None and value.dtype.is_floating_point()), ir.DataType.FLOAT)
+    return next(
+        (value.dtype for value in values if value.dtype is not None and value.dtype.is_floating_point()), ir.DataType.FLOAT
+    )
 
 
 def _replace(emitter: Emitter, node: ir.Node, made: Sequence[ir.Value]) -> None:
@@ -71,7 +73,7 @@ def _replace(emitter: Emitter, node: ir.Node, made: Sequence[ir.Value]) -> None:
     names = [value.name for value in node.outputs]
     emitter.graph.remove(node, safe=True)
     for new, taken in zip(fresh, names, strict=False):
-        new.name = taken
+        new.name = taken or new.name
 
 
 def _own(emitter: Emitter, node: ir.Node, made: Iterable[ir.Value]) -> list[ir.Value]:

@@ -29,6 +29,7 @@ from vgcompile.render.dot import (
     lines,
     place,
     scale_legend,
+    straightness,
     worst_text,
 )
 from vgcompile.render.folding import Box, Flow, title
@@ -70,19 +71,15 @@ def butterfly_dot(network: Network, analysis: Analysis, fold: bool = True) -> st
             f"f{flow.source}", f"f{flow.target}", **_forward_line(flow), **flow_identity(f"{NAME}-e", number, flow, drawing)
         )
         if flow.gains:
-            line = gradient_line(flow) | {"dir": "back", "weight": _weight(flow)}
+            enters = ("dL/dy",) if drawing.boxes[flow.target].members[0].role == "loss" else ()
+            line = gradient_line(flow, *enters) | {"dir": "back", "weight": straightness(flow)}
             graph.edge(f"g{flow.source}", f"g{flow.target}", **line, **flow_identity(f"{NAME}-d", number, flow, drawing))
     return str(graph.source)
 
 
 def _forward_line(flow: Flow) -> dict[str, str]:
     label = beside([shape_text(flow.shape)], style.FAINT)
-    return {"color": style.FORWARD, "weight": _weight(flow), "arrowsize": "0.7", **({"label": label} if label else {})}
-
-
-def _weight(flow: Flow) -> str:
-    """A chain is drawn straight, and a skip bends around it."""
-    return "1" if flow.skips else "20"
+    return {"color": style.FORWARD, "weight": straightness(flow), "arrowsize": "0.7", **({"label": label} if label else {})}
 
 
 def _bridge(box: Box) -> dict[str, str]:

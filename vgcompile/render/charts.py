@@ -30,9 +30,10 @@ Array = np.ndarray[Any, Any]
 ImageFormat = Literal["svg", "png", "pdf"]
 
 NAMES = 24  # layer names on the axis, at most
+BINS = 80  # of a histogram over the whole axis, at most
 MANY = 100  # with more layers the points are small
 MARGIN = 2.0  # decades that the axis shows beyond the predictions and measurements, at least
-SETTINGS = {
+SETTINGS: Any = {
     "svg.hashsalt": "vgcompile",
     "svg.fonttype": "none",
     "font.family": "sans-serif",
@@ -64,7 +65,7 @@ def depth_chart(analysis: Analysis, format: ImageFormat = "svg") -> bytes:
     axes.set_xlim(-0.6, max(len(layers) - 0.4, 0.6))
     axes.set_ylabel("log10 of the gradient against the last hidden layer's")
     axes.set_xlabel("layers with parameters, from the input to the loss")
-    shown = sorted(set(range(0, len(layers), max(1, math.ceil(len(layers) / NAMES)))) | _places(analysis))
+    shown = _named(analysis)
     axes.set_xticks(shown, [layers[place].name for place in shown], rotation=40, ha="right", rotation_mode="anchor")
     axes.set_title(f"{analysis.model}: {verdict_text(analysis.verdict)}", loc="left", fontweight="bold")
     if axes.get_legend_handles_labels()[0]:
@@ -116,9 +117,20 @@ def _window(layers: Sequence[Layer]) -> tuple[float, float]:
     return min([lo, *(value - margin for value in known)]), max([hi, *(value + margin for value in known)])
 
 
-def _places(analysis: Analysis) -> set[int]:
-    """The worst layer is always named."""
-    return {place for place, layer in enumerate(analysis.layers) if layer.name == analysis.worst}
+def _named(analysis: Analysis) -> list[int]:
+    """The layers named on the axis: every one, or in a deep net some at equal distances and always the worst."""
+    step = max(1, math.ceil(len(analysis.layers) / NAMES))
+    worst = _worst_place(analysis)
+    regular = range(0, len(analysis.layers), step)
+    return sorted(
+        [place for place in regular if worst is None or abs(place - worst) >= step] + ([] if worst is None else [worst])
+    )
+
+
+def _worst_place(analysis: Analysis) -> int | None:
+    """Where the worst layer stands, where there is anything to point at."""
+    names = [layer.name for layer in analysis.layers]
+    return names.index(analysis.worst) if analysis.worst in names and analysis.verdict.kind != "healthy" else None
 
 
 def _thresholds(axes: Axes) -> None:
@@ -142,31 +154,25 @@ def _thresholds(axes: Axes) -> None:
 
 
 def _worst(axes: Axes, analysis: Analysis) -> None:
-    """A ring around the worst layer and its name, where there is anything to point at."""
-    for place in _places(analysis) if analysis.verdict.kind != "healthy" else ():
-        value = best(analysis.layers[place].relative)
-        if value is not None and math.isfinite(value):
-            axes.plot(
-                [place],
-                [value],
-                "o",
-                markersize=12,
-                markerfacecolor="none",
-                markeredgecolor=style.INK,
-                markeredgewidth=1.8,
-                zorder=5,
-            )
-            left = place < len(analysis.layers) / 2
-            axes.annotate(
-                f"worst: {analysis.worst}, 10^{number(value)}",
-                (place, value),
-                xytext=(12 if left else -12, -3),
-                textcoords="offset points",
-                ha="left" if left else "right",
-                va="top" if value < 0 else "bottom",
-                fontweight="bold",
-                zorder=6,
-            )
+    """A ring around the worst layer, and its name."""
+    place = _worst_place(analysis)
+    value = best(analysis.layers[place].relative) if place is not None else None
+    if place is None or value is None or math.isinf(value):
+        return
+    axes.plot(
+        [place], [value], "o", markersize=12, markerfacecolor="none", markeredgecolor=style.INK, markeredgewidth=1.8, zorder=5
+    )
+    left = place < len(analysis.layers) / 2
+    axes.annotate(
+        f"worst: {analysis.worst}, 10^{number(value)}",
+        (place, value),
+        xytext=(12 if left else -12, -3 if value < 0 else 3),
+        textcoords="offset points",
+        ha="left" if left else "right",
+        va="top" if value < 0 else "bottom",
+        fontweight="bold",
+        zorder=6,
+    )
 
 
 def _sound(axes: Axes, depth: Array, layers: Sequence[Layer], window: tuple[float, float]) -> None:
@@ -177,10 +183,8 @@ def _sound(axes: Axes, depth: Array, layers: Sequence[Layer], window: tuple[floa
         return
     lo = np.array([-np.inf if bound.lo is None else bound.lo for bound in bounds])
     hi = np.array([np.inf if bound.hi is None else bound.hi for bound in bounds])
-    inside = np.clip(lo, *window), np.clip(hi, *window)
-    axes.fill_between(
-        depth, *inside, where=known, step="mid", color="#9db8d9", alpha=0.45, linewidth=0, label="S certified", zorder=1
-    )
+    floor, ceiling = np.clip(lo, *window)[known], np.clip(hi, *window)[known]
+    axes.bar(depth[known], ceiling - floor, 1.0, floor, color="#d3dfee", linewidth=0, label="S certified", zorder=1)
     for edge, beyond, marker in ((window[0], lo < window[0], "v"), (window[1], hi > window[1], "^")):
         open_ended = known & beyond
         nudge = 0.02 * (window[1] - window[0]) * (1 if marker == "v" else -1)
@@ -210,10 +214,17 @@ def _measured(axes: Axes, depth: Array, layers: Sequence[Layer], lowest: float) 
     for zero, marker, label in ((False, "o", "M measured"), (True, "x", "M zero")):
         points = [(x, max(value, lowest)) for x, value in seen if math.isinf(value) is zero]
         if points:
-            colours = [style.band(value).stroke for _, value in points]
-            edge = {} if zero else {"edgecolors": style.INK, "linewidths": 0.6}
-            size = 26 if len(layers) <= MANY else 7
-            axes.scatter(*zip(*points, strict=True), c=colours, s=size, marker=marker, label=label, zorder=4, **edge)
+            axes.scatter(
+                [x for x, _ in points],
+                [value for _, value in points],
+                s=26 if len(layers) <= MANY else 7,
+                c=[style.band(value).stroke for _, value in points],
+                marker=marker,
+                edgecolors=None if zero else style.INK,
+                linewidths=1.5 if zero else 0.6,
+                label=label,
+                zorder=4,
+            )
 
 
 def _kinds(activations: Sequence[Activation]) -> list[tuple[Op, list[Activation]]]:
@@ -280,10 +291,19 @@ def _spread(axes: Axes, uses: Sequence[Activation]) -> None:
     for use, (colour, line) in zip(uses, looks, strict=False):
         if use.histogram is None:
             continue
-        bins, counts = np.array(use.histogram[0]), np.array(use.histogram[1], float)
+        bins, counts = _coarse(np.array(use.histogram[0]), np.array(use.histogram[1], float), axes.get_xlim())
         density = counts / max(counts.sum(), 1.0) / np.diff(bins)
         axes.stairs(density, bins, color=colour, linestyle=line, linewidth=1.3, fill=False, label=f"x at {use.layer}", zorder=3)
         axes.stairs(density, bins, color=colour, alpha=0.10, fill=True, zorder=2)
     axes.set_ylim(0, axes.get_ylim()[1] * 1.1)
     axes.set_yticks([])
     axes.spines[["top", "right", "left"]].set_visible(False)
+
+
+def _coarse(bins: Array, counts: Array, span: tuple[float, float]) -> tuple[Array, Array]:
+    """Neighbouring bins put together until each is wide enough to be seen."""
+    together = max(1, math.ceil((span[1] - span[0]) / BINS / (bins[1] - bins[0])))
+    spare = -len(counts) % together
+    width = bins[1] - bins[0]
+    bins = np.concatenate([bins, bins[-1] + width * np.arange(1, spare + 1)])
+    return bins[::together], np.pad(counts, (0, spare)).reshape(-1, together).sum(axis=1)

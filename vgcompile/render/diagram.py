@@ -18,6 +18,7 @@ from vgcompile.render.dot import (
     heading,
     place,
     scale_legend,
+    straightness,
 )
 from vgcompile.render.folding import Box, Flow
 from vgcompile.render.labels import shape_text
@@ -43,7 +44,7 @@ def forward_dot(network: Network, analysis: Analysis | None = None, fold: bool =
     place(graph, drawing, "f", draw)
     for number, flow in enumerate(drawing.flows):
         identity = flow_identity(f"{NAME}-e", number, flow, drawing)
-        graph.edge(f"f{flow.source}", f"f{flow.target}", **_line(flow, analysis), **identity)
+        graph.edge(f"f{flow.source}", f"f{flow.target}", weight=straightness(flow), **_line(flow, analysis), **identity)
     return str(graph.source)
 
 

@@ -73,6 +73,11 @@ def gradient_line(flow: Flow, *further: str) -> dict[str, str]:
     }
 
 
+def straightness(flow: Flow) -> str:
+    """The weight of an edge in the layout: a chain is drawn straight, and a skip bends around it."""
+    return "1" if flow.skips else "20"
+
+
 def beside(texts: Iterable[str], colour: str = style.INK, width: float = 1.0) -> str:
     """A small label, a line for each text, that keeps clear of its own edge, ``width`` points wide: it stands to the right."""
     gap = round(6 + 1.8 * width)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from vgcompile.analysis.result import Tiers
-from vgcompile.graph.emit import Dim
+from vgcompile.ops.op import Dim
 from vgcompile.render.labels import best, extreme
 from vgcompile.render.layergraph import Arrow, LayerGraph, Vertex
 from vgcompile.render.style import band

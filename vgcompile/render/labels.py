@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 
 from vgcompile.analysis.result import Tiers, Verdict
-from vgcompile.graph.emit import Dim
+from vgcompile.ops.op import Dim
 
 NOTHING = {"zero": -math.inf, "underflow": -math.inf}  # reasons for an absent measurement that are numbers all the same
 
@@ -21,6 +21,10 @@ def number(value: float) -> str:
         return "-inf" if value < 0 else "inf"
     text = f"{value:.1f}"
     return "0.0" if text == "-0.0" else text
+
+
+def spread_text(sd: float) -> str:
+    return f"{sd:.1f}" if sd >= 0.095 else f"{sd:.2f}"
 
 
 def measured(tiers: Tiers) -> float | None:
@@ -54,7 +58,7 @@ def _sound_text(many: Sequence[Tiers]) -> str:
     sound = [tiers.sound for tiers in many]
     if all(tiers.why.get("sound.hi") == "zero" for tiers in many):
         return "S zero"
-    if any(tiers.why.get("sound.hi") == "not_run" for tiers in many):
+    if any(tiers.why.get("sound.hi") in ("not_run", "undefined") for tiers in many):
         return ""
     if any(s.vacuous for s in sound):
         return "S vacuous"
@@ -71,7 +75,7 @@ def _expected_text(many: Sequence[Tiers]) -> str:
         return ""
     doubt = "?" if any(e.confidence == "low" for e in expected) else ""
     if len(many) == 1 and expected[0].sd is not None:
-        return f"E {number(means[0])}+-{number(expected[0].sd)}{doubt}"
+        return f"E {number(means[0])}+-{spread_text(expected[0].sd)}{doubt}"
     return f"E {_range_text(means)}{doubt}"
 
 

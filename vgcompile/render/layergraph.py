@@ -13,11 +13,12 @@ from typing import Literal
 
 import onnx_ir as ir
 
-from vgcompile.analysis.result import Analysis, Layer, Tiers
+from vgcompile.analysis.result import Analysis, Layer, Sound, Tiers
 from vgcompile.analysis.uses import layer_of, uses
-from vgcompile.graph.emit import Dim, dims
+from vgcompile.graph.emit import dims
 from vgcompile.graph.network import Network
 from vgcompile.graph.provenance import fact, line_of
+from vgcompile.ops.op import Dim
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,10 @@ class Vertex:
 
 @dataclass(frozen=True)
 class Arrow:
-    """One use of a value by another layer than the one that makes it; ``gain`` is None where no gradient flows."""
+    """One use of a value by another layer than the one that makes it; ``gain`` is None where no gradient flows.
+
+    What enters the loss is y itself, which every bound is stated against: there is none on y.
+    """
 
     source: int
     target: int
@@ -60,6 +64,8 @@ def layer_graph(network: Network, analysis: Analysis | None = None) -> LayerGrap
         if start is None or end is None or start is end:
             continue
         gain = found.get(use.id, Tiers()) if use.role == "activation" and start.role != "target" else None
+        if gain is not None and end.role == "loss":
+            gain = Tiers(Sound(vacuous=False), gain.expected, gain.measured, {**gain.why, "sound.hi": "undefined"})
         arrows.append(Arrow(start.order, end.order, use.shape, gain))
     return LayerGraph(tuple(vertices.values()), tuple(arrows))
 

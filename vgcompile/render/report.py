@@ -26,7 +26,7 @@ from vgcompile.render.butterfly import butterfly_dot
 from vgcompile.render.charts import activation_plot, depth_chart
 from vgcompile.render.diagram import forward_dot
 from vgcompile.render.engine import layout
-from vgcompile.render.labels import best, number, shape_text, tiers_text, verdict_text
+from vgcompile.render.labels import best, shape_text, tiers_text, verdict_text
 from vgcompile.render.layergraph import layer_graph
 from vgcompile.render.style import FONT
 
@@ -72,6 +72,7 @@ def render(network: Network, analysis: Analysis, json_text: str, engine: str | N
     style, scripts = _read("templates", "report.css"), [_read("vendor", "panzoom.min.js"), _read("templates", "report.js")]
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(_read("templates", "report.html"))
+    crossings = list(_crossings(analysis.verdict.worst_path))
     return template.render(
         analysis=analysis,
         verdict=verdict_text(analysis.verdict),
@@ -82,14 +83,14 @@ def render(network: Network, analysis: Analysis, json_text: str, engine: str | N
         forward=_picture("forward", "Forward diagram", forward_dot(network, analysis), analysis, engine),
         depth=_image(depth_chart(analysis)),
         activations=_image(activation_plot(analysis)),
-        crossings=list(_crossings(analysis.verdict.worst_path)),
+        crossings=crossings,
+        weakest=min(crossings, key=lambda crossing: float(crossing.factor), default=None),
         path=analysis.verdict.worst_path,
         layers=[_row(layer) for layer in analysis.layers],
         orders={vertex.name: vertex.order for vertex in layer_graph(network, analysis).vertices},
         source=_source(network.text, analysis),
         json=Markup(json_text.replace("<", "\\u003c")),
         inputs=[(given.name, shape_text(given.shape), given.role) for given in network.inputs.values()],
-        number=number,
     )
 
 
@@ -128,7 +129,7 @@ def _picture(name: str, caption: str, dot: str, analysis: Analysis, engine: str 
 
 
 def inline_svg(svg: bytes, name: str, summary: str) -> str:
-    """An engine's SVG made fit to stand in a page: no outside links, no scripts, its own identifiers, a title and a description."""
+    """An engine's SVG made fit for a page: no outside links, no scripts, identifiers of its own, a title and a description."""
     ElementTree.register_namespace("", SVG)
     ElementTree.register_namespace("xlink", XLINK)
     root = ElementTree.fromstring(svg)
@@ -204,16 +205,17 @@ def _sortable(value: float | None) -> str:
 def _source(text: str, analysis: Analysis) -> list[SourceLine]:
     """The model's text by lines; a line is marked where a layer that is not healthy or a finding of the self-check comes from."""
     remarks: dict[int, tuple[str, str]] = {}
-    for line, verdicts in _verdicts_by_line(analysis).items():
-        kind = max((verdict.kind for _, verdict in verdicts), key=[verdict.kind for _, verdict in verdicts].count)
+    for place, verdicts in _verdicts_by_line(analysis).items():
+        kinds = [verdict.kind for _, verdict in verdicts]
+        most = max(kinds, key=kinds.count)
         names = ", ".join(name for name, _ in verdicts[:3]) + (f" and {len(verdicts) - 3} more" if len(verdicts) > 3 else "")
-        remarks[line] = (kind, f"{kind}: {names}")
+        remarks[place] = (most, f"{most}: {names}")
     lines_of = {edge.id: edge.line for edge in analysis.edges}
     for finding in (*analysis.self_check.deviations, *analysis.self_check.violations):
         if (line := lines_of.get(finding.edge)) is not None:
-            kind, remark = remarks.get(line, ("", ""))
-            remarks[line] = (kind or "finding", f"{remark}; {finding.message}".strip("; "))
-    return [SourceLine(place, line, *remarks.get(place, ("", ""))) for place, line in enumerate(text.splitlines(), 1)]
+            kind, remark = remarks.get(line, ("finding", ""))
+            remarks[line] = (kind, f"{remark}; {finding.message}".strip("; "))
+    return [SourceLine(n, written, *remarks.get(n, ("", ""))) for n, written in enumerate(text.splitlines(), 1)]
 
 
 def _verdicts_by_line(analysis: Analysis) -> dict[int, list[tuple[str, Verdict]]]:

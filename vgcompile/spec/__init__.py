@@ -64,10 +64,10 @@ def load(path: str | FilePath) -> Spec:
     try:
         text = FilePath(path).read_bytes().decode("utf-8-sig")
     except OSError as error:
-        raise SpecError([Complaint(Mark(str(path), 1), f"cannot be read: {error.strerror}")]) from None
+        raise SpecError([Complaint(Mark(str(path), 1), f"the file cannot be read: {error.strerror}")]) from None
     except UnicodeDecodeError as error:
         raise SpecError(
-            [Complaint(Mark(str(path), 1), f"is not UTF-8 text (byte {error.start})", "give a .yaml or an .onnx file")]
+            [Complaint(Mark(str(path), 1), f"this is not UTF-8 text (byte {error.start})", "give a .yaml or an .onnx file")]
         ) from None
     return loads(text, str(path))
 

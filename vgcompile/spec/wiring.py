@@ -1,9 +1,6 @@
-"""Blocks and repeats opened, names given, wires drawn: which layer reads which.
+"""Wires drawn between the opened layers: which reads which.
 
-    {kind: block, name: hidden, repeat: 2, layers: [{kind: dense, ...}]}
-    {kind: dense, name: logits, ...}
-
-    image -> hidden/1/dense -> hidden/2/dense -> logits
+    image -> hidden/1/dense -> hidden/2/dense -> logits -> loss
 
 Wiring is a matter of names alone. It is read off the text's tree, leniently, so that a wrong wire is found beside a wrong field.
 
@@ -13,18 +10,15 @@ A name is looked up among the layers beside it, then outward block by block, the
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from itertools import count
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import networkx as nx
 
 from vgcompile.errors import Complaint, Mark, nearest
 from vgcompile.layers import LAYERS
+from vgcompile.spec.opening import Place, open_layers, text
 from vgcompile.spec.reading import Node, Path
-
-MOST_LAYERS = 100_000
-COMPOSITES = ("block", "residual")
 
 
 @dataclass(frozen=True)
@@ -50,32 +44,10 @@ def wire(root: Node) -> Wiring:
     return _Wirer(root).wiring()
 
 
-@dataclass(eq=False)
-class _Place:
-    """A node of the opened tree: a layer, or a group of them (a block, a copy of it, a residual, its shortcut)."""
-
-    name: str
-    node: Node
-    path: Path
-    parent: _Place | None = None
-    previous: _Place | None = None
-    children: dict[str, _Place] = field(default_factory=dict)  # the last one is what leaves the group
-    made: bool = False  # a copy, a shortcut or a sum: its `from` is not in the text
-
-    @property
-    def output(self) -> _Place:
-        place = self
-        while place.children:
-            place = next(reversed(place.children.values()))
-        return place
-
-
 class _Wirer:
     def __init__(self, root: Node) -> None:
         self.root = root
         self.found: dict[Mark, Complaint] = {}  # one a place: the copies of a block repeat its faults
-        self.leaves: list[_Place] = []
-        self.names: dict[Path, list[str]] = {}
         inputs = root.get("inputs")
         self.inputs: dict[str, Mark] = dict(inputs.keys) if inputs is not None else {}
 
@@ -83,12 +55,10 @@ class _Wirer:
         self.found.setdefault(mark, Complaint(mark, message, hint))
 
     def wiring(self) -> Wiring:
-        layers = self.root.get("layers")
-        if layers is None or not self.inputs or not self.fits(layers):
+        top, leaves = open_layers(self.root, self.inputs, self.complain)
+        if not leaves or not self.inputs:
             return Wiring(complaints=tuple(self.found.values()))
-        top = _Place("", self.root, ())
-        self.grow(top, layers, ("layers",))
-        placed = {leaf.name: Placed(leaf.name, leaf.path, self.sources(leaf), leaf.node.mark) for leaf in self.leaves}
+        placed = {leaf.name: Placed(leaf.name, leaf.path, self.sources(leaf), leaf.node.mark) for leaf in leaves}
         loss = self.loss(top)
         self.check_arrays()
         graph = nx.DiGraph()
@@ -101,87 +71,7 @@ class _Wirer:
         self.refuse_unused(graph, placed, outputs)
         return Wiring(_ordered(graph, placed), outputs, tuple(self.found.values()))
 
-    # Opening blocks and repeats
-
-    def fits(self, layers: Node) -> bool:
-        if _count(layers) <= MOST_LAYERS:
-            return True
-        self.complain(layers.mark, f"blocks and repeats open into more than {MOST_LAYERS:,} layers", "repeat less")
-        return False
-
-    def grow(self, parent: _Place, layers: Node, path: Path) -> None:
-        """Give ``parent`` a child for each layer of a list, and open those that are made of layers."""
-        previous: _Place | None = None
-        for (index, node), name in zip(_mappings(layers), self.named(parent, layers, path), strict=True):
-            place = _Place(_join(parent.name, name), node, (*path, index), parent, previous)
-            parent.children[name] = previous = place
-            self.open(place)
-
-    def open(self, place: _Place) -> None:
-        if _text(place.node, "kind") not in COMPOSITES or not _mappings(place.node.get("layers")):
-            self.leaves.append(place)
-            return
-        repeat = _repeat(place.node)
-        if repeat is None:
-            self.fill(place)
-            return
-        previous: _Place | None = None
-        for number in range(1, repeat + 1):
-            copy = _Place(f"{place.name}/{number}", place.node, place.path, place, previous, made=True)
-            place.children[str(number)] = previous = copy
-            self.fill(copy)
-
-    def fill(self, place: _Place) -> None:
-        layers = place.node.get("layers")
-        assert layers is not None
-        self.grow(place, layers, (*place.path, "layers"))
-        if _text(place.node, "kind") != "residual":
-            return
-        around = place.node.get("shortcut")
-        if around is not None and _mappings(around):
-            shortcut = _Place(f"{place.name}/shortcut", place.node, place.path, place, made=True)
-            self.grow(shortcut, around, (*place.path, "shortcut"))
-            place.children["shortcut"] = shortcut
-        place.children["sum"] = _Place(f"{place.name}/sum", place.node, place.path, place, made=True)
-        self.leaves.append(place.children["sum"])
-
-    def named(self, parent: _Place, layers: Node, path: Path) -> list[str]:
-        """The names of a list's layers: as given or, where absent, the kind, numbered from the second of it."""
-        if path in self.names:
-            return self.names[path]
-        taken = self.reserved(parent)
-        given: list[str | None] = []
-        for _, node in _mappings(layers):
-            name = _text(node, "name")
-            if name in taken:
-                self.complain(node.children["name"].mark, f"the name {name!r} is taken", taken[name])
-                name = None
-            elif name is not None:
-                mark = node.children["name"].mark
-                taken[name] = f"first at line {mark.line}, column {mark.column}"
-            given.append(name)
-        free: dict[str, Iterator[str]] = {}
-        names = []
-        for (_, node), name in zip(_mappings(layers), given, strict=True):
-            kind = _text(node, "kind") or "layer"
-            numbered = free.setdefault(kind, _numbered(kind))
-            names.append(name or next(new for new in numbered if new not in taken))
-        self.names[path] = names
-        return names
-
-    def reserved(self, parent: _Place) -> dict[str, str]:
-        """Names that a list's layers cannot have, each with its reason."""
-        if parent.parent is None:
-            inputs = {name: f"an input has it, at line {mark.line}, column {mark.column}" for name, mark in self.inputs.items()}
-            return {**inputs, "loss": "it is the loss's own"}
-        names = {"input": "within a block it means what enters the block"}
-        if _text(parent.node, "kind") == "residual":
-            names |= {"shortcut": "it is the residual's own", "sum": "it is the residual's own"}
-        return names
-
-    # Drawing wires
-
-    def sources(self, place: _Place) -> tuple[str, ...]:
+    def sources(self, place: Place) -> tuple[str, ...]:
         """The full names that a place reads; empty where one of them is unknown."""
         parent = place.parent
         assert parent is not None
@@ -202,8 +92,8 @@ class _Wirer:
         self.check_number(place, sources if stated is None else names, stated)
         return sources
 
-    def check_number(self, place: _Place, sources: Sequence[object], stated: Node | None) -> None:
-        kind = _text(place.node, "kind") or ""
+    def check_number(self, place: Place, sources: Sequence[object], stated: Node | None) -> None:
+        kind = text(place.node, "kind") or ""
         if place.made or kind not in LAYERS:
             return
         least, most = LAYERS[kind].takes
@@ -213,12 +103,12 @@ class _Wirer:
         elif most is not None and len(sources) > most:
             self.complain(mark, f"{kind} takes one input, found {len(sources)}", "join them with an add or concat layer first")
 
-    def resolve(self, reference: Node, scope: _Place) -> tuple[str, ...]:
+    def resolve(self, reference: Node, scope: Place) -> tuple[str, ...]:
         if not isinstance(reference.value, str):
             return ()
         first, *rest = reference.value.split("/")
         known: list[str] = []
-        place: _Place | None = scope
+        place: Place | None = scope
         while place is not None:
             if first == "input" and not rest and place.parent is not None:
                 return self.sources(place)
@@ -231,7 +121,7 @@ class _Wirer:
         self.unknown(reference, [*known, *self.inputs])
         return ()
 
-    def descend(self, reference: Node, place: _Place, rest: Sequence[str]) -> tuple[str, ...]:
+    def descend(self, reference: Node, place: Place, rest: Sequence[str]) -> tuple[str, ...]:
         for name in rest:
             if name not in place.children:
                 self.unknown(reference, [f"{place.name}/{child}" for child in place.children])
@@ -248,7 +138,7 @@ class _Wirer:
             nearest(name, known) or (f"known here: {listed}" if known else "it holds no layers"),
         )
 
-    def loss(self, top: _Place) -> str | None:
+    def loss(self, top: Place) -> str | None:
         """The full name of what enters the loss, or None without a loss."""
         loss = self.root.get("loss")
         if loss is None or not loss.keys:
@@ -318,37 +208,3 @@ def _ordered(graph: nx.DiGraph, placed: dict[str, Placed]) -> tuple[Placed, ...]
         return tuple(placed.values())
     order = nx.lexicographical_topological_sort(graph, key=position.__getitem__)
     return tuple(placed[name] for name in order if name in placed)
-
-
-def _count(layers: Node | None) -> int:
-    """Layers that a list opens into."""
-    total = 0
-    for _, node in _mappings(layers):
-        inner = _count(node.get("layers")) + _count(node.get("shortcut"))
-        total += (_repeat(node) or 1) * (inner + 1)
-    return total
-
-
-def _mappings(layers: Node | None) -> list[tuple[int, Node]]:
-    if layers is None or not isinstance(layers.value, tuple):
-        return []
-    return [(int(index), node) for index, node in layers.children.items() if isinstance(node.value, dict)]
-
-
-def _repeat(node: Node) -> int | None:
-    stated = node.get("repeat")
-    return stated.value if stated is not None and type(stated.value) is int and stated.value > 0 else None
-
-
-def _text(node: Node, key: str) -> str | None:
-    child = node.get(key)
-    return child.value if child is not None and isinstance(child.value, str) else None
-
-
-def _numbered(kind: str) -> Iterator[str]:
-    yield kind
-    yield from (f"{kind}_{number}" for number in count(2))
-
-
-def _join(prefix: str, name: str) -> str:
-    return f"{prefix}/{name}" if prefix else name

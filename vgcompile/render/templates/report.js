@@ -77,11 +77,9 @@
 
   // What the page carries, to take away.
   all(".take-svg").forEach((link) => {
+    const svg = link.closest(".picture").querySelector(".drawing svg");
+    link.href = "data:image/svg+xml;charset=utf-8," + encodeURIComponent(new XMLSerializer().serializeToString(svg));
     link.hidden = false;
-    link.addEventListener("click", () => {
-      const svg = link.closest(".picture").querySelector(".drawing svg");
-      link.href = "data:image/svg+xml;charset=utf-8," + encodeURIComponent(new XMLSerializer().serializeToString(svg));
-    });
   });
   const take = document.getElementById("take-json");
   take.href = "data:application/json;charset=utf-8," + encodeURIComponent(document.getElementById("analysis").textContent);

@@ -1,0 +1,3 @@
+from vgcompile.cli import main
+
+raise SystemExit(main())

@@ -1,0 +1,5 @@
+"""``python -m vgcompile`` is the command ``vgcompile``."""
+
+from vgcompile.cli import main
+
+raise SystemExit(main())

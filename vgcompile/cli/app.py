@@ -1,0 +1,59 @@
+"""The commands, assembled in one visible place."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from vgcompile.cli import INTERRUPTED
+from vgcompile.cli.analyze import analyze
+from vgcompile.cli.check import check
+from vgcompile.cli.compile import compile
+from vgcompile.cli.doctor import doctor
+from vgcompile.cli.draw import draw
+from vgcompile.cli.report import report
+from vgcompile.cli.run import run
+from vgcompile.cli.schema import schema
+
+
+class Commands(TyperGroup):
+    """Typer ends an interrupted command with code 1; shells expect 130."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise SystemExit(INTERRUPTED) from None
+
+
+app = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+for command in (check, compile, analyze, draw, run, report, doctor, schema):
+    app.command()(command)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from vgcompile import __version__
+
+        typer.echo(f"vgcompile {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error; works behind a command too.")] = False,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False,
+) -> None:
+    """See vanishing gradients before the first training step.
+
+    MODEL is a YAML model or an ONNX file.
+    """

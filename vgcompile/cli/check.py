@@ -1,0 +1,75 @@
+"""``vgcompile check``: what a model holds, and what is wrong with it, without running it."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import typer
+
+from vgcompile.cli.parameters import (
+    KINDS,
+    FailOn,
+    Loss,
+    Model,
+    ModeOption,
+    Output,
+    analysed,
+    fail_on,
+    findings,
+    open_model,
+    several,
+)
+
+if TYPE_CHECKING:
+    from vgcompile.graph.network import Input, Network
+
+
+def check(model: Model, loss: Loss = None, output: Output = None, mode: ModeOption = "training", fail: FailOn = "") -> None:
+    """Say what a model holds, and what is wrong with it.
+
+    Nothing is run. Complaints about the text come with line and column; a model that reads well is judged by bounds and prediction.
+
+    \b
+    vgcompile check models/deep_sigmoid.yaml
+    vgcompile check classifier.onnx --fail-on vanishing,dead
+    """
+    from vgcompile.analysis import Options
+    from vgcompile.errors import GradientRefused
+    from vgcompile.passes.gradient import gradient
+
+    kinds = several(fail, KINDS, "--fail-on")
+    network = open_model(model, loss, output, mode)
+    typer.echo("\n".join(_description(network)))
+    if network.loss is not None:
+        try:
+            gradient(network)
+        except GradientRefused as refused:
+            typer.echo(f"{model}: no gradient: {refused}")
+    analysis = analysed(network, Options(tiers=("sound", "expected"), mode=mode))
+    for kind, names in findings(analysis, KINDS).items():
+        typer.echo(f"{model}: {kind}: {', '.join(names)}")
+    fail_on(analysis, kinds)
+
+
+def _description(network: Network) -> list[str]:
+    from vgcompile.analysis.uses import parameter_layers
+
+    sizes = [array.size for array in network.parameter_values().values()]
+    operators = sum(1 for _ in network.model.graph)
+    return [
+        f"{network.name}: {operators} operators, opset {network.model.opset_imports['']}",
+        *(f"  {declared.role:8}{_input(declared)}" for declared in network.inputs.values()),
+        f"  layers  {len(parameter_layers(network))} with {len(sizes)} parameters of {sum(sizes):,} numbers",
+        f"  output  {', '.join(network.outputs)}",
+        f"  loss    {network.loss or 'none: state one (`loss:` in YAML, --loss for ONNX) for gradients'}",
+    ]
+
+
+def _input(declared: Input) -> str:
+    shape = f"{declared.name} {declared.dtype.name.lower()} [{', '.join(map(str, declared.shape))}]"
+    if declared.classes is not None:
+        return f"{shape} of {declared.classes} classes"
+    if declared.range is not None and all(math.isfinite(end) for end in declared.range):
+        return f"{shape} in [{declared.range[0]:g}, {declared.range[1]:g}]"
+    return shape

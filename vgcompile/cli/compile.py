@@ -1,0 +1,38 @@
+"""``vgcompile compile``: the ONNX files of a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vgcompile.cli.files import deliver
+from vgcompile.cli.parameters import Loss, Model, Output, Seed, open_model
+
+
+def compile(
+    model: Model,
+    folder: Annotated[str, typer.Option("-o", metavar="DIR", help="Folder for the files.")] = "out",
+    loss: Loss = None,
+    output: Output = None,
+    seed: Seed = None,
+) -> None:
+    """Write the forward and the backward pass as ONNX.
+
+    NAME.onnx holds the forward pass, NAME.grad.onnx forward, loss and backward. Both hold standard operators only and run in stock
+    ONNX Runtime. In NAME.grad.onnx every parameter is an input with a default, and grad.PARAMETER an output.
+
+    \b
+    vgcompile compile models/deep_sigmoid.yaml -o out
+    vgcompile compile classifier.onnx --loss loss
+    """
+    from vgcompile.compiler import compile_network
+
+    compiled = compile_network(open_model(model, loss, output, seed=seed))
+    for name, content in compiled.files.items():
+        deliver(Path(folder) / name, content)
+    if compiled.gradient is None:
+        typer.echo(
+            f"note: {model} has no loss, so there is no NAME.grad.onnx; state one (`loss:` in YAML, --loss for ONNX)", err=True
+        )

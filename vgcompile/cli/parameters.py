@@ -1,0 +1,88 @@
+"""Arguments and options that several commands share, and what they mean."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from vgcompile.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from vgcompile.analysis import Analysis, Options
+    from vgcompile.graph.network import Network
+
+FOUND = 1  # exit code of a command that was asked to fail on what it found
+
+Mode = Literal["training", "inference"]
+Provider = Literal["auto", "cpu", "cuda"]
+Region = Literal["everywhere", "range"]
+
+Model = Annotated[str, typer.Argument(help="A YAML model or an .onnx file.")]
+Loss = Annotated[str | None, typer.Option("--loss", metavar="OUTPUT", help="The value of an .onnx file that is the loss.")]
+Output = Annotated[str | None, typer.Option("--output", metavar="NAME", help="The value of an .onnx file that enters the loss.")]
+Data = Annotated[
+    str | None, typer.Option("--data", metavar="FILE.npz", help="Arrays by input name; else the model's own data, else drawn.")
+]
+Batch = Annotated[int | None, typer.Option("--batch", metavar="N", min=1, help="Number of samples.")]
+Seed = Annotated[
+    int | None, typer.Option("--seed", metavar="S", help="Seed of initial values and drawn data; else the model's own.")
+]
+ProviderOption = Annotated[Provider, typer.Option("--provider", help="Where it runs.")]
+ModeOption = Annotated[Mode, typer.Option("--mode", help="Which graph is meant: as it trains, or as it predicts.")]
+FailOn = Annotated[
+    str, typer.Option("--fail-on", metavar="KIND,...", help="Exit 1 if a layer is one of: vanishing, exploding, saturated, dead.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+def open_model(
+    model: str, loss: str | None = None, output: str | None = None, mode: Mode = "training", seed: int | None = None
+) -> Network:
+    """Read the model; what the reader did on the way goes to stderr."""
+    from vgcompile.compiler import open_network
+
+    network = open_network(model, loss=loss, output=output, mode=mode, seed=seed)
+    for note in network.notes:
+        typer.echo(f"note: {note}", err=True)
+    return network
+
+
+def analysed(network: Network, options: Options) -> Analysis:
+    """The analysis, with a line on a terminal that says what is being done."""
+    from rich.console import Console
+
+    from vgcompile.analysis import analyze
+
+    with Console(stderr=True).status("reading") as status:
+        return analyze(network, options, progress=status.update)
+
+
+def several(text: str, known: Iterable[str], option: str) -> tuple[str, ...]:
+    """``"a,b"`` as ("a", "b"). Raises UserError for a word that is not known."""
+    known = tuple(known)
+    words = tuple(word.strip() for word in text.split(",") if word.strip())
+    for word in words:
+        if word not in known:
+            raise UserError(f"{option} {word!r}: " + (nearest(word, known) or f"it takes {', '.join(known)}"))
+    return words
+
+
+KINDS = ("vanishing", "exploding", "saturated", "dead")
+
+
+def findings(analysis: Analysis, kinds: Iterable[str]) -> Mapping[str, list[str]]:
+    """The layers of each kind that was asked for."""
+    found = {kind: [layer.name for layer in analysis.layers if layer.verdict.kind == kind] for kind in kinds}
+    return {kind: names for kind, names in found.items() if names}
+
+
+def fail_on(analysis: Analysis, kinds: Iterable[str]) -> None:
+    """Exit 1 where a layer is of one of the kinds."""
+    found = findings(analysis, kinds)
+    for kind, names in found.items():
+        listed = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+        typer.echo(f"{analysis.source}: {kind}: {listed}", err=True)
+    if found:
+        raise typer.Exit(FOUND)

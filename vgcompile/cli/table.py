@@ -1,0 +1,109 @@
+"""An analysis for a terminal: a table of layers, the net's verdict, and its worst path spelled out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from itertools import groupby
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from vgcompile.analysis.result import Analysis, Layer, Path, Reason, Tiers, Verdict
+
+COLOURS = {"vanishing": "blue", "exploding": "red", "dead": "magenta", "saturated": "yellow", "healthy": "green"}
+WORDS: dict[Reason, str] = {"zero": "zero", "underflow": "underflow", "unbounded": "unbounded", "undefined": "-", "not_run": ""}
+WIDE = 10_000  # what is no terminal has no right margin
+
+
+def print_analysis(analysis: Analysis) -> None:
+    """Print to stdout; colours only on a terminal."""
+    console = Console(highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        console = Console(highlight=False, soft_wrap=True, width=WIDE)
+    console.print(f"{analysis.source}, {analysis.region}; numbers are log10 of gradient norms")
+    console.print()
+    console.print(_table(analysis))
+    console.print()
+    for line in _summary(analysis):
+        console.print(line)
+
+
+def _table(analysis: Analysis) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("layer", "kind"):
+        table.add_column(name)
+    table.add_column("line", justify="right")
+    table.add_column("proved")
+    for name in ("predicted", "measured", "relative", "update"):
+        table.add_column(name, justify="right")
+    table.add_column("verdict")
+    for layer in analysis.layers:
+        table.add_row(*_row(layer))
+    return table
+
+
+def _row(layer: Layer) -> Iterator[str | Text]:
+    yield layer.name
+    yield layer.kind
+    yield "" if layer.line is None else str(layer.line)
+    yield _proved(layer.gain)
+    yield _predicted(layer.gain)
+    yield _measured(layer.gain)
+    yield _best(layer.relative)
+    yield _measured(layer.update)
+    yield _verdict(layer.verdict)
+
+
+def _proved(tiers: Tiers) -> str:
+    """The interval, rounded outward."""
+    lo, hi = tiers.sound.lo, tiers.sound.hi
+    if lo is None and hi is None:
+        return WORDS[tiers.why.get("sound.hi", "not_run")]
+    low = "-inf" if lo is None else f"{math.floor(lo * 100) / 100:.2f}"
+    high = "inf" if hi is None else f"{math.ceil(hi * 100) / 100:.2f}"
+    return f"[{low}, {high}]" + (" vacuous" if tiers.sound.vacuous else "")
+
+
+def _predicted(tiers: Tiers) -> str:
+    expected = tiers.expected
+    if expected.mean is None:
+        return WORDS[tiers.why.get("expected", "not_run")]
+    doubt = "?" if expected.confidence == "low" else ""
+    return f"{expected.mean:.2f}" + ("" if expected.sd is None else f" +-{expected.sd:.2f}") + doubt
+
+
+def _measured(tiers: Tiers) -> str:
+    return WORDS[tiers.why.get("measured", "not_run")] if tiers.measured is None else f"{tiers.measured:.2f}"
+
+
+def _best(tiers: Tiers) -> str:
+    """Measured, else predicted, else proved: what the verdict looks at."""
+    return _measured(tiers) or _predicted(tiers) or _proved(tiers)
+
+
+def _verdict(verdict: Verdict) -> Text:
+    return Text(f"{verdict.kind} ({verdict.grade})", style=COLOURS[verdict.kind])
+
+
+def _summary(analysis: Analysis) -> Iterator[Text]:
+    yield Text("verdict: ").append(_verdict(analysis.verdict)).append(f", {analysis.verdict.why}" if analysis.verdict.why else "")
+    worst = next((layer for layer in analysis.layers if layer.name == analysis.worst), None)
+    if worst is None:
+        return
+    place = f" ({analysis.source}:{worst.line})" if worst.line is not None else ""
+    yield Text(f"worst layer: {worst.name}{place}")
+    if analysis.verdict.worst_path is not None:
+        yield Text(
+            f"its strongest path from the loss ({analysis.verdict.worst_path.tier}): {_spelled(analysis.verdict.worst_path)}"
+        )
+
+
+def _spelled(path: Path) -> str:
+    """``output -0.31, hidden/20 -0.62, ... = -9.28``: one number a layer, its factors and merges together."""
+    parts = [
+        (name, sum(step.factor + step.merge for step in steps))
+        for name, steps in groupby(path.steps, key=lambda step: step.layer)
+    ]
+    return ", ".join(f"{name or '(input)'} {number:+.2f}" for name, number in parts) + f" = {path.gain:.2f}"

@@ -1,0 +1,148 @@
+"""Losses over classes. Their gradients are written from the logarithm of the probabilities, which the forward node saves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from vgcompile.ops.layout import extents, shaped
+from vgcompile.ops.op import Case, Op, sample
+from vgcompile.signal import Signal
+
+
+@dataclass(frozen=True)
+class _Target:
+    """What the labels say: the class of each position as a mask [N, C, ...], and each position's weight [N, 1, ...] (None: 1)."""
+
+    hot: Any
+    weight: Any
+
+
+def _target(op: Any, x: Any, labels: Any, weights: Any, ignore_index: int | None) -> _Target:
+    """Where the label is ``ignore_index`` the weight is 0, and the label, which need not name a class, is not looked up."""
+    classes, rank = int(extents(x)[1]), len(extents(x))
+    names = np.arange(classes, dtype=labels.dtype.numpy()).reshape(-1, *(1,) * (rank - 2))
+    spread = op.Unsqueeze(labels, [1])
+    hot = op.Equal(spread, names)
+    if ignore_index is None:
+        return _Target(hot, None if weights is None else op.Gather(weights, spread, axis=0))
+    ignored = op.Equal(spread, np.asarray(ignore_index, labels.dtype.numpy()))
+    if weights is None:
+        return _Target(hot, op.Where(ignored, 0.0, 1.0))
+    safe = op.Where(ignored, np.zeros((), labels.dtype.numpy()), spread)
+    return _Target(hot, op.Where(ignored, 0.0, op.Gather(weights, safe, axis=0)))
+
+
+def _coefficient(op: Any, g: Any, labels: Any, target: _Target, reduction: str) -> Any:
+    """The adjoint of each position's loss, broadcasting against [N, C, ...]."""
+    if reduction == "none":
+        g = op.Unsqueeze(g, [1])
+    if reduction == "mean":
+        g = g / _total_weight(op, labels, target, g)
+    return g if target.weight is None else g * target.weight
+
+
+def _total_weight(op: Any, labels: Any, target: _Target, g: Any) -> Any:
+    if target.weight is not None:
+        return op.ReduceSum(target.weight, keepdims=0)
+    dims = extents(labels)
+    if all(isinstance(dim, int) for dim in dims):
+        return float(np.prod([int(dim) for dim in dims]))
+    return op.Cast(op.Size(labels), to=int(g.dtype))
+
+
+def _weights_vjp(op: Any, g: Any, log_prob: Any, labels: Any, target: _Target, reduction: str, rank: int) -> Any:
+    """The loss is linear in the classes' weights but for the mean's divisor: dL/dw_c = sum (-log p_c - L) / W over its positions."""
+    loss = op.Where(target.hot, op.Neg(log_prob), 0.0)
+    counted = op.Where(op.Equal(target.weight, 0.0), 0.0, 1.0)
+    share = op.Unsqueeze(g, [1]) if reduction == "none" else g
+    if reduction == "mean":
+        total = _total_weight(op, labels, target, g)
+        mean = op.ReduceSum(loss * target.weight, keepdims=0) / total
+        loss, share = op.Where(target.hot, loss - mean, 0.0), g / total
+    return op.ReduceSum(loss * counted * share, [0, *range(2, rank)], keepdims=0)
+
+
+def _cross_entropy_vjp(
+    op: Any, g: Any, y: Any, x: Any, labels: Any, weights: Any = None, *, reduction: str, ignore_index: int | None = None
+) -> tuple[Any, ...]:
+    """(p - onehot) times each position's adjoint; an adjoint h of log p itself adds h - p sum(h)."""
+    log_prob, (loss, direct) = y[1], g if isinstance(g, tuple) else (g, None)
+    p, terms, dweights = op.Exp(log_prob), [], None
+    if loss is not None:
+        target = _target(op, x, labels, weights, ignore_index)
+        terms.append((p - op.Cast(target.hot, to=int(x.dtype))) * _coefficient(op, loss, labels, target, reduction))
+        if weights is not None:
+            dweights = _weights_vjp(op, loss, log_prob, labels, target, reduction, len(extents(x)))
+    if direct is not None:
+        terms.append(direct - p * op.ReduceSum(direct, [1], keepdims=1))
+    return shaped(terms[0] if len(terms) == 1 else op.Add(*terms), x), None, dweights
+
+
+def _likelihood_vjp(
+    op: Any, g: Any, y: Any, x: Any, labels: Any, weights: Any = None, *, reduction: str, ignore_index: int | None = None
+) -> tuple[Any, ...]:
+    """x holds log p already: minus each position's adjoint, at its class."""
+    target = _target(op, x, labels, weights, ignore_index)
+    dx = op.Where(target.hot, op.Neg(_coefficient(op, g, labels, target, reduction)), 0.0)
+    return shaped(dx, x), None, None if weights is None else _weights_vjp(op, g, x, labels, target, reduction, len(extents(x)))
+
+
+def _refuses(case: Case) -> str:
+    dims = case.shapes[0]
+    return "" if dims is not None and isinstance(dims[1], int) else "the number of classes is not known when compiling"
+
+
+@dataclass(frozen=True)
+class ClassLoss:
+    """The adjoint of the scores, p - onehot, up to its length; labels are uniform over C classes and independent.
+
+    To first order in the scores z, p = (1 + z - mean z) / C: E[(p - onehot)^2] = (1 - 1/C + E[z^2]/C) / C, while of two samples only the
+    p correlate. Two samples of different classes have cosine -1/(C - 1), of the same one 1: E[cos^2] = 1/(C - 1).
+    """
+
+    def forward(self, case: Case, signals: Sequence[Signal | None]) -> Signal:
+        raise NotImplementedError("the loss itself is not predicted, only its gradient")
+
+    def backward(self, case: Case, position: int, adjoint: Signal, signals: Sequence[Signal | None]) -> Signal:
+        z = signals[0]
+        if position != 0 or z is None:
+            raise NotImplementedError("only the adjoint of the scores is predicted")
+        classes = case.count((case.shapes[0] or ())[1:2])
+        if classes < 2:
+            raise NotImplementedError("a single class has no gradient")
+        spread = 1.0 - 1.0 / classes + z.square / classes
+        within, across = z.within / classes / spread, z.across / classes / spread
+        return Signal(0.0, 1.0, within, across, alignment=1.0 / (classes - 1))
+
+
+_LABELS = np.array([[0, 2], [1, 1], [3, 0]])
+_SCORES = (
+    sample((5, 4), np.array([0, 2, 1, 3, 3])),
+    sample((3, 4), np.array([0, 3, 1]), reduction="sum", ignore_index=3),
+    sample((3, 4, 2), _LABELS, np.array([0.5, 1.0, 2.0, 1.5]), reduction="none"),
+    sample((3, 4, 2), _LABELS, (4,), domain=(0.5, 2.0), ignore_index=1),
+)
+
+SoftmaxCrossEntropyLoss = Op(
+    "SoftmaxCrossEntropyLoss",
+    "Minus the logarithm of the softmax probability of the labelled class, weighted by class and averaged, summed or left alone.",
+    vjp=_cross_entropy_vjp,
+    saved=(1,),
+    moments=ClassLoss(),
+    refuses=_refuses,
+    samples=_SCORES,
+)
+
+NegativeLogLikelihoodLoss = Op(
+    "NegativeLogLikelihoodLoss",
+    "Minus the given logarithm of the probability of the labelled class, weighted by class and averaged, summed or left alone.",
+    vjp=_likelihood_vjp,
+    refuses=_refuses,
+    samples=_SCORES,
+)
+
+ROWS = (SoftmaxCrossEntropyLoss, NegativeLogLikelihoodLoss)

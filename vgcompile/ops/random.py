@@ -1,0 +1,101 @@
+"""Randomness. A node's draw is saved and used again: its gradient belongs to the very masks that its forward run drew."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from vgcompile.interval import WHOLE, Interval, corners, interval, point
+from vgcompile.ops.op import Case, Inference, Op, sample
+from vgcompile.signal import Signal, replace
+
+RATIO = 0.5  # ONNX's default
+
+
+def _constant(x: Any) -> Any:
+    """The number that an operand is known to hold, or None."""
+    return None if x.const_value is None or x.is_graph_input() else x.const_value.numpy().item()
+
+
+def _dropout_vjp(op: Any, g: Any, y: Any, x: Any, ratio: Any = None, training: Any = None, **_: Any) -> tuple[Any, ...]:
+    """g / (1 - ratio) where the mask kept the element, 0 elsewhere; outside training the identity."""
+    if training is None or _constant(training) is False:
+        return (g, None, None)
+    g, mask = g[0] if isinstance(g, tuple) else g, y[1]
+    share = RATIO if ratio is None else _constant(ratio)
+    scale: Any = 1.0 / (1.0 - share) if share is not None and share < 1 else op.Reciprocal(1.0 - _like(op, ratio, x))
+    if _constant(training) is None:
+        scale = op.Where(training, scale, 1.0)
+    return (op.Where(mask, g * scale, 0.0), None, None)
+
+
+def _like(op: Any, ratio: Any, x: Any) -> Any:
+    return ratio if ratio.dtype == x.dtype else op.Cast(ratio, to=int(x.dtype))
+
+
+def _share(case: Case) -> float | None:
+    """The ratio of elements dropped, 0 outside training; None where it is not known."""
+    training = case.values[2] if len(case.values) > 2 else np.asarray(False)
+    ratio = case.values[1] if len(case.values) > 1 and case.shapes[1] is not None else np.asarray(RATIO)
+    if training is not None and not training:
+        return 0.0
+    return None if training is None or ratio is None else float(ratio)
+
+
+def _dropout_range(case: Case) -> tuple[Interval, ...]:
+    share, x = _share(case), case.ranges[0] or WHOLE
+    y = WHOLE if share is None or share >= 1 else x
+    if share and share < 1:
+        y = corners(lambda v, keep: v / keep, [x, point(1.0 - share)]).hull(interval(0.0, 0.0))
+    return (y, interval(0.0, 1.0))[: len(case.outputs)]
+
+
+def _dropout_norms(case: Case, position: int) -> tuple[float, float]:
+    share = _share(case)
+    if share == 0.0:
+        return (1.0, 1.0)
+    return (0.0, np.inf if share is None or share >= 1 else 1.0 / (1.0 - share) * (1.0 + 1e-12))
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """E[(m x / (1 - p))^2] = E[x^2] / (1 - p); different elements have different masks, so that products of two are kept."""
+
+    def forward(self, case: Case, signals: Sequence[Signal | None]) -> Signal:
+        x = signals[0]
+        assert x is not None
+        return self._kept(case, x)
+
+    def backward(self, case: Case, position: int, adjoint: Signal, signals: Sequence[Signal | None]) -> Signal:
+        return self._kept(case, adjoint)
+
+    @staticmethod
+    def _kept(case: Case, x: Signal) -> Signal:
+        share = _share(case)
+        if share is None or share >= 1:
+            raise NotImplementedError("dropout's ratio or mode is not known")
+        return replace(x, square=x.square / (1.0 - share))
+
+
+Dropout = Op(
+    "Dropout",
+    "In training sets each element to 0 with probability `ratio` and scales the others up to keep the mean; else the identity.",
+    vjp=_dropout_vjp,
+    saved=(1,),
+    random=True,
+    range=_dropout_range,
+    norms=_dropout_norms,
+    moments=Dropped(),
+    inference=Inference(inputs=1),
+    refuses=lambda case: "every element is dropped" if _share(case) is not None and (_share(case) or 0.0) >= 1 else "",
+    samples=(
+        sample(("N", 4)),
+        sample(("N", 4), np.array(0.25, np.float32), np.array(True), seed=7),
+        sample((3, "N"), np.array(0.5, np.float32), np.array(False)),
+    ),
+)
+
+ROWS = (Dropout,)
