@@ -27,9 +27,10 @@ DOUBLE, FLOAT = ir.DataType.DOUBLE, ir.DataType.FLOAT
 
 @dataclass(frozen=True)
 class OneNode:
-    """``drawn`` are the inputs that the sample gives a shape of; the others are literals. The gradient model has the forward model's inputs and
-    ``seeds``, the adjoints of its floating-point outputs by number; it gives out ``adjoints`` of drawn inputs by position, where there are any.
-    ``emitted`` are the operators of its nodes, before and after composites are opened."""
+    """``drawn`` are the inputs that the sample gives a shape of; the others are literals. The gradient model has the forward
+    model's inputs and ``seeds``, the adjoints of its floating-point outputs by number; it gives out ``adjoints`` of drawn
+    inputs by position, where there are any. ``emitted`` are the operators of its nodes, before and after composites are
+    opened."""
 
     row: Op
     sample: Sample
@@ -69,15 +70,21 @@ class OneNode:
         """All inputs, literals included; None for an absent one."""
         return [drawn.get(i, given) if i in self.drawn else given for i, given in enumerate(self.sample.shapes)]
 
-    def feeds(self, drawn: Mapping[int, Array], g: Mapping[int, Array] | None = None, dtype: type = np.float64) -> dict[str, Array]:
-        feeds = {f"x{position}": x for position, x in drawn.items()} | {self.seeds[k]: adjoint for k, adjoint in (g or {}).items()}
+    def feeds(
+        self, drawn: Mapping[int, Array], g: Mapping[int, Array] | None = None, dtype: type = np.float64
+    ) -> dict[str, Array]:
+        feeds = {f"x{position}": x for position, x in drawn.items()} | {
+            self.seeds[k]: adjoint for k, adjoint in (g or {}).items()
+        }
         return {name: np.asarray(array, dtype) for name, array in feeds.items()}
 
     def run_forward(self, drawn: Mapping[int, Array]) -> list[Array]:
-        return evaluator(self.forward.SerializeToString()).run(None, self.feeds(drawn))  # type: ignore[return-value]
+        with np.errstate(all="ignore"):  # what nobody reads may be NaN: the exponent's adjoint at a negative base
+            return evaluator(self.forward.SerializeToString()).run(None, self.feeds(drawn))  # type: ignore[return-value]
 
     def run_gradient(self, drawn: Mapping[int, Array], g: Mapping[int, Array]) -> dict[int, Array]:
-        results = evaluator(self.gradient.SerializeToString()).run(list(self.adjoints.values()), self.feeds(drawn, g))
+        with np.errstate(all="ignore"):
+            results = evaluator(self.gradient.SerializeToString()).run(list(self.adjoints.values()), self.feeds(drawn, g))
         return dict(zip(self.adjoints, results, strict=True))
 
 
@@ -92,14 +99,14 @@ def build(row: Op, sample: Sample, dtype: ir.DataType = DOUBLE) -> OneNode:
     built = dtype if _allows(row, dtype) else FLOAT
     forward = lower(_forward(row, sample, built)[0])
     node = _forward(row, sample, built)[1]
-    model, _, emitter = _forward(row, sample, built)
+    model = _forward(row, sample, built)[0]
     if row.vjp is None and not row.blocked:
         lower(model)
-    graph = model.graph
+    graph, emitter = model.graph, Emitter(model.graph)
     drawn = tuple(position for position, given in enumerate(sample.shapes) if isinstance(given, tuple))
     seeds = {k: _seed(y, k) for k, y in enumerate(graph.outputs) if y.dtype is not None and y.dtype.is_floating_point()}
     of_outputs = {graph.outputs[k]: g for k, g in seeds.items()}
-    wanted = {position: x for position, x in zip(drawn, graph.inputs, strict=True)}
+    wanted = dict(zip(drawn, graph.inputs, strict=True))
     graph.inputs.extend(seeds.values())
     totals = differentiate(model, of_outputs, wanted.values(), emitter).totals
     adjoints = {position: f"d{position}" for position, x in wanted.items() if x in totals}
@@ -138,7 +145,9 @@ def _forward(row: Op, sample: Sample, dtype: ir.DataType) -> tuple[ir.Model, ir.
         elif given is not None and given.dtype.kind == "f":
             given = given.astype(dtype.numpy())
         operands.append(given)
-    attributes = {key: int(dtype) if key in ("to", "dtype") and value == FLOAT else value for key, value in sample.attributes.items()}
+    attributes = {
+        key: int(dtype) if key in ("to", "dtype") and value == FLOAT else value for key, value in sample.attributes.items()
+    }
     made = emitter.emit(row.name, *operands, outputs=sample.outputs, **attributes)
     outputs = made if isinstance(made, tuple) else (made,)
     graph.outputs.extend(outputs)

@@ -48,7 +48,7 @@ def convolution_layers(draw: st.DrawFn) -> list[str]:
     for _ in range(draw(st.integers(1, 2))):
         channels, kernel = draw(st.integers(1, 4)), draw(st.sampled_from([1, 3]))
         lines.append(f"{{kind: conv2d, filters: {channels}, kernel: {kernel}, padding: same, activation: {draw(st.sampled_from(ACTIVATIONS))}}}")
-        lines += draw(st.sampled_from([[], ["{kind: batch_norm}"], ["{kind: max_pool, size: 2}"], ["{kind: average_pool, size: 2}"]]))
+        lines += draw(st.sampled_from([[], ["{kind: batch_norm}"], ["{kind: max_pool, kernel: 2}"], ["{kind: average_pool, kernel: 2}"]]))
     return [*lines, draw(st.sampled_from(["{kind: flatten}", "{kind: global_average_pool}\n  - {kind: flatten}"]))]
 
 

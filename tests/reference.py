@@ -1,7 +1,8 @@
 """The ONNX reference evaluator, with our own plain NumPy in the places where it falls short (onnx 1.23.2).
 
-Erf and Gelu are good to float32 only, Softsign fails on a scalar, ConvTranspose fails with groups, MaxPool gives wrong indices for
-some kernels. What stands here is written from the operators' definitions, a loop for each window.
+Erf and Gelu are good to float32 only, Softsign fails on a scalar, ConvTranspose fails with groups, MaxPool gives wrong
+indices for some kernels, Pad takes no negative pads. What stands here is written from the operators' definitions, a loop for
+each window.
 """
 
 from __future__ import annotations
@@ -44,7 +45,12 @@ class Softsign(OpRun):
 
 
 def padding(
-    sizes: Sequence[int], kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int], pads: Sequence[int] | None, auto: str
+    sizes: Sequence[int],
+    kernel: Sequence[int],
+    strides: Sequence[int],
+    dilations: Sequence[int],
+    pads: Sequence[int] | None,
+    auto: str,
 ) -> tuple[list[int], list[int]]:
     """Padding before and after each axis, as the standard resolves ``auto_pad``."""
     d = len(sizes)
@@ -52,7 +58,9 @@ def padding(
         return list((pads or [0] * 2 * d)[:d]), list((pads or [0] * 2 * d)[d:])
     if auto == "VALID":
         return [0] * d, [0] * d
-    missing = [max((-(-n // s) - 1) * s + (k - 1) * a + 1 - n, 0) for n, k, s, a in zip(sizes, kernel, strides, dilations, strict=True)]
+    missing = [
+        max((-(-n // s) - 1) * s + (k - 1) * a + 1 - n, 0) for n, k, s, a in zip(sizes, kernel, strides, dilations, strict=True)
+    ]
     less, more = [m // 2 for m in missing], [m - m // 2 for m in missing]
     return (less, more) if auto == "SAME_UPPER" else (more, less)
 
@@ -91,7 +99,12 @@ class MaxPool(OpRun):
 
 
 def _places(
-    window: Sequence[int], sizes: Sequence[int], kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int], before: Sequence[int]
+    window: Sequence[int],
+    sizes: Sequence[int],
+    kernel: Sequence[int],
+    strides: Sequence[int],
+    dilations: Sequence[int],
+    before: Sequence[int],
 ) -> Iterator[int]:
     """The flat indices of a window's elements that lie in the input."""
     for tap in np.ndindex(*kernel):
@@ -120,21 +133,35 @@ class ConvTranspose(OpRun):
         """Every input element adds its multiple of the kernel; then the pads are cut off."""
         d, kernel = x.ndim - 2, w.shape[2:]
         strides, dilations, extra = strides or [1] * d, dilations or [1] * d, output_padding or [0] * d
-        full = [(n - 1) * s + (k - 1) * a + 1 + e for n, s, k, a, e in zip(x.shape[2:], strides, kernel, dilations, extra, strict=True)]
+        full = [
+            (n - 1) * s + (k - 1) * a + 1 + e
+            for n, s, k, a, e in zip(x.shape[2:], strides, kernel, dilations, extra, strict=True)
+        ]
         before, kept = self._cut(x.shape[2:], full, strides, pads, output_shape, auto_pad or "NOTSET")
         room = [max(f, b + m) for f, b, m in zip(full, before, kept, strict=True)]
         y = np.zeros((x.shape[0], w.shape[1] * group, *room), np.result_type(x, w))
         inputs, outputs = x.shape[1] // group, w.shape[1]
         for part, tap in itertools.product(range(group), np.ndindex(*kernel)):
-            values = np.einsum("nc...,co->no...", x[:, part * inputs : (part + 1) * inputs], w[(slice(part * inputs, (part + 1) * inputs), slice(None), *tap)])
-            where = [slice(t * a, t * a + (n - 1) * s + 1, s) for t, a, n, s in zip(tap, dilations, x.shape[2:], strides, strict=True)]
+            values = np.einsum(
+                "nc...,co->no...",
+                x[:, part * inputs : (part + 1) * inputs],
+                w[(slice(part * inputs, (part + 1) * inputs), slice(None), *tap)],
+            )
+            where = [
+                slice(t * a, t * a + (n - 1) * s + 1, s) for t, a, n, s in zip(tap, dilations, x.shape[2:], strides, strict=True)
+            ]
             y[(slice(None), slice(part * outputs, (part + 1) * outputs), *where)] += values
         y = y[(..., *(slice(b, b + m) for b, m in zip(before, kept, strict=True)))]
         return (y if bias is None else y + bias.reshape(-1, *[1] * d),)
 
     @staticmethod
     def _cut(
-        sizes: Sequence[int], full: Sequence[int], strides: Sequence[int], pads: Sequence[int] | None, shape: Sequence[int] | None, auto: str
+        sizes: Sequence[int],
+        full: Sequence[int],
+        strides: Sequence[int],
+        pads: Sequence[int] | None,
+        shape: Sequence[int] | None,
+        auto: str,
     ) -> tuple[list[int], list[int]]:
         """How much is cut off before each axis, and how much is kept."""
         d = len(sizes)
@@ -144,6 +171,27 @@ class ConvTranspose(OpRun):
         kept = list(shape) if shape is not None else [n * s for n, s in zip(sizes, strides, strict=True)]
         excess = [f - m for f, m in zip(full, kept, strict=True)]
         return [max(e, 0) // 2 if auto == "SAME_UPPER" else max(e, 0) - max(e, 0) // 2 for e in excess], kept
+
+
+class Pad(OpRun):
+    op_domain = ""
+
+    def _run(
+        self, x: Array, pads: Array, value: Array | None = None, axes: Array | None = None, mode: str | None = None
+    ) -> tuple[Array]:
+        """Widen by the positive pads, then cut by the negative ones; in the other modes than constant the standard has none."""
+        axes = np.arange(x.ndim) if axes is None else np.ravel(axes) % x.ndim
+        both = np.zeros((x.ndim, 2), np.int64)
+        both[axes] = np.reshape(pads, (2, -1)).T
+        modes = {
+            "constant": {"constant_values": 0 if value is None else np.ravel(value)[0]},
+            "edge": {},
+            "reflect": {},
+            "wrap": {},
+        }
+        wide = np.pad(x, np.maximum(both, 0), mode=mode or "constant", **modes[mode or "constant"])  # type: ignore[call-overload]
+        cut = np.maximum(-both, 0)
+        return (wide[tuple(slice(b, n - e) for n, (b, e) in zip(wide.shape, cut, strict=True))],)
 
 
 def in_float64(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -162,4 +210,4 @@ def in_float64(model: onnx.ModelProto) -> onnx.ModelProto:
 @lru_cache(maxsize=64)
 def evaluator(model: bytes) -> ReferenceEvaluator:
     """Runs a serialized model in the precision of what it is fed."""
-    return ReferenceEvaluator(onnx.load_from_string(model), new_ops=[Erf, Gelu, Softsign, MaxPool, ConvTranspose])
+    return ReferenceEvaluator(onnx.load_from_string(model), new_ops=[Erf, Gelu, Softsign, MaxPool, ConvTranspose, Pad])

@@ -36,8 +36,8 @@ def test_against_pytorch(compiled: tuple[Network, Session], batch: int) -> None:
     parameters = network.parameter_values()
     ours = session.run(None, feeds)
     loss, exact = torch_oracle.gradients(network, feeds, parameters, torch.float64)
-    _, single = torch_oracle.gradients(network, feeds, parameters, torch.float32)
-    assert ours[network.loss] == pytest.approx(loss, rel=1e-5)
+    loss32, single = torch_oracle.gradients(network, feeds, parameters, torch.float32)
+    assert ours[network.loss] == pytest.approx(loss, rel=max(1e-5, 3.0 * abs(loss32 / loss - 1.0)))
     largest = max(float(np.linalg.norm(g)) for g in exact.values())
     for name, truth in exact.items():
         size = max(float(np.linalg.norm(truth)), FLOOR * largest)

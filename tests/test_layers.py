@@ -130,7 +130,7 @@ FUNCTIONS: dict[str, tuple[str, tuple[int, ...], Callable[..., torch.Tensor]]] =
     "conv2d, same": (
         "{kind: conv2d, filters: 2, kernel: 4, padding: same}",
         PICTURE,
-        lambda x, w, b: F.conv2d(x, w, b, padding="same"),
+        lambda x, w, b: F.conv2d(F.pad(x, (1, 2, 1, 2)), w, b),
     ),
     "max_pool": ("{kind: max_pool, kernel: 2}", PICTURE, lambda x: F.max_pool2d(x, 2)),
     "max_pool, padded": ("{kind: max_pool, kernel: 3, stride: 2, padding: 1}", PICTURE, lambda x: F.max_pool2d(x, 3, 2, 1)),

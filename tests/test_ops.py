@@ -13,8 +13,10 @@ import onnxruntime
 import pytest
 
 from tests.one_node import DOUBLE, FLOAT, OneNode, build, one_node
+from vgcompile.analysis.quadrature import gaussian
 from vgcompile.interval import WHOLE, Interval, interval, point
 from vgcompile.ops import NUMPY, OPS, lookup
+from vgcompile.ops.moments import Reduced
 from vgcompile.ops.op import Array, Case, Op, at, sample
 from vgcompile.ops.reading import slope, slope_range
 from vgcompile.passes.differentiate import case_of
@@ -59,7 +61,9 @@ def test_vjp_agrees_with_central_differences(row: Op) -> None:
             g = {k: rng.normal(size=np.shape(outputs[k])) for k in one.seeds}
             v = {position: rng.normal(size=value.shape) for position, value in x.items()}
             adjoints = one.run_gradient(x, g)
-            assert {position: a.shape for position, a in adjoints.items()} == {position: x[position].shape for position in adjoints}
+            assert {position: a.shape for position, a in adjoints.items()} == {
+                position: x[position].shape for position in adjoints
+            }
             found = sum(float(np.vdot(v[position], adjoint)) for position, adjoint in adjoints.items())
             along = _along(one, x, v, g)
             slope_, scale = (along(1e-6) - along(-1e-6)) / 2e-6, abs(along(0.0))
@@ -104,7 +108,8 @@ def _session(model: Any) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
-# At a corner or a tie, and where a formula would say 0 * inf: operator, its attributes and literals, its inputs, their adjoints for g = 1.
+# At a corner or a tie, and where a formula would say 0 * inf: operator, its attributes and literals, its inputs, their
+# adjoints for g = 1.
 CONVENTIONS: list[tuple[str, dict[str, Any], tuple[Any, ...], list[Any], list[Any]]] = [
     ("Relu", {}, (), [[0.0]], [[0.0]]),
     ("Abs", {}, (), [[0.0]], [[0.0]]),
@@ -128,7 +133,9 @@ CONVENTIONS: list[tuple[str, dict[str, Any], tuple[Any, ...], list[Any], list[An
 ]
 
 
-@pytest.mark.parametrize(("name", "attributes", "literals", "inputs", "adjoints"), CONVENTIONS, ids=lambda item: item if isinstance(item, str) else "")
+@pytest.mark.parametrize(
+    ("name", "attributes", "literals", "inputs", "adjoints"), CONVENTIONS, ids=lambda item: item if isinstance(item, str) else ""
+)
 def test_conventions(name: str, attributes: Any, literals: Any, inputs: Any, adjoints: Any) -> None:
     x = dict(enumerate(map(np.array, inputs)))
     one = build(OPS[name], sample(*(value.shape for value in x.values()), *literals, **attributes))
@@ -164,7 +171,8 @@ def test_numpy_reading_is_the_operator(row: Op) -> None:
 
 
 def boxes(one: OneNode, rng: np.random.Generator, open_ends: bool = True) -> tuple[dict[int, Interval], dict[int, Array]]:
-    """A random sub-interval of the domain for each element, a batch axis at extent 1, some ends open; and a point in it at extent 5."""
+    """A random sub-interval of the domain for each element, a batch axis at extent 1, some ends open; and a point in it at
+    extent 5."""
     ranges, points = {}, {}
     a, b = one.sample.domain
     for position in one.drawn:
@@ -222,13 +230,24 @@ def _line(one: OneNode, lo: float, hi: float) -> Array:
     return grid[(grid >= lo) & (grid <= hi)]
 
 
-INTERVALS = [(-np.inf, np.inf), (-np.inf, -0.3), (0.2, np.inf), (-1.0, 1.0), (-3.5, -1.2), (-0.4, 6.0), (0.9, 2.5), (1.45, 1.6), (-2.0, -0.0)]
+INTERVALS = [
+    (-np.inf, np.inf),
+    (-np.inf, -0.3),
+    (0.2, np.inf),
+    (-1.0, 1.0),
+    (-3.5, -1.2),
+    (-0.4, 6.0),
+    (0.9, 2.5),
+    (1.45, 1.6),
+    (-2.0, -0.0),
+]
 
 
 @over(UNARY)
 @pytest.mark.parametrize("ends", INTERVALS, ids=str)
 def test_slope_range_is_tight(row: Op, ends: tuple[float, float]) -> None:
-    """For a function of one number the bound is the range itself: no sample leaves it, and samples come within 1e-6 of its ends."""
+    """For a function of one number the bound is the range itself: no sample leaves it, and samples come within 1e-6 of its
+    ends."""
     for one in samples(row):
         x = _line(one, *ends)
         if np.unique(x).size < 2:
@@ -244,18 +263,23 @@ def test_slope_range_is_tight(row: Op, ends: tuple[float, float]) -> None:
 
 @over([row for row in UNARY if row.turns or row.extrema])
 def test_listed_turning_points_are_turning_points(row: Op) -> None:
-    """The slope at a turn, and the value at an extremum, is above or below both its neighbours, and stationary where it is smooth."""
+    """The slope at a turn, and the value at an extremum, is above or below both its neighbours, and stationary where it is
+    smooth."""
     for one in samples(row):
-        slope_at = lambda x: slope(NUMPY, row, 0, (x,), **one.attributes)  # noqa: E731
-        value_at = lambda x: row.numpy(x, **one.attributes)  # noqa: E731
-        for f, points in ((slope_at, row.turns), (value_at, row.extrema)):
-            for turn in at(points, one.attributes):
-                near = np.asarray(f(turn + 1e-3 * np.array([-1.0, 0.0, 1.0])), np.float64)
-                if (near == near[0]).any() and near[1] == near[0]:
-                    continue  # flat on one side: where a cut-off function leaves its constant
-                assert (near[1] - near[0]) * (near[1] - near[2]) > 0, f"{turn}: {near}"
-                bend, tilt = near[0] - 2.0 * near[1] + near[2], near[2] - near[0]
-                assert abs(tilt) < 1e-3 * abs(bend) + 1e-15, f"{turn} is off by about {1e-3 * tilt / bend:.1e}"
+        for turn in at(row.turns, one.attributes):
+            _turns(slope(NUMPY, row, 0, (turn + NEAR,), **one.attributes), turn)
+        for extremum in at(row.extrema, one.attributes):
+            _turns(row.numpy(extremum + NEAR, **one.attributes), extremum)
+
+
+NEAR = np.array([-1e-3, 0.0, 1e-3])
+
+
+def _turns(f: Array, turn: float) -> None:
+    """``f`` at three points around ``turn``: the middle one sticks out, and the parabola through them turns within 1e-6 of it."""
+    assert (f[1] - f[0]) * (f[1] - f[2]) > 0, f"{turn}: {f}"
+    off = 0.5e-3 * (f[2] - f[0]) / (f[0] - 2.0 * f[1] + f[2])
+    assert abs(off) < 1e-6, f"{turn} is off by about {off:.1e}"
 
 
 # ------------------------------------------------------------------------------------------------------------------ norms
@@ -291,53 +315,70 @@ def test_norms_enclose_the_singular_values(row: Op) -> None:
             values = np.linalg.svd(j, compute_uv=False)
             least = float(values.min()) if j.shape[0] <= j.shape[1] else 0.0
             assert lo - 1e-6 * max(lo, 1.0) <= least, f"{one.sample}, input {position}: {lo} > {least}"
-            assert float(values.max()) <= hi + 1e-6 * max(hi, 1.0) if math.isfinite(hi) else True, f"{one.sample}, input {position}: {hi} < {values.max()}"
+            assert float(values.max()) <= hi + 1e-6 * max(hi, 1.0) if math.isfinite(hi) else True, (
+                f"{one.sample}, input {position}: {hi} < {values.max()}"
+            )
 
 
 # ---------------------------------------------------------------------------------------------------------------- moments
 
-MEAN, SD = 0.3, 0.8
+DRAWN = Signal(0.3, 0.3**2 + 0.8**2, 0.3**2, 0.3**2)  # independent normal draws
 
 
-def drawn_signals(one: OneNode, n: int) -> list[Signal | None]:
-    """Independent normal draws; what has no symbolic extent is drawn once for the batch, as a parameter is."""
-    square = MEAN**2 + SD**2
-    data = Signal(MEAN, square, MEAN**2, MEAN**2)
-    signals: list[Signal | None] = []
-    for i, given in enumerate(one.sample.shapes):
-        if i in one.drawn:
-            signals.append(data if any(isinstance(dim, str) for dim in given) else constant(MEAN, square))
-        elif given is not None and given.dtype.kind == "f":
-            signals.append(constant(float(given.mean()), float((given * given).mean())))
-        else:
-            signals.append(None)
-    return signals
+def signals_of(one: OneNode) -> list[Signal | None]:
+    literals = [
+        None if i in one.drawn or np.asarray(given).dtype.kind != "f" else given for i, given in enumerate(one.sample.shapes)
+    ]
+    known = [None if given is None else constant(float(np.mean(given)), float(np.mean(given * given))) for given in literals]
+    return [DRAWN if i in one.drawn else signal for i, signal in enumerate(known)]
 
 
-@over([row for row in ROWS if row.moments is not None and row.elementwise])
+@over([row for row in ROWS if row.moments is not None and (row.elementwise or isinstance(row.moments, Reduced))])
 def test_moments_agree_with_monte_carlo(row: Op) -> None:
-    """Mean and mean square of the value, and E||adjoint||^2 per element of each operand, for adjoints of unit variance."""
+    """Mean and mean square of the value, and the adjoint's mean square, where the formula is exact at any width."""
     rng, n, trials = stream(row), 4, 400
     for one in samples(row):
-        case = replace(case_in(one, {}), batch=n)
-        signals = drawn_signals(one, n)
+        case, signals = replace(case_in(one, {}), batch=n), signals_of(one)
         try:
             forward = row.moments.forward(case, signals)
-            backward = {i: row.moments.backward(case, i, Signal(0.0, 1.0, 0.0, 0.0), signals) for i in one.adjoints}
+            backward = [row.moments.backward(case, i, Signal(0.0, 1.0, 0.0, 0.0), signals).square for i in one.adjoints]
         except NotImplementedError:
             continue
-        assert isinstance(forward, Signal)
         found, adjoints = [], []
         for _ in range(trials):
-            x = {i: rng.normal(MEAN, SD, one.shape(i, n)) for i in one.drawn}
+            x = {i: rng.normal(DRAWN.mean, DRAWN.variance**0.5, one.shape(i, n)) for i in one.drawn}
             y = one.run_forward(x)[0]
-            g = {0: rng.normal(size=y.shape)}
-            found.append((y.mean(), (y * y).mean()))
-            adjoints.append([(a * a).mean() for a in one.run_gradient(x, g).values()])
-        assert (forward.mean, forward.square) == pytest.approx(np.mean(found, axis=0), rel=0.15, abs=0.06), one.sample
-        assert [b.square for b in backward.values()] == pytest.approx(np.mean(adjoints, axis=0), rel=0.15), one.sample
+            found.append((np.mean(y), np.mean(y * y)))
+            adjoints.append([np.mean(a * a) for a in one.run_gradient(x, {0: rng.normal(size=np.shape(y))}).values()])
+        assert [forward.mean, forward.square] == pytest.approx(list(np.mean(found, axis=0)), rel=0.15, abs=0.06), one.sample
+        assert backward == pytest.approx(list(np.mean(adjoints, axis=0)), rel=0.15), one.sample
 
 
-def test_whole_line() -> None:
-    """Bounds of elementwise rows hold for any input at all."""
-    assert WHOLE.contains(np.array([-1e308, 0.0, 1e308]))
+# -------------------------------------------------------------------------------------------------------------- constants
+
+# E[phi^2] and E[phi'^2] for a standard normal, and the least and the greatest slope; closed forms where there are any.
+CONSTANTS = [
+    ("Relu", {}, 0.5, 0.5, 0.0, 1.0),
+    ("LeakyRelu", {"alpha": 0.01}, 0.50005, 0.50005, 0.01, 1.0),
+    ("Gelu", {"approximate": "none"}, 0.425221, 0.455851, -0.128904, 1.128904),
+    ("Elu", {"alpha": 1.0}, 0.644945, 0.668102, 0.0, 1.0),
+    ("Selu", {"alpha": 1.6732632423543772, "gamma": 1.0507009873554805}, 1.0, 1.071575, 0.0, 1.758099),
+    ("Tanh", {}, 0.394294, 0.464403, 0.0, 1.0),
+    ("Erf", {}, 0.464559, 0.569410, 0.0, 2.0 / math.sqrt(math.pi)),
+    ("Sigmoid", {}, 0.293379, 0.044836, 0.0, 0.25),
+    ("Softplus", {}, 0.921246, 0.293379, 0.0, 1.0),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "attributes", "square", "slope_square", "least", "greatest"), CONSTANTS, ids=[c[0] for c in CONSTANTS]
+)
+def test_constants_of_mean_field_theory(
+    name: str, attributes: Any, square: float, slope_square: float, least: float, greatest: float
+) -> None:
+    row = OPS[name]
+    normal = gaussian(0.0, 1.0, at(row.kinks, attributes))
+    assert normal.mean(row.numpy(normal.x, **attributes) ** 2) == pytest.approx(square, abs=1e-6)
+    assert normal.mean(slope(NUMPY, row, 0, (normal.x,), **attributes) ** 2) == pytest.approx(slope_square, abs=1e-6)
+    bound = slope_range(NUMPY, row, 0, Case(attributes, ranges=(WHOLE,)))
+    assert (float(bound.lo), float(bound.hi)) == pytest.approx((least, greatest), abs=1e-6)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from pathlib import Path
+from contextlib import AbstractContextManager
 from typing import Any, Literal
 
 import numpy as np
@@ -137,7 +137,7 @@ class _Builder:
         key = hashlib.sha256(f"{self.seed}:{self._layer}/{name}".encode()).digest()
         return int.from_bytes(key[:4], "little") >> 1
 
-    def _at(self, name: str, kind: str, mark: Mark) -> Any:
+    def _at(self, name: str, kind: str, mark: Mark) -> AbstractContextManager[Emitter]:
         self._layer = name
         return self.op.scope(name, layer=name, kind=kind, source=str(mark))
 
@@ -147,7 +147,7 @@ class _Builder:
         made = [
             f"{name!r} (line {self.marks[name].line}) gives {show(dims(value))}"
             for name in sources
-            if (value := self.values[name])
+            if (value := self.values[name]) is not None
         ]
         self.complaints.append(Complaint(mark, f"{message}: {', '.join(made)}", hint))
 

@@ -22,8 +22,8 @@ class Initial:
     """What a parameter of one shape is drawn from.
 
     ``normal`` (mean, sd); ``uniform`` on [mean - sqrt(3) sd, mean + sqrt(3) sd]; ``constant`` (mean); or ``orthogonal``: the
-    matrix [shape[0], the rest] has orthonormal rows or columns, whichever are fewer, times sd sqrt(max(rows, columns)). Entries of
-    an orthonormal vector of length n have mean square 1/n, so that these have standard deviation ``sd`` (Saxe et al. 2013).
+    matrix [shape[0], the rest] has orthonormal rows or columns, whichever are fewer, times sd sqrt(max(rows, columns)). Entries
+    of an orthonormal vector of length n have mean square 1/n, so that these have standard deviation ``sd`` (Saxe et al. 2013).
     """
 
     kind: Kind

@@ -29,13 +29,15 @@ def down(x: Array, scale: Array | float = 0.0) -> Array:
     A lower end that overflowed to infinity becomes the largest double: what overflowed is at least that.
     """
     x = np.minimum(x, LARGEST)
-    return np.asarray(np.nextafter(x - ULPS * EPSILON * np.maximum(np.abs(x), scale) - TINY, -np.inf))
+    with np.errstate(over="ignore"):
+        return np.asarray(np.nextafter(x - ULPS * EPSILON * np.maximum(np.abs(x), scale) - TINY, -np.inf))
 
 
 def up(x: Array, scale: Array | float = 0.0) -> Array:
     """Round toward plus infinity; see :func:`down`."""
     x = np.maximum(x, -LARGEST)
-    return np.asarray(np.nextafter(x + ULPS * EPSILON * np.maximum(np.abs(x), scale) + TINY, np.inf))
+    with np.errstate(over="ignore"):
+        return np.asarray(np.nextafter(x + ULPS * EPSILON * np.maximum(np.abs(x), scale) + TINY, np.inf))
 
 
 @dataclass(frozen=True)
@@ -99,9 +101,9 @@ def image(
     """The range of a function on ``x``, given every point where it turns or jumps.
 
     ``f`` is evaluated at both ends and, where they lie inside, at each turn and just beside it (so that a jump shows both its
-    sides). Between two neighbouring points of that list ``f`` must be monotone. The bound speaks of the part of ``x`` that lies in
-    ``domain``, where ``f`` is defined; where none of it does, it is infinite. It is rounded outward by the error of ``f``'s
-    intermediate terms, taken to be of the order of 1 and of ``f`` itself.
+    sides). Between two neighbouring points of that list ``f`` must be monotone. The bound speaks of the part of ``x`` that
+    lies in ``domain``, where ``f`` is defined; where none of it does, it is infinite. It is rounded outward by the error of
+    ``f``'s intermediate terms, taken to be of the order of 1 and of ``f`` itself.
     """
     lo, hi = np.maximum(x.lo, domain[0]), np.minimum(x.hi, domain[1])
     points = [lo, hi]
@@ -166,7 +168,8 @@ def matmul(x: Interval, w: Array) -> Interval:
 
 def _matmul_unbounded(x: Interval, w: Array) -> Interval:
     """An infinite operand makes each output that uses it infinite; a zero weight does not use it."""
-    finite = Interval(np.where(np.isfinite(x.lo), x.lo, 0.0), np.where(np.isfinite(x.hi), x.hi, 0.0))
+    known = np.where(np.isfinite(x.lo), x.lo, np.where(np.isfinite(x.hi), x.hi, 0.0))
+    finite = Interval(np.where(np.isfinite(x.lo), x.lo, known), np.where(np.isfinite(x.hi), x.hi, known))
     low, high = np.isneginf(x.lo).astype(float), np.isposinf(x.hi).astype(float)
     rest = matmul(finite, w)
     falls = (low @ (w > 0) + high @ (w < 0)) > 0

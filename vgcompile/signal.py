@@ -1,7 +1,7 @@
 """Second-moment statistics of a tensor over random initializations: what the expected tier carries along the graph.
 
 For a value x of shape [batch, features, positions...] drawn with its network's parameters, in the mean-field picture (Poole et
-al. 2016; Schoenholz et al. 2017) all features are alike, and so are all samples and all positions. Four numbers say what the
+al. 2016; Schoenholz et al. 2017) all features are alike, and so are all samples and all positions. Five numbers say what the
 layers need:
 
     mean     E[x]
@@ -9,10 +9,11 @@ layers need:
     within   E[x x'], same sample and feature, two positions that share weights (pixels, tokens)
     across   E[x x'], same feature, two samples of the batch
 
-An adjoint is described by the same numbers, with mean 0, and by two more that its finite-width spread needs:
+    alignment  E[cos^2] between two samples' vectors, each less what all samples share: how few directions a batch spans
 
-    alignment   E[cos^2] between the adjoints of two samples
-    spread      variance of ln ||adjoint||^2 over initializations, accumulated from the loss down
+An adjoint is described by the same numbers, with mean 0, and by one more for its finite-width spread:
+
+    spread   variance of ln ||adjoint||^2 over initializations, accumulated from the loss down
 """
 
 from __future__ import annotations
@@ -55,10 +56,13 @@ def constant(mean: float, square: float) -> Signal:
 def independent_sum(a: Signal, b: Signal) -> Signal:
     """``a + b`` for independent a and b: only their means correlate."""
     cross = 2.0 * a.mean * b.mean
+    shares = a.square - a.across, b.square - b.across
+    total = sum(shares)
     return Signal(
         mean=a.mean + b.mean,
         square=a.square + b.square + cross,
         within=a.within + b.within + cross,
         across=a.across + b.across + cross,
+        alignment=(shares[0] ** 2 * a.alignment + shares[1] ** 2 * b.alignment) / total**2 if total > 0 else 0.0,
         reliable=a.reliable and b.reliable,
     )

@@ -6,11 +6,13 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import networkx as nx
 import onnx_ir as ir
 
 from vgcompile.analysis.result import Edge, Expected, Reason, Sound, Tiers
 from vgcompile.analysis.uses import Use
 from vgcompile.graph.network import Network
+from vgcompile.graph.view import dependencies
 
 if TYPE_CHECKING:
     from vgcompile.analysis.analyze import Tiers3
@@ -23,21 +25,36 @@ FLOAT32_SMALL = -34.0  # log10 of a norm whose elements begin to fall below floa
 def annotate(network: Network, every_use: Sequence[Use], tiers: Tiers3) -> list[Edge]:
     """Every edge of the graph with its gain (against ||dL/dy||) and its local factor (against the consumer's output)."""
     parameters = set(network.parameters)
-    return [_edge(use, tiers, parameters) for use in every_use]
+    beyond = _beyond_outputs(network)
+    return [_edge(use, network, tiers, use.value.name in parameters, use.node in beyond) for use in every_use]
 
 
-def _edge(use: Use, tiers: Tiers3, parameters: set[str]) -> Edge:
+def _beyond_outputs(network: Network) -> set[ir.Node]:
+    """The nodes of the loss: those from which no output is reached."""
+    producers = [node for node in network.model.graph if any(v.name in network.outputs for v in node.outputs)]
+    graph = dependencies(network.model.graph)
+    before = set(producers).union(*(nx.ancestors(graph, node) for node in producers))
+    return {node for node in network.model.graph if node not in before}
+
+
+def _edge(use: Use, network: Network, tiers: Tiers3, parameter: bool, in_loss: bool) -> Edge:
     output = use.node.outputs[0]
-    parameter = use.value.name in parameters
+    key = (use.node, use.position)
+    bounds = tiers.sound.gain.get(key) if tiers.sound else None
+    prediction = tiers.expected.gain.get(key) if tiers.expected else None
+    if in_loss and (use.value.name,) == network.outputs and len(use.value.uses()) == 1:
+        # dL/dy itself: what every gain is measured against.
+        bounds, prediction = (0.0, 0.0) if tiers.sound else None, Expected(0.0, 0.0, "high") if tiers.expected else None
     gain = tiers_of(
         tiers,
-        sound=tiers.sound.gain.get((use.node, use.position)) if tiers.sound else None,
-        expected=_per_sample(tiers.expected.gain.get((use.node, use.position)) if tiers.expected else None, tiers.batch if parameter else 1),
+        sound=bounds,
+        expected=_per_sample(prediction, tiers.batch if parameter else 1),
         measured=[run.parts.get(use.id) for run in tiers.measured],
         scale=math.sqrt(tiers.batch) if parameter else 1.0,
         parameter=parameter,
+        no_bound="undefined" if in_loss else "zero",
     )
-    total = value_tiers(tiers, output)
+    total = value_tiers(tiers, output, "undefined" if in_loss else "zero")
     return Edge(
         use.id,
         use.source,
@@ -52,13 +69,15 @@ def _edge(use: Use, tiers: Tiers3, parameters: set[str]) -> Edge:
     )
 
 
-def value_tiers(tiers: Tiers3, value: ir.Value) -> Tiers:
-    """total(value): the norm of the sum over its consumers against ||dL/dy||."""
+def value_tiers(tiers: Tiers3, value: ir.Value, no_bound: Reason = "zero") -> Tiers:
+    """total(value): the norm of the sum over its consumers against ||dL/dy||. ``no_bound`` says why a bound may be absent: nothing flows
+    (``zero``), or the value lies inside the loss, which no bound covers."""
     return tiers_of(
         tiers,
         sound=tiers.sound.total.get(value) if tiers.sound else None,
         expected=tiers.expected.total.get(value) if tiers.expected else None,
         measured=[run.totals.get(value.name or "") for run in tiers.measured],
+        no_bound=no_bound,
     )
 
 
@@ -70,10 +89,11 @@ def tiers_of(
     measured: Sequence[float | None],
     scale: float = 1.0,
     parameter: bool = False,
+    no_bound: Reason = "zero",
 ) -> Tiers:
     """Tiers from raw numbers: bounds in log10, a prediction, and norms of one run each."""
     why: dict[str, Reason] = {}
-    bounds = _sound(sound, tiers.sound is not None, parameter, why)
+    bounds = _sound(sound, tiers.sound is not None, parameter, no_bound, why)
     prediction = expected if expected is not None and expected.mean is not None else Expected()
     if prediction.mean is None:
         why["expected"] = "not_run" if tiers.expected is None else "undefined"
@@ -81,9 +101,9 @@ def tiers_of(
     return Tiers(bounds, prediction, log, why)
 
 
-def _sound(given: tuple[float, float] | None, ran: bool, parameter: bool, why: dict[str, Reason]) -> Sound:
+def _sound(given: tuple[float, float] | None, ran: bool, parameter: bool, no_bound: Reason, why: dict[str, Reason]) -> Sound:
     if given is None:
-        reason: Reason = "zero" if ran else "not_run"
+        reason: Reason = no_bound if ran else "not_run"
         why["sound.lo"] = why["sound.hi"] = reason
         return Sound()
     lo = given[0] if math.isfinite(given[0]) and not parameter else None
@@ -137,7 +157,7 @@ def _local(use: Use, tiers: Tiers3, gain: Tiers, total: Tiers) -> Tiers:
     """gain(e) - total(consumer's output), tier by tier; the sound one is the operator's own bound."""
     why: dict[str, Reason] = {}
     own = tiers.sound.local.get((use.node, use.position)) if tiers.sound else None
-    bounds = _sound(own, tiers.sound is not None, use.role == "parameter", why)
+    bounds = _sound(own, tiers.sound is not None, use.role == "parameter", "undefined", why)
     expected = Expected()
     if gain.expected.mean is not None and total.expected.mean is not None:
         variance = max((gain.expected.sd or 0.0) ** 2 - (total.expected.sd or 0.0) ** 2, 0.0)

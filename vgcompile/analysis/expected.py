@@ -30,6 +30,7 @@ from vgcompile.graph.network import Network
 from vgcompile.graph.provenance import fact
 from vgcompile.initial import Initial
 from vgcompile.ops import NUMPY, lookup
+from vgcompile.ops.moments import role
 from vgcompile.ops.op import Case, Op, at
 from vgcompile.ops.reading import slope
 from vgcompile.passes.differentiate import case_of
@@ -37,6 +38,7 @@ from vgcompile.signal import Signal, constant
 
 Array = np.ndarray[Any, Any]
 LN10 = math.log(10.0)
+LARGEST_GRAM = 1024  # samples of the data that the alignment is taken from
 UNSTABLE = 3.0  # a length map that amplifies a fluctuation of q by more than this makes the prediction unreliable
 
 
@@ -171,8 +173,10 @@ class _Forward:
             self.signals[node.outputs[0]] = found if isinstance(found, Signal) else found[0]
             self.readings[node.outputs[0]] = self.readings[node.inputs[0]]
             return
+        mixed = any(v in self.random and len(dims(v)) >= 2 for v in node.inputs if v is not None)
         for value, signal in zip(node.outputs, found if isinstance(found, tuple) else (found,), strict=False):
-            self._found(value, signal)
+            units = features(value) if mixed else None
+            self._found(value, replace(signal, alignment=_mixed(signal.alignment, units)))
 
     def case(self, node: ir.Node) -> Case:
         return replace(case_of(node), batch=self.batch)
@@ -201,9 +205,9 @@ class _Forward:
         if not np.isfinite(f).all():
             return
         self.readings[output] = Reading(base, f)
-        self.signals[output] = Signal(
-            base.nodes.mean(f), base.nodes.mean(f * f), base.nodes.pair(f, base.within), base.nodes.pair(f, base.across)
-        )
+        square, across = base.nodes.mean(f * f), base.nodes.pair(f, base.across)
+        alignment = _bent(base, f, square, across)
+        self.signals[output] = Signal(base.nodes.mean(f), square, base.nodes.pair(f, base.within), across, alignment)
         self.sensitivity[output] = self.sensitivity.get(base.value, 1.0) * max(base.nodes.sensitivity(f), 0.0)
 
     def _found(self, value: ir.Value, signal: Signal) -> None:
@@ -212,6 +216,23 @@ class _Forward:
         self.signals[value] = signal
         nodes = gaussian(signal.mean, signal.variance, self._kinks.get(value, ()))
         self.readings[value] = Reading(Base(value, signal, nodes, *_correlations(signal)), nodes.x)
+
+
+def features(value: ir.Value) -> int | None:
+    """The extent of a value's feature axis, where it is known."""
+    shape = dims(value)
+    extents = [dim for axis, dim in enumerate(shape) if role(len(shape), axis) == "features"]
+    return extents[0] if extents and isinstance(extents[0], int) else None
+
+
+def _bent(base: Base, f: Array, square: float, across: float) -> float:
+    """E[cos^2] between two samples' centred vectors after an elementwise function: the dual of f at correlations one root mean square
+    above and below the mean one."""
+    if square - across <= 1e-12 * square:
+        return 0.0
+    step = (1.0 - base.across) * math.sqrt(max(base.signal.alignment, 0.0))
+    sides = (base.nodes.pair(f, base.across + step) - across, base.nodes.pair(f, base.across - step) - across)
+    return min(0.5 * sum(side * side for side in sides) / (square - across) ** 2, 1.0)
 
 
 def _kinks_of_consumers(graph: ir.Graph) -> dict[ir.Value, tuple[float, ...]]:
@@ -335,10 +356,10 @@ class _Backward:
         others = [v for i, v in enumerate(node.inputs) if v is not None and i != position]
         if not any(v in self.forward.random and len(dims(v)) >= 2 for v in others) or node.inputs[position] in self.forward.random:
             return None, self.batch
-        shape = case.shapes[position]
-        units = getattr(row.moments, "units", None)
-        features = units(case, position) if units is not None else case.count(shape) // self.batch
-        return features, max(case.count(shape) // max(features, 1), 1)
+        value = node.inputs[position]
+        assert value is not None
+        units = features(value) or case.count(case.shapes[position]) // self.batch
+        return units, max(case.count(case.shapes[position]) // units, 1)
 
     def _lose(self, node: ir.Node) -> None:
         self._undefined.update(value for value in node.inputs if value is not None)
@@ -432,6 +453,17 @@ def _of_array(x: Array) -> Signal:
     square = float((x * x).mean())
     across = float(((x.sum(axis=0) ** 2).mean() - n * square) / (n * (n - 1))) if n > 1 else float(x.mean() ** 2)
     within = float(((x.sum(axis=2) ** 2).mean() - p * square) / (p * (p - 1))) if p > 1 else square
-    return Signal(float(x.mean()), square, within, across)
+    return Signal(float(x.mean()), square, within, across, _alignment(x))
+
+
+def _alignment(x: Array) -> float:
+    """E[cos^2] between the centred samples of a batch [N, features, positions], each position a sample of its own."""
+    vectors = np.moveaxis(x, 1, 2).reshape(-1, x.shape[1])[:LARGEST_GRAM]
+    vectors = vectors - vectors.mean(axis=0)
+    gram = vectors @ vectors.T
+    n, total = len(gram), float(np.trace(gram))
+    if n < 2 or total <= 0:
+        return 0.0
+    return max(float((gram**2).sum() - (np.diag(gram) ** 2).sum()) * n / ((n - 1) * total**2), 0.0)
 
 

@@ -37,12 +37,19 @@ def judge(
     layers = [_layer(layer, reference, relative, edges, tiers) for layer in parameter_layers]
     if not layers:
         return [], Verdict("healthy", _grade(tiers), None, "no layer holds parameters"), None
-    worst = max(layers, key=_badness)
+    worst = max(_candidates(network, layers), key=_badness)
     asked = layers if len(layers) <= SPELLED_OUT else [worst]
     paths = worst_paths(network, edges, {layer.name: layer.value for layer in asked}, {layer.name: layer.gain for layer in asked})
     layers = [replace(layer, verdict=replace(layer.verdict, worst_path=paths.get(layer.name))) for layer in layers]
     verdict = next(layer.verdict for layer in layers if layer.name == worst.name)
     return layers, verdict, worst.name
+
+
+def _candidates(network: Network, layers: Sequence[Layer]) -> Sequence[Layer]:
+    """The layers that the net is judged by: hidden ones, and saturated ones only where they are at least half of these."""
+    hidden = [layer for layer in layers if layer.value not in network.outputs] or list(layers)
+    others = [layer for layer in hidden if layer.verdict.kind != "saturated"]
+    return hidden if 2 * len(others) <= len(hidden) else others
 
 
 def _grade(tiers: Tiers3) -> Grade:
@@ -109,22 +116,23 @@ def _update(layer: ParameterLayer, tiers: Tiers3) -> Tiers:
 
 
 def _verdict(layer: ParameterLayer, relative: Tiers, tiers: Tiers3) -> Verdict:
-    certified = _certified(relative)
-    if certified is not None:
-        return certified
-    measured = _kind(relative.measured)
-    if measured is None and relative.why.get("measured") == "underflow":
+    verdict = _certified(relative) or _seen(relative, tiers)
+    if verdict.kind == "healthy" and saturated(layer.value, tiers):
+        return Verdict("saturated", "predicted", None, "most units sit where the activation's slope is below a tenth of its greatest")
+    return verdict
+
+
+def _seen(relative: Tiers, tiers: Tiers3) -> Verdict:
+    """The verdict of the measured number or, where there is none, of the predicted one."""
+    if relative.why.get("measured") == "underflow":
         return Verdict("vanishing", "observed", None, "the float32 gradient itself was flushed to zero")
-    if measured is None and relative.why.get("measured") == "zero":
+    if relative.why.get("measured") == "zero":
         return Verdict("dead", "observed", None, "no gradient arrives")
-    kind, grade, number = measured, "observed", relative.measured
-    if kind is None:
-        kind, grade, number = _kind(relative.expected.mean), "predicted", relative.expected.mean
-    if kind is None:
-        return Verdict("healthy", _grade(tiers), None, "unknown: no tier gives a number and the bound is vacuous")
-    if kind == "healthy" and saturated(layer.value, tiers):
-        return Verdict("saturated", grade, None, "most units sit where the activation's slope is below a tenth of its greatest")
-    return Verdict(kind, grade, None, f"10^{number:.2f} of the gradient at the last hidden layer")  # type: ignore[arg-type]
+    choices: tuple[tuple[Grade, float | None], ...] = (("observed", relative.measured), ("predicted", relative.expected.mean))
+    for grade, number in choices:
+        if number is not None:
+            return Verdict(_kind(number), grade, None, f"10^{number:.2f} of the gradient at the last hidden layer")
+    return Verdict("healthy", _grade(tiers), None, "unknown: no tier gives a number and the bound is vacuous")
 
 
 def _certified(relative: Tiers) -> Verdict | None:
@@ -140,9 +148,7 @@ def _certified(relative: Tiers) -> Verdict | None:
     return None
 
 
-def _kind(log: float | None) -> Kind | None:
-    if log is None:
-        return None
+def _kind(log: float) -> Kind:
     return "vanishing" if log < VANISHING else "exploding" if log > EXPLODING else "healthy"
 
 

@@ -48,9 +48,9 @@ def analyze(
 ) -> None:
     """Say how much gradient gets through each layer.
 
-    In three tiers: proved for a stated set of inputs, predicted from the initial distributions, measured on one batch. Numbers are
-    log10 of a gradient's norm against that of dL/dy: -6 is a millionth. A measured number outside its proved interval is our mistake
-    and ends with code 3.
+    In three tiers: proved for a stated set of inputs, predicted from the initial distributions, measured on one batch. Numbers
+    are log10 of a gradient's norm against that of dL/dy: -6 is a millionth. A measured number outside its proved interval is our
+    mistake, and ends with code 3.
 
     \b
     vgcompile analyze models/deep_sigmoid.yaml

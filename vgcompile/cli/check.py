@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from vgcompile.cli.parameters import (
+    FOUND,
     KINDS,
     FailOn,
     Loss,
@@ -15,7 +16,6 @@ from vgcompile.cli.parameters import (
     ModeOption,
     Output,
     analysed,
-    fail_on,
     findings,
     open_model,
     several,
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 def check(model: Model, loss: Loss = None, output: Output = None, mode: ModeOption = "training", fail: FailOn = "") -> None:
     """Say what a model holds, and what is wrong with it.
 
-    Nothing is run. Complaints about the text come with line and column; a model that reads well is judged by bounds and prediction.
+    Nothing is run. Complaints about the text come with line and column; a model that reads well is judged by bounds and by
+    prediction.
 
     \b
     vgcompile check models/deep_sigmoid.yaml
@@ -47,9 +48,10 @@ def check(model: Model, loss: Loss = None, output: Output = None, mode: ModeOpti
         except GradientRefused as refused:
             typer.echo(f"{model}: no gradient: {refused}")
     analysis = analysed(network, Options(tiers=("sound", "expected"), mode=mode))
-    for kind, names in findings(analysis, KINDS).items():
-        typer.echo(f"{model}: {kind}: {', '.join(names)}")
-    fail_on(analysis, kinds)
+    for line in findings(analysis, KINDS):
+        typer.echo(line)
+    if findings(analysis, kinds):
+        raise typer.Exit(FOUND)
 
 
 def _description(network: Network) -> list[str]:

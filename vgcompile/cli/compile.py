@@ -20,8 +20,8 @@ def compile(
 ) -> None:
     """Write the forward and the backward pass as ONNX.
 
-    NAME.onnx holds the forward pass, NAME.grad.onnx forward, loss and backward. Both hold standard operators only and run in stock
-    ONNX Runtime. In NAME.grad.onnx every parameter is an input with a default, and grad.PARAMETER an output.
+    NAME.onnx holds the forward pass, NAME.grad.onnx forward, loss and backward. Both hold standard operators only and run in
+    stock ONNX Runtime. In NAME.grad.onnx every parameter is an input with a default, and grad.PARAMETER an output.
 
     \b
     vgcompile compile models/deep_sigmoid.yaml -o out

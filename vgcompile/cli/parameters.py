@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -69,20 +69,25 @@ def several(text: str, known: Iterable[str], option: str) -> tuple[str, ...]:
     return words
 
 
+NAMED = 5  # layers of one kind that are named one by one
 KINDS = ("vanishing", "exploding", "saturated", "dead")
 
 
-def findings(analysis: Analysis, kinds: Iterable[str]) -> Mapping[str, list[str]]:
-    """The layers of each kind that was asked for."""
+def findings(analysis: Analysis, kinds: Iterable[str]) -> list[str]:
+    """One line for each of the kinds that some layer is of, with the layers."""
     found = {kind: [layer.name for layer in analysis.layers if layer.verdict.kind == kind] for kind in kinds}
-    return {kind: names for kind, names in found.items() if names}
+    return [f"{analysis.source}: {kind}: {_listed(names)}" for kind, names in found.items() if names]
+
+
+def _listed(names: list[str]) -> str:
+    rest = len(names) - NAMED
+    return ", ".join(names[:NAMED]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def fail_on(analysis: Analysis, kinds: Iterable[str]) -> None:
     """Exit 1 where a layer is of one of the kinds."""
     found = findings(analysis, kinds)
-    for kind, names in found.items():
-        listed = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-        typer.echo(f"{analysis.source}: {kind}: {listed}", err=True)
+    for line in found:
+        typer.echo(line, err=True)
     if found:
         raise typer.Exit(FOUND)

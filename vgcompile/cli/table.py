@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from itertools import groupby
 
+import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -18,16 +19,18 @@ WIDE = 10_000  # what is no terminal has no right margin
 
 
 def print_analysis(analysis: Analysis) -> None:
-    """Print to stdout; colours only on a terminal."""
+    """Print to stdout, without blanks at the ends of lines; colours only on a terminal."""
     console = Console(highlight=False, soft_wrap=True)
     if not console.is_terminal:
         console = Console(highlight=False, soft_wrap=True, width=WIDE)
-    console.print(f"{analysis.source}, {analysis.region}; numbers are log10 of gradient norms")
-    console.print()
-    console.print(_table(analysis))
-    console.print()
-    for line in _summary(analysis):
-        console.print(line)
+    with console.capture() as captured:
+        console.print(f"{analysis.source}, {analysis.region}; numbers are log10 of gradient norms")
+        console.print()
+        console.print(_table(analysis))
+        console.print()
+        for line in _summary(analysis):
+            console.print(line)
+    typer.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
 def _table(analysis: Analysis) -> Table:

@@ -127,7 +127,7 @@ class Emitter:
         key = (data.dtype.str, data.shape, data.tobytes())
         if not name and data.size <= 64 and key in self._constants:
             return self._constants[key]
-        tensor = ir.tensor(data, name=self.fresh_value_name(name or _constant_name(data)))
+        tensor = ir.Tensor(data, name=self.fresh_value_name(name or _constant_name(data)))
         value = ir.Value(name=tensor.name, shape=ir.Shape(data.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
         self.graph.register_initializer(value)
         if not name:

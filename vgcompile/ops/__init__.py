@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from vgcompile.errors import GradientRefused, nearest
-from vgcompile.ops import activation, arithmetic, convolution, elementwise, indexing, layout, linear, losses, normalization, opaque, pooling, random, reduction
+from vgcompile.ops import activation, arithmetic, convolution, elementwise, indexing, layout, linear, losses, normalization, opaque, pooling, random, reduction, softmax
 from vgcompile.ops.op import INTERNAL as INTERNAL
 from vgcompile.ops.op import Op
 from vgcompile.ops.reading import NumpyReading
 
-_ROOMS = (elementwise, activation, arithmetic, linear, layout, convolution, pooling, reduction, opaque, normalization, losses, random, indexing)
+_ROOMS = (elementwise, activation, arithmetic, linear, layout, convolution, pooling, reduction, softmax, opaque, normalization, losses, random, indexing)
 
 
 def _assemble() -> dict[str, Op]:

@@ -1,7 +1,7 @@
 """Activations: functions of one number by which a network bends.
 
-Turning points of slopes and values are given to the last digit of a double; those that have no closed form were found with mpmath at 30
-digits, as the roots of the second and the first derivative.
+Turning points of slopes and values are given to the last digit of a double; those that have no closed form were found with
+mpmath at 30 digits, as the roots of the second and the first derivative.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ Celu = piecewise(
 _TANH_GELU = float(np.sqrt(2.0 / np.pi)), 0.044715  # Hendrycks and Gimpel 2016
 
 
-def _gelu(x: Array, *, approximate: str) -> Array:
+def _gelu(x: Array, *, approximate: str) -> Any:
     if approximate == "none":
         return x * special.ndtr(x)
     scale, cubic = _TANH_GELU
@@ -133,6 +133,7 @@ Gelu = elementwise(
     samples=(sample(("N", 5), approximate="none"), sample((2, 3, 4), domain=(-6.0, 6.0), approximate="tanh")),
 )
 
+
 def _mish_slope(op: Any, x: Any, y: Any) -> Any:
     t = op.Tanh(op.Softplus(x))
     return t + x * (1.0 - t * t) * op.Sigmoid(x)
@@ -157,8 +158,9 @@ def _swish(op: Any, x: Any, *, alpha: float = 1.0) -> Any:
     return x * op.Sigmoid(x if alpha == 1.0 else x * alpha)
 
 
-# In opset 21 SiLU is written Mul(x, Sigmoid(x)), and bounded operator by operator that is unbounded (the slope by Sigmoid(x) is x). As one
-# function its slope has true extrema, so the graph holds it whole and `lower` opens it. The standard operator of opset 24 is the same row.
+# In opset 21 SiLU is written Mul(x, Sigmoid(x)), and bounded operator by operator that is unbounded (the slope by Sigmoid(x)
+# is x). As one function its slope has true extrema, so the graph holds it whole and `lower` opens it. The standard operator
+# of opset 24 is the same row.
 Swish = replace(
     elementwise(
         "Swish",
@@ -251,7 +253,9 @@ def _clip_derivative(position: int, op: Any, *operands: Any) -> Any:
 
 def _clip_vjp(op: Any, g: Any, y: Any, *inputs: Any) -> tuple[Any, ...]:
     routes = [None if value is None else _clip_route(op, i, *inputs) for i, value in enumerate(inputs)]
-    return tuple(None if value is None else g if r is None else op.Where(r, g, 0.0) for value, r in zip(inputs, routes, strict=True))
+    return tuple(
+        None if value is None else g if r is None else op.Where(r, g, 0.0) for value, r in zip(inputs, routes, strict=True)
+    )
 
 
 def _clip_range(case: Case) -> Interval:

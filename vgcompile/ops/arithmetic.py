@@ -173,7 +173,8 @@ def _extreme_vjp(op: Any, g: Any, y: Any, *x: Any) -> tuple[Any, ...]:
 
 
 def _extreme(name: str, doc: str, f: Rule) -> Op:
-    """Each derivative is a step up in its own operand (down, for a minimum) and a step the other way in each other one: monotone."""
+    """Each derivative is a step up in its own operand (down, for a minimum) and a step the other way in each other one:
+    monotone."""
     return broadcasting(
         name,
         doc,

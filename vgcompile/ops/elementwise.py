@@ -48,9 +48,7 @@ Reciprocal = elementwise(
     samples=(*POSITIVE, sample((4,), domain=(-3.0, -0.5))),
 )
 
-Abs = elementwise(
-    "Abs", "|x|; the slope at 0 is taken as 0.", numpy=np.abs, derivative=lambda op, x, y: op.Sign(x), kinks=[0.0]
-)
+Abs = elementwise("Abs", "|x|; the slope at 0 is taken as 0.", numpy=np.abs, derivative=lambda op, x, y: op.Sign(x), kinks=[0.0])
 
 Erf = elementwise(
     "Erf",
@@ -62,7 +60,8 @@ Erf = elementwise(
 
 
 def _wave(f: Callable[[Array], Array], crest: float, x: Interval) -> Interval:
-    """The range of a function of period 2 pi and amplitude 1 whose crests lie at ``crest`` + 2 pi k and whose troughs lie midway."""
+    """The range of a function of period 2 pi and amplitude 1 whose crests lie at ``crest`` + 2 pi k and whose troughs lie
+    midway."""
     ends = image(f, x)
     lo = np.where(_meets(x, crest + PI, 2.0 * PI), -1.0, ends.lo)
     hi = np.where(_meets(x, crest, 2.0 * PI), 1.0, ends.hi)
@@ -185,7 +184,7 @@ def _flows_between_floats(op: Any, g: Any, y: Any, x: Any, like: Any = None, **a
     return (adjoint if flows else None, None)
 
 
-def _cast(x: Array, *, to: int, **rounding: Any) -> Array:
+def _cast(x: Array, *, to: int, **rounding: Any) -> Any:
     if to == TensorProto.BOOL:
         return x != 0
     return np.trunc(x) if helper.tensor_dtype_to_np_dtype(to).kind in "iu" else np.asarray(x, np.float64)

@@ -1,10 +1,10 @@
 """Families of operators: what the members of one share is said here, once, by composition.
 
-    elementwise      one input, a derivative, monotone pieces
-    piecewise        elementwise, with a slope that jumps at a condition: the adjoint goes through Where, for 0 * inf is NaN
-    broadcasting     several inputs, elementwise, monotone in each input taken alone
-    layout           moves elements, changes none: singular values 1, statistics kept
-    blocked          nothing flows
+elementwise      one input, a derivative, monotone pieces
+piecewise        elementwise, with a slope that jumps at a condition: the adjoint goes through Where, for 0 * inf is NaN
+broadcasting     several inputs, elementwise, monotone in each input taken alone
+layout           moves elements, changes none: singular values 1, statistics kept
+blocked          nothing flows
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ def elementwise(
     **facts: Any,
 ) -> Op:
     """A function of one number. ``derivative(op, x, y, **attributes)`` is its slope; between neighbouring ``kinks`` and
-    ``turns`` the slope is monotone, between neighbouring ``kinks`` and ``extrema`` the value is, on the interval where it is ``defined``."""
+    ``turns`` the slope is monotone, between neighbouring ``kinks`` and ``extrema`` the value is, on the interval where it is
+    ``defined``."""
 
     def multiply(op: Any, g: Any, y: Any, x: Any, **attributes: Any) -> tuple[Any, ...]:
         return (_times(op, g, derivative(op, x, y, **attributes)),)
@@ -112,8 +113,8 @@ def broadcasting(
 ) -> Op:
     """A function of several numbers, each with its partial derivative ``(op, *x, y, **attributes)`` (``None``: nothing flows).
 
-    Value and derivatives are monotone in each operand taken alone, unless ``range`` and ``slope`` say better. ``linear``: a sum of its
-    operands with fixed weights, its constant derivatives.
+    Value and derivatives are monotone in each operand taken alone, unless ``range`` and ``slope`` say better. ``linear``: a
+    sum of its operands with fixed weights, its constant derivatives.
     """
 
     def multiply(op: Any, g: Any, y: Any, *x: Any, **attributes: Any) -> tuple[Any, ...]:

@@ -1,7 +1,4 @@
-"""Reshaping, moving, joining, cutting and repeating: each element's adjoint goes back to where the element came from.
-
-The words that every room uses about shapes stand here, too.
-"""
+"""Reshaping, moving, joining and repeating: each element's adjoint goes back to where the element came from."""
 
 from __future__ import annotations
 
@@ -13,90 +10,10 @@ from typing import Any
 import numpy as np
 
 from vgcompile.interval import WHOLE, Interval
-from vgcompile.ops.families import Carried, layout
-from vgcompile.ops.op import Array, Case, Dim, Op, sample
+from vgcompile.ops.families import layout
+from vgcompile.ops.op import Array, Case, Op, sample
+from vgcompile.ops.shape import extents, is_sample_axis, per_sample, repeats, reshaped, shaped, summed, zeros_like
 from vgcompile.signal import Signal, replace
-
-
-def extents(x: Any) -> tuple[Dim, ...]:
-    """A value's shape as ints and symbols."""
-    return tuple(dim if isinstance(dim, int) else str(dim.value) for dim in x.shape)
-
-
-def shaped(adjoint: Any, x: Any) -> Any:
-    """Say that an adjoint has its value's shape, where inference cannot see it."""
-    adjoint.shape = x.shape
-    return adjoint
-
-
-def shape_operand(op: Any, x: Any) -> Any:
-    """The shape of ``x`` for a Reshape: a constant where at most one extent is a symbol, else taken at run time."""
-    dims = extents(x)
-    if sum(isinstance(dim, str) for dim in dims) > 1 or 0 in dims:
-        return op.Shape(x)
-    return [-1 if isinstance(dim, str) else dim for dim in dims]
-
-
-def full_shape(op: Any, x: Any) -> Any:
-    """The shape of ``x`` for an Expand: a constant where it is known."""
-    dims = extents(x)
-    return op.Shape(x) if any(isinstance(dim, str) for dim in dims) else list(dims)
-
-
-def reshaped(op: Any, adjoint: Any, x: Any) -> Any:
-    """``adjoint`` in the shape of ``x``."""
-    return shaped(op.Reshape(adjoint, shape_operand(op, x)), x)
-
-
-def zeros_like(op: Any, x: Any) -> Any:
-    return shaped(op.Expand(0.0, full_shape(op, x)), x)
-
-
-def is_sample_axis(dims: Sequence[Dim], axis: int, batch: int) -> bool:
-    """Whether an axis counts the samples of a batch: the first one, of the batch's extent or of a symbol that somebody gave a name.
-
-    A symbol that inference made up may stand for samples times positions.
-    """
-    if axis != 0 or not dims:
-        return False
-    first = dims[0]
-    return first.isidentifier() and not first.startswith("unk") if isinstance(first, str) else batch > 1 and first == batch
-
-
-def repeats(case: Case, position: int) -> float:
-    """How often, in one sample, broadcasting to the output uses each element of an input; inf where a symbol hides it."""
-    out, dims = case.outputs[0], case.shapes[position]
-    if out is None or dims is None:
-        return math.inf
-    count = 1.0
-    padded = (1,) * (len(out) - len(dims)) + tuple(dims)
-    for axis, (have, want) in enumerate(zip(padded, out, strict=True)):
-        if have != want and not is_sample_axis(out, axis, case.batch):
-            count *= want if isinstance(want, int) else math.inf
-    return count
-
-
-def per_sample(dims: Sequence[Dim], batch: int = 1) -> float:
-    """Number of elements of one sample; inf where a symbol hides it."""
-    known = [1 if is_sample_axis(dims, axis, batch) else dim for axis, dim in enumerate(dims)]
-    return math.prod(math.inf if isinstance(dim, str) else dim for dim in known)
-
-
-def summed(adjoint: Signal, factor: Signal, batch: int, positions: int) -> Signal:
-    """The sum of ``adjoint * factor`` over every position of every sample: what arrives at an operand that all of them share.
-
-    sum_n sum_p g f has the square N P E[g^2 f^2] + N P (P - 1) within + N (N - 1) P^2 across, adjoint and factor independent.
-    """
-    square = batch * positions * adjoint.square * factor.square
-    square += batch * positions * (positions - 1) * adjoint.within * factor.within
-    square += batch * (batch - 1) * positions**2 * adjoint.across * factor.across
-    square = max(square, 0.0)
-    return replace(adjoint, mean=0.0, square=square, within=square, across=square)
-
-
-def positions_of(case: Case, dims: Sequence[Dim] | None, features: int) -> int:
-    """Positions of one sample in a tensor of this shape, of which each has ``features`` elements."""
-    return max(case.count(dims) // max(case.batch * features, 1), 1)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import numpy as np
 from vgcompile import interval
 from vgcompile.interval import EPSILON, WHOLE, Interval, corners, point
 from vgcompile.norms import smallest_singular_value, spectral_norm
-from vgcompile.ops.layout import extents, is_sample_axis, repeats, shaped, summed
+from vgcompile.ops.shape import extents, is_sample_axis, repeats, shaped, summed
 from vgcompile.ops.op import Array, Case, Dim, Op, sample
 from vgcompile.signal import Signal, independent_sum, replace
 
@@ -94,7 +94,7 @@ def _product_range(case: Case) -> Interval:
     else:
         product = _interval_product(left, right, inner)
     gone = tuple(axis for axis, position in ((-2, 0), (-1, 1)) if len(case.shapes[position] or ()) == 1)
-    return product.map(lambda x: np.squeeze(x, gone)) if gone else product
+    return product.map(lambda x: np.squeeze(x, gone)) if gone and product.lo.ndim else product
 
 
 def _turned(x: Array) -> Array:

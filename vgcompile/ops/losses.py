@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from vgcompile.ops.layout import extents, shaped
+from vgcompile.ops.shape import extents, shaped
 from vgcompile.ops.op import Case, Op, sample
 from vgcompile.signal import Signal
 

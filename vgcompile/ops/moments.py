@@ -1,7 +1,8 @@
 """How sums and products of independent operands, and sums over axes, move statistics (vgcompile/signal.py).
 
-An axis has a role: the first is the batch, the second the features, the rest positions; of three axes, as in [batch, tokens, features],
-the last one is the features, and the only axis of a vector is. Features are independent; positions correlate by ``within``, samples by ``across``.
+An axis has a role: the first is the batch, the second the features, the rest positions; of three axes, as in [batch, tokens,
+features], the last one is the features, and the only axis of a vector is. Features are independent; positions correlate by
+``within``, samples by ``across``.
 """
 
 from __future__ import annotations
@@ -58,7 +59,9 @@ def gathered(case: Case, position: int, adjoint: Signal) -> Signal:
     out, mine = case.outputs[0], case.shapes[position]
     assert out is not None and mine is not None
     padded = (1,) * (len(out) - len(mine)) + tuple(mine)
-    return total(case, adjoint, out, [axis for axis, (have, want) in enumerate(zip(out, padded, strict=True)) if want == 1 != have])
+    return total(
+        case, adjoint, out, [axis for axis, (have, want) in enumerate(zip(out, padded, strict=True)) if want == 1 != have]
+    )
 
 
 def present(signals: Sequence[Signal | None]) -> list[Signal]:

@@ -4,9 +4,9 @@ A row says what is true of one ONNX operator. Each fact is one field, read by wh
 
     vjp        (op, g, y, *x, **attributes) -> one adjoint per input
                `op` is a namespace of operators, `g` the adjoint of the output, `y` the output, `x` the inputs; `None` in the
-               result means that nothing flows. A row with several outputs gets tuples for `g` and `y`; an entry is `None` for an output
-               without an adjoint, or one that the node does not have. Shapes, broadcasting, accumulation and names are the sweep's
-               business (passes/differentiate.py): an adjoint may come back in the broadcast shape.
+               result means that nothing flows. A row with several outputs gets tuples for `g` and `y`; an entry is `None` for
+               an output without an adjoint, or one that the node does not have. Shapes, broadcasting, accumulation and names
+               are the sweep's business (passes/differentiate.py): an adjoint may come back in the broadcast shape.
     numpy      (*x, **attributes) -> the value, in float64
     range      (case) -> Interval, an enclosure of the value
     slope      (case, position) -> Interval, an enclosure of the derivative by that input, where the ends do not tell it
@@ -47,8 +47,9 @@ INTERNAL = "vgcompile"  # domain of composites; passes/lower.py opens every node
 class Case:
     """What is known of one node where a row's facts are read.
 
-    Shapes hold ints and symbols. ``ranges`` enclose the inputs (``None`` for an absent one); ``values`` holds the inputs that are known
-    arrays, as they are in this model (parameters, constants). ``batch`` is the number of samples, 1 where it does not matter.
+    Shapes hold ints and symbols. ``ranges`` enclose the inputs (``None`` for an absent one); ``values`` holds the inputs that
+    are known arrays, as they are in this model (parameters, constants). ``batch`` is the number of samples, 1 where it does
+    not matter.
     """
 
     attributes: Attributes = field(default_factory=dict)
@@ -83,7 +84,9 @@ class Sample:
     outputs: int = 1
 
 
-def sample(*shapes: tuple[Dim, ...] | Array, domain: tuple[float, float] = (-2.0, 2.0), outputs: int = 1, **attributes: Any) -> Sample:
+def sample(
+    *shapes: tuple[Dim, ...] | Array, domain: tuple[float, float] = (-2.0, 2.0), outputs: int = 1, **attributes: Any
+) -> Sample:
     return Sample(shapes, attributes, domain, outputs)
 
 
@@ -103,7 +106,8 @@ class Body:
 
 @dataclass(frozen=True)
 class Inference:
-    """How a node that trains differently is written for inference: attributes to set, and how many inputs and outputs it keeps."""
+    """How a node that trains differently is written for inference: attributes to set, and how many inputs and outputs it
+    keeps."""
 
     attributes: Attributes = field(default_factory=dict)
     inputs: int | None = None
@@ -150,7 +154,9 @@ class Op:
     inference: Inference | None = None  # None: the same in training and at inference
     bodies: tuple[Body, ...] = ()
     opens: Callable[[Attributes], bool] = lambda attributes: True  # whether `lower` opens a node with these attributes
-    infer: Callable[..., Any] | None = None  # values typed like the outputs (internal domain), or like what ONNX leaves open of the first
+    infer: Callable[..., Any] | None = (
+        None  # values typed like the outputs (internal domain), or like what ONNX leaves open of the first
+    )
     refuses: Callable[[Case], str] = lambda case: ""  # a reason why the vjp does not cover this node, or ""
     samples: tuple[Sample, ...] = ()
 

@@ -23,18 +23,28 @@ MATRIX = (sample(("N", 3)),)
 Constant = blocked("Constant", "A value that stands in the node itself.", NO_INPUT, samples=(sample(value_float=1.0),))
 Shape = blocked("Shape", "The extents of x.", NUMBER, samples=(*MATRIX, sample((2, 3), start=1)))
 Size = blocked("Size", "The number of elements of x.", NUMBER, samples=MATRIX)
-Range = blocked("Range", "start, start + delta, and so on, below limit.", INDEX, samples=(sample(np.array(0), np.array(4), np.array(1)),))
+Range = blocked(
+    "Range", "start, start + delta, and so on, below limit.", INDEX, samples=(sample(np.array(0), np.array(4), np.array(1)),)
+)
 ConstantOfShape = blocked("ConstantOfShape", "One value, repeated to a shape.", NO_INPUT, samples=(sample(np.array([2, 3])),))
-EyeLike = blocked("EyeLike", "Ones on a diagonal, in the shape of x.", SHAPE_ONLY, range=lambda case: interval(0.0, 1.0), samples=MATRIX)
+EyeLike = blocked(
+    "EyeLike", "Ones on a diagonal, in the shape of x.", SHAPE_ONLY, range=lambda case: interval(0.0, 1.0), samples=MATRIX
+)
 
 ArgMax = blocked("ArgMax", "The index of the greatest element along an axis.", INDEX, samples=MATRIX)
 ArgMin = blocked("ArgMin", "The index of the least element along an axis.", INDEX, samples=MATRIX)
 NonZero = blocked("NonZero", "The indices of the elements that are not 0.", INDEX, samples=(sample((2, 3)),))
 Hardmax = blocked(
-    "Hardmax", "1 at the first greatest element along an axis, 0 elsewhere.", INDEX, range=lambda case: interval(0.0, 1.0), samples=MATRIX
+    "Hardmax",
+    "1 at the first greatest element along an axis, 0 elsewhere.",
+    INDEX,
+    range=lambda case: interval(0.0, 1.0),
+    samples=MATRIX,
 )
 
-IsNaN = blocked("IsNaN", "Whether x is not a number.", TEST, numpy=np.isnan, range=lambda case: interval(0.0, 1.0), samples=MATRIX)
+IsNaN = blocked(
+    "IsNaN", "Whether x is not a number.", TEST, numpy=np.isnan, range=lambda case: interval(0.0, 1.0), samples=MATRIX
+)
 IsInf = blocked("IsInf", "Whether x is infinite.", TEST, range=lambda case: interval(0.0, 1.0), samples=MATRIX)
 
 RandomNormalLike = blocked("RandomNormalLike", "Normal draws in the shape of x.", DRAW, random=True, samples=MATRIX)

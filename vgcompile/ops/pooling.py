@@ -16,7 +16,7 @@ import numpy as np
 from scipy import stats
 
 from vgcompile.interval import WHOLE, Interval, down, up
-from vgcompile.ops.layout import extents, full_shape, reshaped, shaped, zeros_like
+from vgcompile.ops.shape import extents, full_shape, reshaped, shaped, zeros_like
 from vgcompile.ops.op import INTERNAL, Body, Case, Dim, Op, sample
 from vgcompile.ops.window import Window, cropped, same_extents, unresolved, window
 from vgcompile.signal import Signal, replace

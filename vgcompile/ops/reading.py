@@ -1,6 +1,6 @@
 """The table read with NumPy: a rule's ``op`` namespace whose operators compute, in float64.
 
-    slope = row.derivatives[0](NUMPY, x, y)        # the same expression that emits nodes under an Emitter
+slope = row.derivatives[0](NUMPY, x, y)        # the same expression that emits nodes under an Emitter
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ def slope(op: NumpyReading, row: Op, position: int, operands: tuple[Array, ...],
 def slope_range(op: NumpyReading, row: Op, position: int, case: Case) -> Interval:
     """Every value that the slope of an elementwise row takes on the case's ranges (an absent range is the whole line).
 
-    Exact for one input. For several, the row's own ``slope`` where it has one; else the derivative is monotone in each operand taken alone.
+    Exact for one input. For several, the row's own ``slope`` where it has one; else the derivative is monotone in each
+    operand taken alone.
     """
     if row.slope is not None:
         return row.slope(case, position)

@@ -1,7 +1,8 @@
-"""Reductions over axes, softmax and running sums.
+"""Reductions over axes, and running sums.
 
-The axes of a reduction come as a second input since opset 18; none at all means every axis, unless ``noop_with_empty_axes`` says that nothing
-is reduced. A rule gets ``g`` and ``y`` with the reduced axes given back at extent 1; the sweep spreads what stays narrow.
+The axes of a reduction come as a second input since opset 18; none at all means every axis, unless ``noop_with_empty_axes``
+says that nothing is reduced. A rule gets ``g`` and ``y`` with the reduced axes given back at extent 1; the sweep spreads what
+stays narrow.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 from scipy import special
 
-from vgcompile.interval import EPSILON, TINY, WHOLE, Interval, down, image, interval, product, up
+from vgcompile.interval import EPSILON, TINY, WHOLE, Interval, image, interval, product
 from vgcompile.ops.families import spread
 from vgcompile.ops.layout import reshaped
 from vgcompile.ops.moments import Reduced
@@ -57,8 +58,8 @@ def _refuses_noop(case: Case) -> str:
 
 
 def reduction(name: str, doc: str, *, fold: Fold, rule: Rule, range: Callable[[Case, Fold], Interval], **facts: Any) -> Op:
-    """``fold(x, axis, keepdims)`` is the reduction in NumPy; ``rule(op, g, y, x, over)`` the adjoint of x, where ``over`` are the reduced axes,
-    not none of them."""
+    """``fold(x, axis, keepdims)`` is the reduction in NumPy; ``rule(op, g, y, x, over)`` the adjoint of x, where ``over`` are
+    the reduced axes, not none of them."""
 
     def numpy(x: Array, axes: Array | None = None, *, keepdims: int, noop_with_empty_axes: int) -> Array:
         return np.asarray(fold(x, axis=_axes(np.ndim(x), axes, noop_with_empty_axes), keepdims=bool(keepdims)))
@@ -108,7 +109,8 @@ def _selected(case: Case, fold: Fold) -> Interval:
 
 
 def _accumulated(case: Case, fold: Fold, bound: Interval) -> Interval:
-    """A fold that is monotone in each element, at both ends; k terms err by at most k units of the fold of their absolute values."""
+    """A fold that is monotone in each element, at both ends; k terms err by at most k units of the fold of their absolute
+    values."""
     unit = (counts(case)[0] + 16.0) * EPSILON
     slack = [unit * _at(case, fold, np.abs(end)) + TINY for end in (bound.lo, bound.hi)]
     return Interval(_at(case, fold, bound.lo) - slack[0], _at(case, fold, bound.hi) + slack[1])
@@ -124,7 +126,7 @@ def _length(case: Case) -> Interval:
     return _growing(case, _accumulated(case, _norm2, _sizes(case)))
 
 
-def _norm2(x: Array, axis: tuple[int, ...], keepdims: bool) -> Array:
+def _norm2(x: Array, axis: tuple[int, ...], keepdims: bool) -> Any:
     return np.sqrt(np.sum(x * x, axis=axis, keepdims=keepdims))
 
 
@@ -247,8 +249,8 @@ ReduceLogSumExp = reduction(
 
 
 def _product_of_others(op: Any, x: Any, over: tuple[int, ...]) -> Any:
-    """For each element the product of the others along the axes: k^2 factors for each k elements, but no division, so that zeros are safe
-    and the gradient of the gradient is right at them, too."""
+    """For each element the product of the others along the axes: k^2 factors for each k elements, but no division, so that
+    zeros are safe and the gradient of the gradient is right at them, too."""
     kept = [axis for axis in range(len(x.shape)) if axis not in over]
     order = [*kept, *over]
     moved = op.Transpose(x, perm=order)
@@ -279,66 +281,6 @@ ReduceProd = reduction(
     range=_product_range,
 )
 
-# ------------------------------------------------------------------------------------------------------ along one axis
-
-ONE_AXIS = (sample(("N", 4)), sample((2, "N", 3), axis=1), sample((2, 3, 4), axis=-1, domain=(-6.0, 6.0)))
-
-
-def _log_softmax_range(case: Case) -> Interval:
-    """x_i - log(sum(exp(x))) lies between the lower end of x_i with every upper end in the sum, and the reverse."""
-    x, axis, dims = _given(case), case.attributes["axis"], case.shapes[0] or ()
-    lo, hi = (spread(end, dims) for end in (x.lo, x.hi))
-    if isinstance(dims[axis], str):
-        return interval(np.full_like(lo, -np.inf), np.zeros_like(hi))
-    least, most = (special.logsumexp(end, axis=axis, keepdims=True) for end in (lo, hi))
-    bottom = down(lo - most, np.abs(lo) + np.abs(most) + float(dims[axis]))
-    top = up(hi - least, np.abs(hi) + np.abs(least) + float(dims[axis]))
-    return Interval(bottom, np.minimum(top, 0.0))
-
-
-def _softmax_range(case: Case) -> Interval:
-    logs = _log_softmax_range(case)
-    return Interval(np.maximum(down(np.exp(logs.lo)), 0.0), np.minimum(up(np.exp(logs.hi)), 1.0))
-
-
-def _softmax_norms(case: Case, position: int) -> tuple[float, float]:
-    """||diag(p) - p p^T|| <= p1 (1 - p1 + p2) <= 1/2 for the two greatest probabilities; that is at most p1 and at most 2 (1 - p1).
-
-    The root of the secular equation sum p_i^2 / (p_i - t) = 1 lies below p1 (1 - p1 + p2); arXiv 2510.23012 has 1/2.
-    """
-    p, axis = _softmax_range(case), case.attributes["axis"]
-    least, most = p.lo.max(axis=axis), p.hi.max(axis=axis)
-    return (0.0, float(np.minimum(0.5, np.minimum(most, up(2.0 * (1.0 - least)))).max()))
-
-
-def _log_softmax_norms(case: Case, position: int) -> tuple[float, float]:
-    """J = I - 1 p^T is a projection, so ||J|| = ||1 p^T|| = sqrt(k) ||p||, and ||p||^2 <= p1 (Szyld 2006)."""
-    extent = (case.shapes[0] or ())[case.attributes["axis"]]
-    if isinstance(extent, str):
-        return (0.0, math.inf)
-    return (0.0, float(up(np.sqrt(extent * _softmax_range(case).hi.max()))))
-
-
-Softmax = Op(
-    "Softmax",
-    "exp(x) over its sum along an axis.",
-    vjp=lambda op, g, y, x, *, axis: (y * (g - _total(op, g * y, (axis,))),),
-    numpy=lambda x, *, axis: special.softmax(x, axis=axis),
-    range=_softmax_range,
-    norms=_softmax_norms,
-    samples=ONE_AXIS,
-)
-
-LogSoftmax = Op(
-    "LogSoftmax",
-    "x minus the logarithm of the sum of exp(x) along an axis.",
-    vjp=lambda op, g, y, x, *, axis: (g - op.Exp(y) * _total(op, g, (axis,)),),
-    numpy=lambda x, *, axis: special.log_softmax(x, axis=axis),
-    range=_log_softmax_range,
-    norms=_log_softmax_norms,
-    samples=ONE_AXIS,
-)
-
 
 def _running_sum(x: Array, axis: Array, *, exclusive: int, reverse: int) -> Array:
     along = int(np.ravel(axis)[0])
@@ -348,7 +290,8 @@ def _running_sum(x: Array, axis: Array, *, exclusive: int, reverse: int) -> Arra
 
 
 def _running_sum_norms(case: Case, position: int) -> tuple[float, float]:
-    """The singular values of the triangle of ones are 1 / (2 sin((2 j - 1) pi / (4 n + 2))), j = 1..n; shifted by one, one of them is 0."""
+    """The singular values of the triangle of ones are 1 / (2 sin((2 j - 1) pi / (4 n + 2))), j = 1..n; shifted by one, one of
+    them is 0."""
     shape, axis = case.shapes[0], case.values[1]
     extent = None if shape is None or axis is None else shape[int(np.ravel(axis)[0])]
     if not isinstance(extent, int):
@@ -376,6 +319,17 @@ CumSum = Op(
 )
 
 ROWS = (
-    *(ReduceSum, ReduceMean, ReduceMax, ReduceMin, ReduceSumSquare, ReduceL1, ReduceL2, ReduceLogSum, ReduceLogSumExp, ReduceProd),
-    *(Softmax, LogSoftmax, CumSum),
+    *(
+        ReduceSum,
+        ReduceMean,
+        ReduceMax,
+        ReduceMin,
+        ReduceSumSquare,
+        ReduceL1,
+        ReduceL2,
+        ReduceLogSum,
+        ReduceLogSumExp,
+        ReduceProd,
+    ),
+    CumSum,
 )

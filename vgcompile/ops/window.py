@@ -86,13 +86,13 @@ def _same(extent: Dim, kernel: int, stride: int, dilation: int) -> int:
     return max((-(-extent // stride) - 1) * stride + dilation * (kernel - 1) + 1 - extent, 0)
 
 
-def same_extents(x: Any, kernel: Sequence[int], attributes: Attributes) -> Any:
+def same_extents(x: Any, kernel: Sequence[Dim], attributes: Attributes) -> Any:
     """``x`` where a window of stride 1 gives out as many positions as it visits, else None: ONNX's inference does not see it."""
     dims = [dim if isinstance(dim, int) else str(dim.value) for dim in x.shape][2:]
     strides = attributes.get("strides") or [1] * len(kernel)
-    if set(strides) != {1}:
+    if set(strides) != {1} or any(isinstance(k, str) for k in kernel):
         return None
-    at = window(dims, kernel, attributes)
+    at = window(dims, [int(k) for k in kernel], attributes)
     return x if all(b + a == s for b, a, s in zip(at.before, at.after, at.span, strict=True)) else None
 
 

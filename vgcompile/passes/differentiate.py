@@ -3,9 +3,9 @@
     x, w -> Gemm -> z -> Sigmoid -> h -> loss
     loss' = 1;  h' = ...;  z' = h' * h * (1 - h);  w' = Gemm(x^T, z')
 
-The sweep walks the nodes between the wanted values and the seeds, from the seeds down. For each node it asks the operator's row for the
-adjoints of the inputs, sums a broadcast adjoint to its value's shape, adds the contributions of a value's uses, and names and
-stamps what it made. Rules stay formulas; this is the boring work.
+The sweep walks the nodes between the wanted values and the seeds, from the seeds down. For each node it asks the operator's
+row for the adjoints of the inputs, sums a broadcast adjoint to its value's shape, adds the contributions of a value's uses,
+and names and stamps what it made. Rules stay formulas; this is the boring work.
 """
 
 from __future__ import annotations
@@ -144,11 +144,11 @@ def stamp(adjoint: ir.Value, value: ir.Value) -> ir.Value:
 
 
 def fit(emitter: Emitter, adjoint: ir.Value, value: ir.Value) -> ir.Value:
-    """Give an adjoint its value's shape: sum it over the axes along which the value was broadcast, spread it along those where a rule left it
-    narrow.
+    """Give an adjoint its value's shape: sum it over the axes along which the value was broadcast, spread it along those
+    where a rule left it narrow.
 
-    Extents and symbols that are equal prove that an axis was neither; an extent 1 against any other tells which of the two. Where two
-    different symbols meet, a run finds out.
+    Extents and symbols that are equal prove that an axis was neither; an extent 1 against any other tells which of the two.
+    Where two different symbols meet, a run finds out.
     """
     if adjoint.shape is None:
         return _fit_at_run_time(emitter, adjoint, value)

@@ -50,6 +50,8 @@ def butterfly_dot(network: Network, analysis: Analysis, fold: bool = True) -> st
     drawing = folding.fold(layer_graph(network, analysis), fold)
     top = heading(network.name, drawing, analysis, scale_legend(NOTES))
     graph = digraph(NAME, top, nodesep="0.5", ranksep="0.25", newrank="true")
+    feeding = {flow.source for flow in drawing.flows if flow.gains}
+    reaches_loss = any(box.members[0].role == "loss" for box in drawing.boxes)
     mirrored = {number for flow in drawing.flows if flow.gains for number in (flow.source, flow.target)}
 
     def forward(frame: graphviz.Digraph, box: Box) -> None:
@@ -57,7 +59,7 @@ def butterfly_dot(network: Network, analysis: Analysis, fold: bool = True) -> st
 
     def gradient(frame: graphviz.Digraph, box: Box) -> None:
         if box.number in mirrored:
-            label = _gradient_label(box)
+            label = _gradient_label(box, seeded=not reaches_loss and box.number not in feeding)
             frame.node(f"g{box.number}", label, group="g", **box_style(box, analysis), **box_identity(f"{NAME}-g", box))
 
     place(graph, drawing, "f", forward)
@@ -89,11 +91,12 @@ def _bridge(box: Box) -> dict[str, str]:
     return {"style": "invis", "minlen": "2"}
 
 
-def _gradient_label(box: Box) -> str:
+def _gradient_label(box: Box, seeded: bool) -> str:
+    """The gradient's name, its tiers, the worst copy; without a loss the seed enters at the outputs."""
     vertex = box.members[0]
     name, _ = title(box)
     if vertex.role == "loss":
         return lines("dL/dL = 1", ())
     known = tuple(vertex.found.relative for vertex in box.members if vertex.found is not None)
     relative = tiers_text(known)
-    return lines(f"dL/d {name}", (relative, worst_text(box)))
+    return lines(f"dL/d {name}", (relative, worst_text(box), "seed dL/dy" if seeded else ""))

@@ -183,8 +183,9 @@ def _sound(axes: Axes, depth: Array, layers: Sequence[Layer], window: tuple[floa
         return
     lo = np.array([-np.inf if bound.lo is None else bound.lo for bound in bounds])
     hi = np.array([np.inf if bound.hi is None else bound.hi for bound in bounds])
-    floor, ceiling = np.clip(lo, *window)[known], np.clip(hi, *window)[known]
-    axes.bar(depth[known], ceiling - floor, 1.0, floor, color="#d3dfee", linewidth=0, label="S certified", zorder=1)
+    floor, ceiling = (np.where(known, np.clip(bound, *window), np.nan) for bound in (lo, hi))
+    sides = np.append(depth, len(depth)) - 0.5
+    axes.stairs(ceiling, sides, baseline=floor, fill=True, color="#d3dfee", label="S certified", zorder=1)
     for edge, beyond, marker in ((window[0], lo < window[0], "v"), (window[1], hi > window[1], "^")):
         open_ended = known & beyond
         nudge = 0.02 * (window[1] - window[0]) * (1 if marker == "v" else -1)

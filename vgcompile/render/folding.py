@@ -122,7 +122,7 @@ def _folds(graph: LayerGraph, named: bool, parted: bool) -> list[Repeat]:
 
 def _signatures(graph: LayerGraph, named: bool) -> list[Hashable]:
     """Kind, name without digits if ``named``, and where each input comes from: a distance, or a source that many copies share."""
-    stems = [re.sub(r"_?\d+", "", vertex.name) if named else "" for vertex in graph.vertices]
+    stems = [re.sub(r"[\W\d_]+", "/", vertex.name).strip("/") if named else "" for vertex in graph.vertices]
     uses = Counter((arrow.source, stems[arrow.target]) for arrow in graph.arrows)
     sources: defaultdict[int, list[Hashable]] = defaultdict(list)
     for arrow in graph.arrows:
@@ -170,7 +170,8 @@ def _drawing(graph: LayerGraph, folds: Sequence[Repeat]) -> Drawing:
     home = _home(folds)
     merged: dict[tuple[int, int], list[Arrow]] = {}
     for arrow in graph.arrows:
-        if box_of[arrow.source] != box_of[arrow.target]:
+        inside_stack = box_of[arrow.source] == box_of[arrow.target] and boxes[box_of[arrow.target]].cluster is None
+        if not inside_stack:
             merged.setdefault((box_of[_as_in_first_copy(arrow, home)], box_of[arrow.target]), []).append(arrow)
     flows = tuple(_flow(source, target, arrows) for (source, target), arrows in merged.items())
     return Drawing(tuple(boxes), flows, len(graph.vertices))
@@ -235,16 +236,22 @@ def _chains(graph: LayerGraph, folds: Sequence[Repeat]) -> set[Repeat]:
 
 def title(box: Box) -> tuple[str, str]:
     """``("hidden x20", "hidden/1 .. hidden/20")``: what repeats and how often, and the first and the last copy."""
-    names = [vertex.name for vertex in box.members]
     if box.copies == 1:
         return box.name, ""
-    if box.cluster is not None:
-        return f"{box.name.rpartition('/')[2]} x{box.copies}", f"{names[0]} .. {names[-1]}"
-    period = len(names) // box.copies
-    first, last = _scope(names[:period]), _scope(names[-period:])
-    common = _scope([first, last])
+    period = 1 if box.cluster is not None else len(box.members) // box.copies
+    first, last = (_scope([vertex.name for vertex in part]) for part in (box.members[:period], box.members[-period:]))
     kinds = "+".join(dict.fromkeys(vertex.kind for vertex in box.members[:period]))
-    return f"{common if common != first else kinds} x{box.copies}", f"{first} .. {last}"
+    common = "" if box.cluster is not None else _scope([first, last])
+    repeated = common if common not in ("", first) else _pattern(first, last) or kinds
+    return f"{repeated} x{box.copies}", f"{first} .. {last}"
+
+
+def _pattern(first: str, last: str) -> str:
+    """``hidden/*/dense`` for two names that differ in numbers alone; nothing where they differ in more or hold nothing else."""
+    parts = [re.split(r"(\d+)", name) for name in (first, last)]
+    if parts[0][::2] != parts[1][::2] or not "".join(parts[0][::2]):
+        return ""
+    return "".join(a if a == b else "*" for a, b in zip(*parts, strict=True))
 
 
 def _scope(names: Sequence[str]) -> str:

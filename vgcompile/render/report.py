@@ -72,7 +72,8 @@ def render(network: Network, analysis: Analysis, json_text: str, engine: str | N
     style, scripts = _read("templates", "report.css"), [_read("vendor", "panzoom.min.js"), _read("templates", "report.js")]
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(_read("templates", "report.html"))
-    crossings = list(_crossings(analysis.verdict.worst_path))
+    path = analysis.verdict.worst_path
+    crossings = list(_crossings(path))
     return template.render(
         analysis=analysis,
         verdict=verdict_text(analysis.verdict),
@@ -84,8 +85,8 @@ def render(network: Network, analysis: Analysis, json_text: str, engine: str | N
         depth=_image(depth_chart(analysis)),
         activations=_image(activation_plot(analysis)),
         crossings=crossings,
-        weakest=min(crossings, key=lambda crossing: float(crossing.factor), default=None),
-        path=analysis.verdict.worst_path,
+        steepest=(max if path is not None and path.gain > 0 else min)(crossings, key=lambda c: float(c.factor), default=None),
+        path=path,
         layers=[_row(layer) for layer in analysis.layers],
         orders={vertex.name: vertex.order for vertex in layer_graph(network, analysis).vertices},
         source=_source(network.text, analysis),
@@ -180,7 +181,7 @@ def _crossings(path: Path | None) -> Iterator[Crossing]:
         crossed = list(steps)
         factor, merge = sum(step.factor for step in crossed), sum(step.merge for step in crossed)
         left += factor + merge
-        yield Crossing(layer, line, f"{factor:+.2f}", f"{merge:+.2f}" if merge else "", f"{left:.2f}")
+        yield Crossing(layer, line, f"{factor:+.2f}", f"{merge:+.2f}" if abs(merge) >= 0.005 else "", f"{left:.2f}")
 
 
 def _row(layer: Layer) -> dict[str, object]:

@@ -3,8 +3,8 @@
     {kind: block, name: hidden, repeat: 2, layers: [{kind: dense, ...}]}
     {kind: dense, name: logits, ...}
 
-is opened into ``hidden/1/dense``, ``hidden/2/dense`` and ``logits``. The text's tree is read leniently: what a field should have been
-is said elsewhere (complaints.py).
+is opened into ``hidden/1/dense``, ``hidden/2/dense`` and ``logits``. The text's tree is read leniently: what a field should have
+been is said elsewhere (complaints.py).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import count
+from typing import Literal
 
 from vgcompile.errors import Mark
 from vgcompile.spec.reading import Node, Path
@@ -32,7 +33,7 @@ class Place:
     parent: Place | None = None
     previous: Place | None = None
     children: dict[str, Place] = field(default_factory=dict)  # the last one is what leaves the group
-    made: bool = False  # a copy, a shortcut or a sum: its `from` is not in the text
+    role: Literal["stated", "copy", "shortcut", "sum"] = "stated"  # the `from` in the text is a stated place's
 
     @property
     def output(self) -> Place:
@@ -78,7 +79,7 @@ class _Opening:
             return
         previous: Place | None = None
         for number in range(1, repeat + 1):
-            copy = Place(f"{place.name}/{number}", place.node, place.path, place, previous, made=True)
+            copy = Place(f"{place.name}/{number}", place.node, place.path, place, previous, role="copy")
             place.children[str(number)] = previous = copy
             self.fill(copy)
 
@@ -90,10 +91,10 @@ class _Opening:
             return
         around = place.node.get("shortcut")
         if around is not None and _mappings(around):
-            shortcut = Place(f"{place.name}/shortcut", place.node, place.path, place, made=True)
+            shortcut = Place(f"{place.name}/shortcut", place.node, place.path, place, role="shortcut")
             self.grow(shortcut, around, (*place.path, "shortcut"))
             place.children["shortcut"] = shortcut
-        place.children["sum"] = Place(f"{place.name}/sum", place.node, place.path, place, made=True)
+        place.children["sum"] = Place(f"{place.name}/sum", place.node, place.path, place, role="sum")
         self.leaves.append(place.children["sum"])
 
     def named(self, parent: Place, layers: Node, path: Path) -> list[str]:

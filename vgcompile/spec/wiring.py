@@ -75,11 +75,11 @@ class _Wirer:
         """The full names that a place reads; empty where one of them is unknown."""
         parent = place.parent
         assert parent is not None
-        if place.made and place.name.endswith("/sum") and place is parent.output:
-            body = [child for name, child in parent.children.items() if name not in ("shortcut", "sum")]
+        if place.role == "sum":
+            *_, body = (child for child in parent.children.values() if child.role == "stated")
             around = parent.children.get("shortcut")
-            return (body[-1].output.name, *((around.output.name,) if around else self.sources(parent)))
-        stated = None if place.made else place.node.get("from")
+            return (body.output.name, *((around.output.name,) if around else self.sources(parent)))
+        stated = place.node.get("from") if place.role == "stated" else None
         if stated is not None:
             names = [self.resolve(node, parent) for node in (stated.children.values() or [stated])]
             sources = tuple(name for found in names for name in found)
@@ -94,7 +94,7 @@ class _Wirer:
 
     def check_number(self, place: Place, sources: Sequence[object], stated: Node | None) -> None:
         kind = text(place.node, "kind") or ""
-        if place.made or kind not in LAYERS:
+        if place.role != "stated" or kind not in LAYERS:
             return
         least, most = LAYERS[kind].takes
         mark = place.node.mark if stated is None else stated.mark

@@ -1,0 +1,73 @@
+"""Softmax and its logarithm."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from scipy import special
+
+from vgcompile.interval import WHOLE, Interval, down, interval, up
+from vgcompile.ops.families import spread
+from vgcompile.ops.op import Case, Op, sample
+
+ONE_AXIS = (sample(("N", 4)), sample((2, "N", 3), axis=1), sample((2, 3, 4), axis=-1, domain=(-6.0, 6.0)))
+
+
+def _log_softmax_range(case: Case) -> Interval:
+    """x_i - log(sum(exp(x))) lies between the lower end of x_i with every upper end in the sum, and the reverse."""
+    x, axis, dims = case.ranges[0] or WHOLE, case.attributes["axis"], case.shapes[0] or ()
+    lo, hi = (spread(end, dims) for end in (x.lo, x.hi))
+    if isinstance(dims[axis], str):
+        return interval(np.full_like(lo, -np.inf), np.zeros_like(hi))
+    least, most = (special.logsumexp(end, axis=axis, keepdims=True) for end in (lo, hi))
+    bottom = down(lo - most, np.abs(lo) + np.abs(most) + float(dims[axis]))
+    top = up(hi - least, np.abs(hi) + np.abs(least) + float(dims[axis]))
+    return Interval(bottom, np.minimum(top, 0.0))
+
+
+def _softmax_range(case: Case) -> Interval:
+    logs = _log_softmax_range(case)
+    return Interval(np.maximum(down(np.exp(logs.lo)), 0.0), np.minimum(up(np.exp(logs.hi)), 1.0))
+
+
+def _softmax_norms(case: Case, position: int) -> tuple[float, float]:
+    """||diag(p) - p p^T|| <= p1 (1 - p1 + p2) <= 1/2 for the two greatest probabilities; that is at most p1 and at most 2 (1
+    - p1).
+
+    The root of the secular equation sum p_i^2 / (p_i - t) = 1 lies below p1 (1 - p1 + p2); arXiv 2510.23012 has 1/2.
+    """
+    p, axis = _softmax_range(case), case.attributes["axis"]
+    least, most = p.lo.max(axis=axis), p.hi.max(axis=axis)
+    return (0.0, float(np.minimum(0.5, np.minimum(most, up(2.0 * (1.0 - least)))).max()))
+
+
+def _log_softmax_norms(case: Case, position: int) -> tuple[float, float]:
+    """J = I - 1 p^T is a projection, so ||J|| = ||1 p^T|| = sqrt(k) ||p||, and ||p||^2 <= p1 (Szyld 2006)."""
+    extent = (case.shapes[0] or ())[case.attributes["axis"]]
+    if isinstance(extent, str):
+        return (0.0, math.inf)
+    return (0.0, float(up(np.sqrt(extent * _softmax_range(case).hi.max()))))
+
+
+Softmax = Op(
+    "Softmax",
+    "exp(x) over its sum along an axis.",
+    vjp=lambda op, g, y, x, *, axis: (y * (g - op.ReduceSum(g * y, [axis], keepdims=1)),),
+    numpy=lambda x, *, axis: special.softmax(x, axis=axis),
+    range=_softmax_range,
+    norms=_softmax_norms,
+    samples=ONE_AXIS,
+)
+
+LogSoftmax = Op(
+    "LogSoftmax",
+    "x minus the logarithm of the sum of exp(x) along an axis.",
+    vjp=lambda op, g, y, x, *, axis: (g - op.Exp(y) * op.ReduceSum(g, [axis], keepdims=1),),
+    numpy=lambda x, *, axis: special.log_softmax(x, axis=axis),
+    range=_log_softmax_range,
+    norms=_log_softmax_norms,
+    samples=ONE_AXIS,
+)
+
+ROWS = (Softmax, LogSoftmax)
