@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import onnx
 import onnx_ir as ir
+import pytest
 from onnx import defs
 
 from tests.reference import evaluator, in_float64
 from vgcompile.graph.attributes import attributes_of
 from vgcompile.graph.emit import OPSET, Emitter, dims
+from vgcompile.interval import Interval, point
 from vgcompile.ops import INTERNAL, OPS
-from vgcompile.ops.op import Op, Sample, at
-from vgcompile.passes.differentiate import differentiate
+from vgcompile.ops.op import Case, Op, Sample, at
+from vgcompile.passes.differentiate import case_of, differentiate
 from vgcompile.passes.lower import lower
 
 Array = np.ndarray[Any, Any]
 EXTENTS = (1, 2, 5)
+ROWS = sorted(OPS.values(), key=lambda row: row.name)
 DOUBLE, FLOAT = ir.DataType.DOUBLE, ir.DataType.FLOAT
 
 
@@ -154,3 +158,25 @@ def _forward(row: Op, sample: Sample, dtype: ir.DataType) -> tuple[ir.Model, ir.
     node = outputs[0].producer()
     assert node is not None
     return ir.Model(graph, ir_version=10), node, emitter
+
+
+def case_in(one: OneNode, ranges: Mapping[int, Interval], values: Mapping[int, Array] | None = None) -> Case:
+    """What a bound sees of the node: ranges of the drawn inputs, values of the literals and of ``values``."""
+    known = [one.sample.shapes[i] if i not in one.drawn else (values or {}).get(i) for i in range(len(one.sample.shapes))]
+    bounds = [
+        ranges[i] if i in ranges else point(known[i]) if known[i] is not None and np.asarray(known[i]).dtype.kind == "f" else None
+        for i in range(len(known))
+    ]
+    return replace(case_of(one.node), attributes=one.attributes, ranges=tuple(bounds), values=tuple(known), batch=1)
+
+
+def over(chosen: list[Op]) -> Any:
+    return pytest.mark.parametrize("row", chosen, ids=lambda row: row.name)
+
+
+def samples(row: Op, dtype: Any = DOUBLE) -> Iterator[OneNode]:
+    return (one_node(row.name, index, dtype) for index in range(len(row.samples)))
+
+
+def stream(row: Op) -> np.random.Generator:
+    return np.random.default_rng(zlib.crc32(row.name.encode()))

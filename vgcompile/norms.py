@@ -1,8 +1,8 @@
 """Certified norms of linear maps: what is said here is true of the given numbers, rounding included.
 
-Upper bounds of the largest singular value come from Gram iteration (Delattre et al. 2023, arXiv:2305.16173), which, unlike the power
-method, never stays below the truth. Lower bounds of the smallest come from a singular value decomposition less its backward error.
-Everything is float64; float32 parameters convert exactly.
+Upper bounds of the largest singular value come from Gram iteration (Delattre et al. 2023, arXiv:2305.16173), which, unlike the
+power method, never stays below the truth. Lower bounds of the smallest come from a singular value decomposition less its
+backward error. Everything is float64; float32 parameters convert exactly.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ def spectral_norm_bounds(matrix: Array) -> tuple[float, float]:
 def smallest_singular_value(matrix: Array) -> float:
     """A lower bound, floored at 0.
 
-    LAPACK's singular values are exact for a matrix within p(m, n) u ||A|| of the given one (Higham 2002, section 18 and its notes; LAPACK Users'
-    Guide 4.9.1, p a "modestly growing function"), and singular values move by no more than the matrix does (Weyl). p = 16 (m + n) is
-    an order of magnitude beyond what is observed.
+    LAPACK's singular values are exact for a matrix within p(m, n) u ||A|| of the given one (Higham 2002, section 18 and its
+    notes; LAPACK Users' Guide 4.9.1, p a "modestly growing function"), and singular values move by no more than the matrix does
+    (Weyl). p = 16 (m + n) is an order of magnitude beyond what is observed.
     """
     m, n = matrix.shape
     if min(m, n) > LARGEST_DECOMPOSED or not np.isfinite(matrix).all():
@@ -48,12 +48,12 @@ def smallest_singular_value(matrix: Array) -> float:
 def spectral_norm(stack: Array, iterations: int = ITERATIONS) -> Array:
     """An upper bound of the largest singular value of each matrix of a stack [..., m, n], real or complex.
 
-    With G_0 = A and G_t+1 = G_t* G_t one has ||A|| = ||G_t||^(1/2^t), and any norm above ||G_t|| does at the end: the smaller of the Frobenius
-    norm and the largest row sum, which is exact for orthogonal A. Each step is rescaled to Frobenius norm 1.
+    With G_0 = A and G_t+1 = G_t* G_t one has ||A|| = ||G_t||^(1/2^t), and any norm above ||G_t|| does at the end: the smaller
+    of the Frobenius norm and the largest row sum, which is exact for orthogonal A. Each step is rescaled to Frobenius norm 1.
 
-    A computed product of inner dimension n is off by at most n' u ||G_t||_F^2 <= n' n u ||G_t||^2 in norm (n' = n + 4, twice that for
-    complex numbers; Higham 2002, eq. 3.13), and the t-th step enters with the root 1/2^(t+1): all steps together by a factor below
-    1 + 8 (n + 8)^2 u, which has room for the logarithms.
+    A computed product of inner dimension n is off by at most n' u ||G_t||_F^2 <= n' n u ||G_t||^2 in norm (n' = n + 4, twice
+    that for complex numbers; Higham 2002, eq. 3.13), and the t-th step enters with the root 1/2^(t+1): all steps together by a
+    factor below 1 + 8 (n + 8)^2 u, which has room for the logarithms.
     """
     a = np.asarray(stack)
     if not np.isfinite(a).all():
@@ -79,12 +79,12 @@ def spectral_norm(stack: Array, iterations: int = ITERATIONS) -> Array:
 def convolution_norm(kernel: Array, strides: Sequence[int], dilations: Sequence[int], group: int = 1) -> float:
     """An upper bound of the norm of a zero-padded convolution with ``kernel`` [out, in / group, *taps], for every spatial size.
 
-    The smaller of two bounds. (a) Zero padding and strides only drop rows and columns of the convolution on the infinite grid, whose
-    norm is the largest spectral norm of its transfer matrix. That is a trigonometric polynomial of degree d = floor(k / 2) along each axis, so
-    that its largest value exceeds the largest of n equidistant samples at most by 1 / cos(pi d / n) an axis (M. Riesz's
-    lemma). Dilation only runs through the same values again. (b) Each output position sees one patch, and an input element lies in at
-    most prod(ceil(k / s')) patches, s' = s / gcd(s, dilation): the norm of the kernel as a matrix [out, in * taps], times the square root
-    of that count. It is exact where patches do not overlap.
+    The smaller of two bounds. (a) Zero padding and strides only drop rows and columns of the convolution on the infinite grid,
+    whose norm is the largest spectral norm of its transfer matrix. That is a trigonometric polynomial of degree d = floor(k /
+    2) along each axis, so that its largest value exceeds the largest of n equidistant samples at most by 1 / cos(pi d / n) an
+    axis (M. Riesz's lemma). Dilation only runs through the same values again. (b) Each output position sees one patch, and an
+    input element lies in at most prod(ceil(k / s')) patches, s' = s / gcd(s, dilation): the norm of the kernel as a matrix
+    [out, in * taps], times the square root of that count. It is exact where patches do not overlap.
     """
     kernel = np.asarray(kernel, np.float64)
     taps = kernel.shape[2:]
@@ -106,7 +106,7 @@ def convolution_norm(kernel: Array, strides: Sequence[int], dilations: Sequence[
 
 
 def _matricizations(grouped: Array) -> float:
-    """sqrt(taps) times the least norm of the kernel's matricizations (Singla and Feizi 2021), and Schur's test on the absolute values."""
+    """sqrt(taps) times the least norm of a matricization (Singla and Feizi 2021); Schur's test on the absolute values."""
     group, out, into, *taps = grouped.shape
     rows = float(np.sqrt(np.abs(grouped).sum(axis=tuple(range(2, grouped.ndim))).max()))
     columns = float(np.sqrt(np.abs(grouped).sum(axis=(1, *range(3, grouped.ndim))).max()))
@@ -116,4 +116,4 @@ def _matricizations(grouped: Array) -> float:
         for order in ((0, 1, 3, 2, 4), (0, 1, 4, 2, 3)):
             mixed = grouped.transpose(order).reshape(group, out * grouped.shape[order[2]], -1)
             bounds.append(math.sqrt(math.prod(taps)) * float(spectral_norm(mixed).max()))
-    return min(bounds)
+    return float(min(bounds))

@@ -3,12 +3,50 @@
 from __future__ import annotations
 
 from vgcompile.errors import GradientRefused, nearest
-from vgcompile.ops import activation, arithmetic, convolution, elementwise, indexing, layout, linear, losses, normalization, opaque, pooling, random, reduction, softmax
+from vgcompile.ops import (
+    activation,
+    arithmetic,
+    average_pooling,
+    batch_normalization,
+    convolution,
+    convolution_gradient,
+    cutting,
+    elementwise,
+    indexing,
+    layout,
+    linear,
+    losses,
+    normalization,
+    opaque,
+    pooling,
+    random,
+    reduction,
+    softmax,
+)
 from vgcompile.ops.op import INTERNAL as INTERNAL
 from vgcompile.ops.op import Op
 from vgcompile.ops.reading import NumpyReading
 
-_ROOMS = (elementwise, activation, arithmetic, linear, layout, convolution, pooling, reduction, softmax, opaque, normalization, losses, random, indexing)
+_ROOMS = (
+    elementwise,
+    activation,
+    arithmetic,
+    linear,
+    layout,
+    cutting,
+    convolution,
+    convolution_gradient,
+    pooling,
+    average_pooling,
+    reduction,
+    softmax,
+    opaque,
+    normalization,
+    batch_normalization,
+    losses,
+    random,
+    indexing,
+)
 
 
 def _assemble() -> dict[str, Op]:
@@ -36,5 +74,7 @@ def require(operator: str, node: str, domain: str = "") -> Op:
     row = lookup(operator, domain)
     if row is None:
         name = f"{domain}::{operator}" if domain else operator
-        raise GradientRefused(name, node, "no row in the operator table", nearest(operator, OPS) or "see `vgcompile doctor` for the table")
+        raise GradientRefused(
+            name, node, "no row in the operator table", nearest(operator, OPS) or "see `vgcompile doctor` for the table"
+        )
     return row

@@ -12,7 +12,7 @@ from vgcompile.ops.families import blocked, broadcasting
 from vgcompile.ops.moments import Product, Quotient
 from vgcompile.ops.op import Array, Case, Op, Rule, Variadic, sample
 
-PAIRS = (sample(("N", 3), ("N", 3)), sample(("N", 3), (3,)), sample((2, 1, 3), ("N", 1)))
+PAIRS = (sample(("N", 3), ("N", 3)), sample(("N", 3), (3,)), sample((2, 1, 3), ("N", 1)), sample(("N", 3), ("M", 1)))
 TUPLES = (sample(("N", 3), (3,), ("N", 1)), sample(("N", 3), ("N", 3)), sample((2, 3)))
 
 Add = broadcasting(
@@ -62,7 +62,7 @@ Mul = broadcasting(
 )
 
 
-def _safe_reciprocal(b: Interval) -> Interval:
+def _reciprocal(b: Interval) -> Interval:
     """1 / b; the whole line where b may be 0."""
     through_zero = (b.lo <= 0.0) & (b.hi >= 0.0)
     away = Interval(np.where(through_zero, 1.0, b.lo), np.where(through_zero, 1.0, b.hi))
@@ -72,13 +72,13 @@ def _safe_reciprocal(b: Interval) -> Interval:
 
 def _div_range(case: Case) -> Interval:
     a, b = (r or WHOLE for r in case.ranges)
-    return product(a, _safe_reciprocal(b))
+    return product(a, _reciprocal(b))
 
 
 def _div_slope(case: Case, position: int) -> Interval:
     """1 / b, and -a / b^2: a product with a square, whose factors vary on their own."""
     a, b = (r or WHOLE for r in case.ranges)
-    inverse = _safe_reciprocal(b)
+    inverse = _reciprocal(b)
     if position == 0:
         return inverse
     return corners(np.negative, [product(a, image(np.square, inverse, [0.0]))])

@@ -14,7 +14,24 @@ from typing import Any
 import numpy as np
 
 from vgcompile.interval import WHOLE, Interval, corners
-from vgcompile.ops.normalization import ONE, adjoints_of, affine, but_channels, channel_shape, dims_of, known, parameter, per_channel, positions, scaled_and_shifted, standardized, statistics, three_terms, through_statistics, total
+from vgcompile.ops.normalization import (
+    ONE,
+    added,
+    adjoints_of,
+    affine,
+    but_channels,
+    channel_shape,
+    dims_of,
+    known,
+    parameter,
+    per_channel,
+    positions,
+    scaled_and_shifted,
+    standardized,
+    statistics,
+    three_terms,
+    through_statistics,
+)
 from vgcompile.ops.op import INTERNAL, Body, Case, Inference, Op, sample
 from vgcompile.ops.shape import is_sample_axis, shaped, summed
 from vgcompile.signal import Signal, independent_sum, replace
@@ -53,9 +70,9 @@ def _train_vjp(op: Any, given: Sequence[Any], x: Any, scale: Any, *, epsilon: fl
     g, *running = given
     dx, dscale, dbias = op.BatchNormalizationGradient(g, x, scale, outputs=3, epsilon=epsilon) if g is not None else (None,) * 3
     fresh = [None if h is None else per_channel(op, h * (1.0 - momentum), len(x.shape)) for h in running]
-    if fresh != [None, None]:
+    if any(h is not None for h in running):
         mean = op.ReduceMean(x, but_channels(x), keepdims=1)
-        dx = total([dx, through_statistics(op, x, mean, *fresh)])
+        dx = added([dx, through_statistics(op, x, mean, *fresh)])
     return (dx, dscale, dbias, *(None if h is None else h * momentum for h in running))
 
 
@@ -87,44 +104,43 @@ def _inverse_deviation(case: Case) -> Interval:
 
 
 def _batch_norms(case: Case, position: int) -> tuple[float, float]:
-    """In training: a projection, times gamma / s with s >= sqrt(epsilon); sum of z^2 over a batch is at most its number of elements."""
+    """In training a projection, times gamma / s with s >= sqrt(epsilon); the sum of z^2 is at most the number of elements."""
     uses = _uses(case)
     if position == 2:
-        return (1.0 if positions == 1 else 0.0, math.sqrt(positions))
+        return (1.0 if uses == 1 else 0.0, math.sqrt(uses))
     if position > 2 and case.attributes["training_mode"]:
         return (0.0, 0.0)
     scale = known(case, 1)
     if case.attributes["training_mode"]:
-        hi = (
-            float(scale.magnitude.max()) / math.sqrt(float(case.attributes["epsilon"])) if position == 0 else math.sqrt(positions)
-        )
+        hi = float(scale.magnitude.max()) / math.sqrt(float(case.attributes["epsilon"])) if position == 0 else math.sqrt(uses)
         return (0.0, hi * (1.0 + 1e-12))
-    return _inference_norms(case, position, scale, positions)
+    return _inference_norms(case, position, scale, uses)
 
 
-def _inference_norms(case: Case, position: int, scale: Interval, positions: float) -> tuple[float, float]:
+def _inference_norms(case: Case, position: int, scale: Interval, uses: float) -> tuple[float, float]:
     """The affine map (x - mean) gamma / s + beta, channel by channel."""
     inverse = _inverse_deviation(case)
     factor = corners(np.multiply, [scale, inverse])
     if position == 0:
         return (float(factor.mignitude.min()), float(factor.magnitude.max()))
     if position == 3:
-        return (0.0, math.sqrt(positions) * float(factor.magnitude.max()))
+        return (0.0, math.sqrt(uses) * float(factor.magnitude.max()))
     rank = len(dims_of(case))
     centred = corners(np.subtract, [case.ranges[0] or WHOLE, channel_shape(known(case, 3), rank)])
     slope = inverse if position == 1 else corners(lambda f, i: 0.5 * f * i * i, [factor, inverse])
     with np.errstate(invalid="ignore"):
         most = np.nan_to_num(centred.magnitude * channel_shape(slope, rank).magnitude, nan=np.inf).max()
-    return (0.0, math.sqrt(positions) * float(most) * (1.0 + 1e-12))
+    return (0.0, math.sqrt(uses) * float(most) * (1.0 + 1e-12))
 
 
 @dataclass(frozen=True)
 class BatchMoments:
     """Batch normalization in training, over M = N P elements a channel (Yang et al. 2019, with the finite batch kept).
 
-    Removing the batch mean removes the mean over all M^2 pairs, A. The variance is a sum of squares over N - 1 modes between samples and N (P - 1)
-    within them, close to a chi-square of nu degrees, so that E[1/s^2] = nu / (nu - 2) / E[s^2]; one layer of a linear
-    net then has the squared rate (N - 2) / (N - 3). Samples whose centred vectors are aligned leave fewer degrees: 1/nu grows by E[cos^2].
+    Removing the batch mean removes the mean over all M^2 pairs, A. The variance is a sum of squares over N - 1 modes between
+    samples and N (P - 1) within them, close to a chi-square of nu degrees, so that E[1/s^2] = nu / (nu - 2) / E[s^2]; one layer
+    of a linear net then has the squared rate (N - 2) / (N - 3). Samples whose centred vectors are aligned leave fewer degrees:
+    1/nu grows by E[cos^2].
     """
 
     def forward(self, case: Case, signals: Sequence[Signal | None]) -> Signal | tuple[Signal, ...]:
@@ -132,8 +148,7 @@ class BatchMoments:
         assert x is not None
         if not case.attributes["training_mode"]:
             return self._inference(case, signals, x)
-        y = scaled_and_shifted(case, signals, self._normalized(case, x))
-        return y
+        return scaled_and_shifted(case, signals, self._normalized(case, x))
 
     def backward(self, case: Case, position: int, adjoint: Signal, signals: Sequence[Signal | None]) -> Signal:
         x = signals[0]
@@ -221,6 +236,7 @@ BatchNormalization = Op(
     bodies=(Body("statistics", _train),),
     opens=lambda attributes: bool(attributes["training_mode"]),
     inference=Inference({"training_mode": 0}),
+    untrained=(3, 4),
     samples=(
         sample(("N", 3), *_CHANNELS),
         sample(("N", 3, 2, 2), *_CHANNELS, epsilon=0.1),

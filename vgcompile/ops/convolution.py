@@ -12,12 +12,11 @@ import numpy as np
 from vgcompile import interval
 from vgcompile.interval import EPSILON, WHOLE, Interval, corners, point
 from vgcompile.norms import convolution_norm
+from vgcompile.ops.convolution_gradient import taps_of, window_of
+from vgcompile.ops.op import Attributes, Case, Dim, Op, sample
 from vgcompile.ops.shape import extents, per_sample, shaped, summed
-from vgcompile.ops.op import INTERNAL, Attributes, Body, Case, Dim, Op, sample
-from vgcompile.ops.window import Window, cropped, same_extents, unresolved, window
+from vgcompile.ops.window import Window, same_extents, unresolved, window
 from vgcompile.signal import Signal, independent_sum, replace
-
-END = np.iinfo(np.int64)
 
 
 def _conv_vjp(op: Any, g: Any, y: Any, x: Any, w: Any, b: Any = None, *, group: int = 1, **attributes: Any) -> tuple[Any, ...]:
@@ -38,10 +37,11 @@ def _channel_hulls(case: Case, padded: bool) -> Interval:
     dims = case.shapes[0]
     assert dims is not None and isinstance(dims[1], int)
     given = case.ranges[0] or WHOLE
-    full = given.map(lambda x: np.broadcast_to(x, np.broadcast_shapes(x.shape, (1, dims[1], *(1,) * (len(dims) - 2)))))
+    least = (1, dims[1], *(1,) * (len(dims) - 2))
+    full = given.map(lambda x: np.broadcast_to(x, np.broadcast_shapes(x.shape, least)))
     axes = (0, *range(2, len(dims)))
     hull = Interval(full.lo.min(axis=axes), full.hi.max(axis=axes))
-    return hull.hull(Interval(np.zeros(dims[1]), np.zeros(dims[1]))) if padded else hull
+    return hull.hull(point(0.0)) if padded else hull
 
 
 def _range(case: Case, padded: bool, transposed: bool) -> Interval:
@@ -57,8 +57,8 @@ def _range(case: Case, padded: bool, transposed: bool) -> Interval:
         c, m = int(dims[1]) // group, w.shape[0] // group
         mine = w[index * m : (index + 1) * m]
         matrix = mine.transpose(0, 2, 1).reshape(-1, w.shape[1]) if transposed else mine.transpose(1, 2, 0).reshape(-1, m)
-        part = hull.map(lambda x, at=index * c, c=c: np.repeat(x[at : at + c], w.shape[2]))
-        parts.append(interval.matmul(part, matrix))
+        lo, hi = (np.repeat(end[index * c : (index + 1) * c], w.shape[2]) for end in (hull.lo, hull.hi))
+        parts.append(interval.matmul(Interval(lo, hi), matrix))
     lead = (1, -1, *(1,) * (len(dims) - 2))
     y = Interval(np.concatenate([p.lo for p in parts]).reshape(lead), np.concatenate([p.hi for p in parts]).reshape(lead))
     if len(case.shapes) < 3 or case.shapes[2] is None:
@@ -78,7 +78,7 @@ def sample_norm(case: Case, position: int) -> float:
 
 
 def _norms(case: Case, position: int, at: Window) -> tuple[float, float]:
-    """The input's map is a convolution; the kernel's sees each element of x once for each tap over it; the bias's sums positions."""
+    """The map of the input is a convolution; the kernel sees an element of x once for each tap over it; a bias, all positions."""
     if position == 0:
         weight = case.values[1]
         return (
@@ -96,8 +96,8 @@ def _norms(case: Case, position: int, at: Window) -> tuple[float, float]:
 class Windows:
     """Mean-field moments of a convolution, zero padding counted exactly.
 
-    Of the taps of a window ``seen`` fall inside the tensor on average, and ``over`` windows lie over an element; each window element meets
-    every channel of its group, with independent weights.
+    Of the taps of a window ``seen`` fall inside the tensor on average, and ``over`` windows lie over an element; each window
+    element meets every channel of its group, with independent weights.
     """
 
     transposed: bool = False
@@ -113,6 +113,7 @@ class Windows:
             square=terms * w.square * x.square + cross,
             within=terms * w.square * x.within + cross,
             across=terms * w.square * x.across + cross,
+            alignment=x.alignment,
             reliable=x.reliable,
         )
         bias = signals[2] if len(signals) > 2 else None
@@ -130,7 +131,7 @@ class Windows:
         out = case.count((case.outputs[0] or ())[2:])
         visits = case.count((case.shapes[0] or ())[2:]) if self.transposed else out
         weight = case.shapes[1] or ()
-        met = visits * seen / case.count(weight[2:]) if position == 1 else out
+        met = visits * seen / case.count(weight[2:]) if position == 1 else float(out)
         return summed(adjoint, x, case.batch, met)
 
     def units(self, case: Case, position: int) -> int:
@@ -176,7 +177,7 @@ Conv = Op(
 
 
 def _transposed_attributes(into: Sequence[Dim], kernel: Sequence[int], attributes: Attributes) -> Attributes:
-    """Explicit pads. ``auto_pad`` asks for in * stride, ``output_shape`` names the result; ONNX spreads the rest over both ends."""
+    """Explicit pads. ``auto_pad`` asks for in * stride, ``output_shape`` names the result; the rest goes to both ends."""
     rank, mode, named = len(kernel), attributes.get("auto_pad") or "NOTSET", attributes.get("output_shape")
     if mode == "VALID" or (mode == "NOTSET" and named is None):
         return {**attributes, "pads": attributes.get("pads") if mode == "NOTSET" else None, "auto_pad": "NOTSET"}
@@ -207,7 +208,7 @@ def _transposed_window(case: Case) -> Window:
 def _conv_transpose_vjp(
     op: Any, g: Any, y: Any, x: Any, w: Any, b: Any = None, *, group: int = 1, **attributes: Any
 ) -> tuple[Any, ...]:
-    """The adjoint of a transposed convolution is the convolution; the kernel's gradient is the convolution's, x and g exchanged."""
+    """Its adjoint is the convolution, and the kernel's gradient the convolution's with x and g exchanged."""
     given = _transposed_attributes(extents(x)[2:], taps_of(w), attributes)
     shape = {"group": group, **window(extents(x)[2:], taps_of(w), given).attributes}
     return shaped(op.Conv(g, w, **shape), x), op.ConvWeightGradient(x, g, w, **shape), _bias_vjp(op, g, b)

@@ -190,8 +190,8 @@ def _weight_gradient_vjp(op: Any, h: Any, y: Any, g: Any, x: Any, w: Any, **shap
     return shaped(op.Conv(x, h, **shape), g), op.ConvInputGradient(g, h, x, **shape), None
 
 
-_ONE = {"group": 1, "strides": [1, 1], "dilations": [1, 1], "pads": [1, 1, 1, 1]}
-_TWO = {"group": 2, "strides": [2, 1], "dilations": [1, 2], "pads": [0, 2, 1, 1]}
+_ONE: dict[str, Any] = {"group": 1, "strides": [1, 1], "dilations": [1, 1], "pads": [1, 1, 1, 1]}
+_TWO: dict[str, Any] = {"group": 2, "strides": [2, 1], "dilations": [1, 2], "pads": [0, 2, 1, 1]}
 
 ConvInputGradient = Op(
     "ConvInputGradient",

@@ -1,10 +1,12 @@
 """Families of operators: what the members of one share is said here, once, by composition.
 
-elementwise      one input, a derivative, monotone pieces
-piecewise        elementwise, with a slope that jumps at a condition: the adjoint goes through Where, for 0 * inf is NaN
-broadcasting     several inputs, elementwise, monotone in each input taken alone
-layout           moves elements, changes none: singular values 1, statistics kept
-blocked          nothing flows
+    elementwise      one input, a derivative, monotone pieces
+    piecewise        elementwise, with a slope that jumps at a condition: the adjoint goes through Where, for 0 * inf is NaN
+    broadcasting     several inputs, elementwise, monotone in each input taken alone
+    layout           moves elements, changes none: singular values 1, statistics kept
+    blocked          nothing flows
+
+A row states its own facts and the family derives the others from them; what a row says itself goes first.
 """
 
 from __future__ import annotations

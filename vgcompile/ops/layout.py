@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from vgcompile.interval import WHOLE, Interval
-from vgcompile.ops.families import layout
+from vgcompile.ops.families import layout, spread
 from vgcompile.ops.op import Array, Case, Op, sample
 from vgcompile.ops.shape import extents, is_sample_axis, per_sample, repeats, reshaped, shaped, summed, zeros_like
 from vgcompile.signal import Signal, replace
@@ -203,11 +203,8 @@ def _concat_range(case: Case) -> Interval:
         for other in given[1:]:
             hull = hull.hull(other.scalar())
         return hull
-    full = [
-        b.map(lambda x, d=d: np.broadcast_to(x, [1 if isinstance(n, str) else n for n in d]))
-        for b, d in zip(given, parts, strict=True)
-    ]
-    return Interval(np.concatenate([b.lo for b in full], axis), np.concatenate([b.hi for b in full], axis))
+    lo = np.concatenate([spread(bound.lo, dims) for bound, dims in zip(given, parts, strict=True)], axis)
+    return Interval(lo, np.concatenate([spread(bound.hi, dims) for bound, dims in zip(given, parts, strict=True)], axis))
 
 
 @dataclass(frozen=True)

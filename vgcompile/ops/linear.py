@@ -12,8 +12,8 @@ import numpy as np
 from vgcompile import interval
 from vgcompile.interval import EPSILON, WHOLE, Interval, corners, point
 from vgcompile.norms import smallest_singular_value, spectral_norm
-from vgcompile.ops.shape import extents, is_sample_axis, repeats, shaped, summed
 from vgcompile.ops.op import Array, Case, Dim, Op, sample
+from vgcompile.ops.shape import is_sample_axis, repeats, shaped, summed
 from vgcompile.signal import Signal, independent_sum, replace
 
 
@@ -72,8 +72,9 @@ def _operand(case: Case, position: int, transposed: bool) -> _Operand:
     bound = case.ranges[position] or (WHOLE if value is None else point(value))
     bound = bound.map(lambda x: np.broadcast_to(x, np.broadcast_shapes(x.shape, (1,) * len(dims))))
     if len(dims) == 1:  # a row on the left, a column on the right
-        lift = (lambda x: x[None, :]) if position == 0 else (lambda x: x[:, None])
-        return _Operand((1, *dims) if position == 0 else (*dims, 1), None if value is None else lift(value), bound.map(lift))
+        axis = 0 if position == 0 else 1
+        lifted = None if value is None else np.expand_dims(value, axis)
+        return _Operand((1, *dims) if position == 0 else (*dims, 1), lifted, bound.map(lambda x: np.expand_dims(x, axis)))
     if not transposed:
         return _Operand(dims, value, bound)
     return _Operand(dims[::-1], None if value is None else value.T, bound.map(np.transpose))
@@ -193,8 +194,8 @@ def _drawn_once(signal: Signal) -> bool:
 class Product:
     """Mean-field moments of y = A B with K terms a sum (Poole et al. 2016; Schoenholz et al. 2017).
 
-    E[y y'] = K E[a a'] E[b b'] + K (K - 1) m, m the mean of a product of different terms: E[a]^2 E[b]^2, except that an activation on
-    the right contracts its positions (attention's probabilities times values), whose correlation is `within`.
+    E[y y'] = K E[a a'] E[b b'] + K (K - 1) m, m the mean of a product of different terms: E[a]^2 E[b]^2, except that an
+    activation on the right contracts its positions (attention's probabilities times values), whose correlation is `within`.
     """
 
     def forward(self, case: Case, signals: Sequence[Signal | None]) -> Signal:
@@ -208,6 +209,7 @@ class Product:
             square=k * a.square * b.square + cross,
             within=k * a.within * b.within + cross,
             across=k * a.across * b.across + cross,
+            alignment=max(a.alignment, b.alignment),
             reliable=a.reliable and b.reliable and not mixed,
         )
         alpha = float(case.attributes.get("alpha", 1.0))

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from vgcompile.ops.shape import extents, shaped
 from vgcompile.ops.op import Case, Op, sample
+from vgcompile.ops.shape import extents, shaped
 from vgcompile.signal import Signal
 
 
@@ -55,7 +55,7 @@ def _total_weight(op: Any, labels: Any, target: _Target, g: Any) -> Any:
 
 
 def _weights_vjp(op: Any, g: Any, log_prob: Any, labels: Any, target: _Target, reduction: str, rank: int) -> Any:
-    """The loss is linear in the classes' weights but for the mean's divisor: dL/dw_c = sum (-log p_c - L) / W over its positions."""
+    """Linear in the classes' weights but for the mean's divisor: dL/dw_c = sum (-log p_c - L) / W over its positions."""
     loss = op.Where(target.hot, op.Neg(log_prob), 0.0)
     counted = op.Where(op.Equal(target.weight, 0.0), 0.0, 1.0)
     share = op.Unsqueeze(g, [1]) if reduction == "none" else g
@@ -96,12 +96,18 @@ def _refuses(case: Case) -> str:
     return "" if dims is not None and isinstance(dims[1], int) else "the number of classes is not known when compiling"
 
 
+def _classes(case: Case) -> dict[int, int]:
+    """The labels name the scores' axis 1."""
+    dims = case.shapes[0]
+    return {1: dims[1]} if dims is not None and isinstance(dims[1], int) else {}
+
+
 @dataclass(frozen=True)
 class ClassLoss:
     """The adjoint of the scores, p - onehot, up to its length; labels are uniform over C classes and independent.
 
-    To first order in the scores z, p = (1 + z - mean z) / C: E[(p - onehot)^2] = (1 - 1/C + E[z^2]/C) / C, while of two samples only the
-    p correlate. Two samples of different classes have cosine -1/(C - 1), of the same one 1: E[cos^2] = 1/(C - 1).
+    To first order in the scores z, p = (1 + z - mean z) / C: E[(p - onehot)^2] = (1 - 1/C + E[z^2]/C) / C, while of two samples
+    only the p correlate. Two samples of different classes have cosine -1/(C - 1), of the same one 1: E[cos^2] = 1/(C - 1).
     """
 
     def forward(self, case: Case, signals: Sequence[Signal | None]) -> Signal:
@@ -134,6 +140,8 @@ SoftmaxCrossEntropyLoss = Op(
     saved=(1,),
     moments=ClassLoss(),
     refuses=_refuses,
+    untrained=(2,),
+    classes=_classes,
     samples=_SCORES,
 )
 
@@ -142,6 +150,8 @@ NegativeLogLikelihoodLoss = Op(
     "Minus the given logarithm of the probability of the labelled class, weighted by class and averaged, summed or left alone.",
     vjp=_likelihood_vjp,
     refuses=_refuses,
+    untrained=(2,),
+    classes=_classes,
     samples=_SCORES,
 )
 

@@ -4,8 +4,7 @@ All have one derivative, over the elements that are normalized together (z the n
 
     dx = (g' - mean(g') - z mean(g' z)) / s,    g' = gamma g
 
-Batch normalization in training couples the samples of a batch. It is opened by ``lower``, and so is its gradient; both bodies write
-the statistics the same way, so that common-subexpression elimination leaves them once.
+It and the other words that they share stand first; then the normalizations inside one sample.
 """
 
 from __future__ import annotations
@@ -18,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from vgcompile.interval import WHOLE, Interval, corners, interval, point
-from vgcompile.ops.shape import extents, is_sample_axis, reshaped, shaped, summed
-from vgcompile.ops.op import INTERNAL, Array, Body, Case, Dim, Inference, Op, sample
+from vgcompile.ops.op import Case, Dim, Op, sample
+from vgcompile.ops.shape import is_sample_axis, reshaped, shaped, summed
 from vgcompile.signal import Signal, constant, independent_sum, replace
 
 ONE = constant(1.0, 1.0)
@@ -31,13 +30,13 @@ def adjoints_of(g: Any, outputs: int) -> tuple[Any, ...]:
     return (*given, *(None,) * (outputs - len(given)))
 
 
-def total(terms: Sequence[Any]) -> Any:
+def added(terms: Sequence[Any]) -> Any:
     """The sum of the terms that there are; None where there is none."""
     there = [term for term in terms if term is not None]
-    total = there[0] if there else None
+    result = there[0] if there else None
     for term in there[1:]:
-        total = total + term
-    return total
+        result = result + term
+    return result
 
 
 def through_statistics(op: Any, x: Any, mean: Any, dmean: Any, dvariance: Any) -> Any:
@@ -45,7 +44,7 @@ def through_statistics(op: Any, x: Any, mean: Any, dmean: Any, dvariance: Any) -
     if dmean is None and dvariance is None:
         return None
     spread = None if dvariance is None else (x - mean) * (dvariance * 2.0)
-    return total([dmean, spread]) / op.Cast(op.Div(op.Size(x), op.Size(mean)), to=int(x.dtype))
+    return added([dmean, spread]) / op.Cast(op.Div(op.Size(x), op.Size(mean)), to=int(x.dtype))
 
 
 def three_terms(op: Any, g: Any, z: Any, inverse: Any, axes: list[int]) -> Any:
@@ -62,9 +61,9 @@ def statistics(op: Any, x: Any, axes: list[int], epsilon: float) -> tuple[Any, A
     return mean, variance, inverse, centred * inverse
 
 
-def per_channel(op: Any, parameter: Any, rank: int) -> Any:
+def per_channel(op: Any, values: Any, rank: int) -> Any:
     """[C] against [N, C, ...]."""
-    return op.Unsqueeze(parameter, list(range(1, rank - 1))) if rank > 2 else parameter
+    return op.Unsqueeze(values, list(range(1, rank - 1))) if rank > 2 else values
 
 
 def but_channels(x: Any) -> list[int]:
@@ -132,7 +131,7 @@ def _layer_vjp(op: Any, g: Any, y: Any, x: Any, scale: Any, bias: Any = None, *,
     terms = [] if g is None else [three_terms(op, g * scale, z, inverse, _layer_axis(x, axis))]
     dvariance = None if dinverse is None else _as(op, dinverse, x) * inverse * inverse * inverse * -0.5
     terms.append(through_statistics(op, x, mean, None if dmean is None else _as(op, dmean, x), dvariance))
-    return shaped(total(terms), x), None if g is None else shaped(g * z, x), None if bias is None else g
+    return shaped(added(terms), x), None if g is None else shaped(g * z, x), None if bias is None else g
 
 
 def _as(op: Any, statistic: Any, x: Any) -> Any:
@@ -194,7 +193,10 @@ def _inner_norms(case: Case, position: int) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class InnerMoments:
-    """Normalization over n elements of one sample: their variance replaces the scale; two of n directions are lost, the mean and z."""
+    """Normalization over n elements of one sample, of which two directions are lost: the mean and z.
+
+    s^2 is 1/n times a chi-square variable of n - 1 degrees, so that E[1/s^2] = (n - 1) / (n - 3) / E[s^2] for Gaussian elements.
+    """
 
     over_positions: bool  # the elements are positions of one feature, which correlate by `within`
 
@@ -209,11 +211,13 @@ class InnerMoments:
         if position:
             rows = case.count(dims_of(case)) // max(case.count(case.shapes[position]), 1)
             return summed(adjoint, ONE if position == 2 else self._normalized(case, x), case.batch, max(rows // case.batch, 1))
-        n = _members(case)
-        if not math.isfinite(n) or n <= 2:
-            raise NotImplementedError("a normalization's gain needs the number of elements that it takes together, more than 2")
-        variance = x.square - self._common(x) + float(case.attributes["epsilon"])
-        return adjoint.scaled((n - 2.0) / n / variance * parameter(case, signals, 1, 1.0).square)
+        n, epsilon = _members(case), float(case.attributes["epsilon"])
+        if not 3 < n < math.inf:
+            raise NotImplementedError("a normalization's gain needs the number of elements that it takes together, more than 3")
+        variance = (x.square - self._common(x)) * (n - 1.0) / n
+        share = variance / (variance + epsilon)
+        inverse = (1.0 + 2.0 / (n - 3.0) * share**2) / (variance + epsilon)
+        return adjoint.scaled((n - 2.0) / n * inverse * parameter(case, signals, 1, 1.0).square)
 
     def _common(self, x: Signal) -> float:
         return x.within if self.over_positions else x.mean**2

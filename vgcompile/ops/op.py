@@ -154,9 +154,7 @@ class Op:
     inference: Inference | None = None  # None: the same in training and at inference
     bodies: tuple[Body, ...] = ()
     opens: Callable[[Attributes], bool] = lambda attributes: True  # whether `lower` opens a node with these attributes
-    infer: Callable[..., Any] | None = (
-        None  # values typed like the outputs (internal domain), or like what ONNX leaves open of the first
-    )
+    infer: Callable[..., Any] | None = None  # values typed like the outputs (internal), or like what ONNX leaves open of them
     refuses: Callable[[Case], str] = lambda case: ""  # a reason why the vjp does not cover this node, or ""
     samples: tuple[Sample, ...] = ()
 

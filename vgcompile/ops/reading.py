@@ -1,6 +1,8 @@
 """The table read with NumPy: a rule's ``op`` namespace whose operators compute, in float64.
 
-slope = row.derivatives[0](NUMPY, x, y)        # the same expression that emits nodes under an Emitter
+    slope = row.derivatives[0](NUMPY, x, y)        # the same expression that emits nodes under an Emitter
+
+At the ends and turning points of an interval such a slope gives the exact range of slopes.
 """
 
 from __future__ import annotations

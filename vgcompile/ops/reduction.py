@@ -16,9 +16,9 @@ from scipy import special
 
 from vgcompile.interval import EPSILON, TINY, WHOLE, Interval, image, interval, product
 from vgcompile.ops.families import spread
-from vgcompile.ops.layout import reshaped
 from vgcompile.ops.moments import Reduced
 from vgcompile.ops.op import Array, Case, Op, Rule, sample
+from vgcompile.ops.shape import reshaped
 
 Fold = Callable[..., Any]  # (x, axis, keepdims) -> x folded along the axes
 
@@ -285,8 +285,21 @@ ReduceProd = reduction(
 def _running_sum(x: Array, axis: Array, *, exclusive: int, reverse: int) -> Array:
     along = int(np.ravel(axis)[0])
     ahead = np.flip(x, along) if reverse else x
-    sums = np.cumsum(ahead, axis=along) - (ahead if exclusive else 0.0)
+    sums = np.cumsum(ahead, axis=along)
+    if exclusive:
+        sums = np.roll(sums, 1, along)
+        sums[(slice(None),) * (along % x.ndim) + (0,)] = 0.0
     return np.flip(sums, along) if reverse else sums
+
+
+def _running_sum_range(case: Case) -> Interval:
+    axis, dims, given = case.values[1], case.shapes[0] or (), _given(case)
+    if axis is None or isinstance(extent := dims[int(np.ravel(axis)[0])], str):
+        return WHOLE
+    ends = [spread(end, dims) for end in (given.lo, given.hi)]
+    lo, hi = (_running_sum(end, axis, **case.attributes) for end in ends)
+    slack = [(extent + 16.0) * EPSILON * _running_sum(np.abs(end), axis, exclusive=0, reverse=0).max() + TINY for end in ends]
+    return Interval(lo - slack[0], hi + slack[1])
 
 
 def _running_sum_norms(case: Case, position: int) -> tuple[float, float]:
@@ -309,6 +322,7 @@ CumSum = Op(
         None,
     ),
     numpy=_running_sum,
+    range=_running_sum_range,
     norms=_running_sum_norms,
     samples=(
         sample(("N", 4), np.array(1)),

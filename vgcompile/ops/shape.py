@@ -45,7 +45,7 @@ def zeros_like(op: Any, x: Any) -> Any:
 
 
 def is_sample_axis(dims: Sequence[Dim], axis: int, batch: int) -> bool:
-    """Whether an axis counts the samples of a batch: the first one, of the batch's extent or of a symbol that somebody gave a name.
+    """Whether an axis counts the samples of a batch: the first one, of the batch's extent or of a symbol that was given a name.
 
     A symbol that inference made up may stand for samples times positions.
     """
@@ -74,7 +74,7 @@ def per_sample(dims: Sequence[Dim], batch: int = 1) -> float:
     return math.prod(math.inf if isinstance(dim, str) else dim for dim in known)
 
 
-def summed(adjoint: Signal, factor: Signal, batch: int, positions: int) -> Signal:
+def summed(adjoint: Signal, factor: Signal, batch: int, positions: float) -> Signal:
     """The sum of ``adjoint * factor`` over every position of every sample: what arrives at an operand that all of them share.
 
     sum_n sum_p g f has the square N P E[g^2 f^2] + N P (P - 1) within + N (N - 1) P^2 across, adjoint and factor independent.

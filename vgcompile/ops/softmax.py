@@ -32,8 +32,7 @@ def _softmax_range(case: Case) -> Interval:
 
 
 def _softmax_norms(case: Case, position: int) -> tuple[float, float]:
-    """||diag(p) - p p^T|| <= p1 (1 - p1 + p2) <= 1/2 for the two greatest probabilities; that is at most p1 and at most 2 (1
-    - p1).
+    """For the two greatest probabilities ||diag(p) - p p^T|| <= p1 (1 - p1 + p2), which is at most 1/2, p1, and 2 (1 - p1).
 
     The root of the secular equation sum p_i^2 / (p_i - t) = 1 lies below p1 (1 - p1 + p2); arXiv 2510.23012 has 1/2.
     """

@@ -3,9 +3,10 @@
     g, x, w -> vgcompile::ConvWeightGradient -> dw                              before
     g -> Transpose -> g'  x -> Transpose -> x'  x', g' -> Conv -> Slice -> dw    after, by body "swapped"
 
-A composite is an operator of the internal domain, or a standard one that its row asks to be opened (batch normalization in training). Of the bodies
-that apply to a node the one of least cost is taken; the nodes that it makes stand where the composite stood, keep its layer, role
-and source, and carry the body's name. The composite's output values keep their names. Nothing of the internal domain is left.
+A composite is an operator of the internal domain, or a standard one that its row asks to be opened (batch normalization in
+training). Of the bodies that apply to a node the one of least cost is taken; the nodes that it makes stand where the composite
+stood, keep its layer, role and source, and carry the body's name. The composite's output values keep their names. Nothing of
+the internal domain is left.
 """
 
 from __future__ import annotations

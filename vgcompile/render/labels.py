@@ -24,7 +24,8 @@ def number(value: float) -> str:
 
 
 def spread_text(sd: float) -> str:
-    return f"{sd:.1f}" if sd >= 0.095 else f"{sd:.2f}"
+    """``+-0.1``, with a further digit for a small one; nothing where nothing is spread."""
+    return "" if sd < 0.005 else f"+-{sd:.1f}" if sd >= 0.095 else f"+-{sd:.2f}"
 
 
 def measured(tiers: Tiers) -> float | None:
@@ -75,7 +76,7 @@ def _expected_text(many: Sequence[Tiers]) -> str:
         return ""
     doubt = "?" if any(e.confidence == "low" for e in expected) else ""
     if len(many) == 1 and expected[0].sd is not None:
-        return f"E {number(means[0])}+-{spread_text(expected[0].sd)}{doubt}"
+        return f"E {number(means[0])}{spread_text(expected[0].sd)}{doubt}"
     return f"E {_range_text(means)}{doubt}"
 
 

@@ -30,7 +30,7 @@ def batch(
     """One array for each input of ``network``, targets included, in the input's own type and with ``size`` samples.
 
     ``file`` is an .npz file with an array for each input, by the input's name or by the name that the network's own data give it;
-    all of its samples are taken where ``size`` is None. Without ``file`` the network's own data file is read, without one of these
+    all of its samples are taken where ``size`` is None. Without ``file`` the network's own data file is read; where there is none,
     the inputs are drawn. ``rows`` takes the first samples of a file, or random ones of ``seed``.
 
     Raises DataError naming array, expected and found.
@@ -94,13 +94,14 @@ def _read(network: Network, path: Path, data: DataFile | None, size: int | None,
 
 def _open(path: Path) -> dict[str, Array]:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise DataError(f"{path}: one bare array; save the arrays by name with numpy.savez")
+        file = np.load(path, allow_pickle=False)
+        if isinstance(file, np.ndarray):
+            raise DataError(f"{path}: one bare array; save the arrays by name with numpy.savez")
+        with file:
             return {name: file[name] for name in file.files}
     except FileNotFoundError:
         raise DataError(f"{path}: no such data file") from None
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
         raise DataError(f"{path}: not an .npz file of plain arrays ({error})") from None
 
 

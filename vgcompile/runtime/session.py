@@ -8,6 +8,7 @@ Parameters are graph inputs with defaults: a feed under a parameter's name overr
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -32,8 +33,8 @@ _FAILURES = tuple(failure for failure in vars(failures).values() if isinstance(f
 class Session:
     """An ONNX Runtime session on a model in memory or in a file (whose external data lie beside it).
 
-    ``threads`` None leaves the number to ONNX Runtime; sums depend on it in their last bits. Raises EngineError where the provider
-    is not there or does not start, or where ONNX Runtime refuses the model.
+    ``threads`` None leaves the number to ONNX Runtime; sums depend on it in their last bits. Raises EngineError where the
+    provider is not there or does not start, or where ONNX Runtime refuses the model.
     """
 
     def __init__(self, model: onnx.ModelProto | str | Path, provider: str = "auto", threads: int | None = None) -> None:
@@ -46,7 +47,7 @@ class Session:
                     _source(model, Path(folder)), _options(model, threads), request(chosen)
                 )
             except _FAILURES as error:
-                raise EngineError(f"ONNX Runtime refuses the model: {_first_line(error)}") from None
+                raise EngineError(f"ONNX Runtime refuses the model: {_words(error)}") from None
         started = [short for short, name in NAMES.items() if name in self._session.get_providers()]
         if provider == "cuda" and "cuda" not in started:
             raise EngineError(f"the CUDA provider is installed but did not start (no device or no driver); {INSTALL}")
@@ -65,9 +66,9 @@ class Session:
         try:
             results = self._session.run(list(names), dict(feeds))
         except failures.InvalidArgument as error:
-            raise DataError(f"the data do not fit the model: {_first_line(error)}") from None
+            raise DataError(f"the data do not fit the model: {_words(error)}") from None
         except _FAILURES as error:
-            raise EngineError(f"ONNX Runtime failed while running on {self.provider}: {_first_line(error)}") from None
+            raise EngineError(f"ONNX Runtime failed while running on {self.provider}: {_words(error)}") from None
         return dict(zip(names, results, strict=True))
 
     def _check(self, feeds: Mapping[str, Array]) -> None:
@@ -106,7 +107,7 @@ def _options(model: onnx.ModelProto | str | Path, threads: int | None) -> onnxru
     return options
 
 
-def _first_line(error: Exception) -> str:
-    """ONNX Runtime's message without its error code."""
-    text = str(error).strip().splitlines()[0]
-    return text.split(" : ", 2)[-1].strip()
+def _words(error: Exception) -> str:
+    """ONNX Runtime's message on one line, without its error code and its advice."""
+    text = " ".join(line.strip() for line in str(error).splitlines() if "Please fix" not in line)
+    return re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", text).strip()

@@ -1,0 +1,72 @@
+"""Time by depth: what each stage costs for a chain of dense layers, and per layer.
+
+    python benchmarks/scale.py [--width 64] [--depths 1000 10000] [--no-measure]
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+
+import vgcompile
+from vgcompile import spec
+from vgcompile.analysis import Options
+from vgcompile.build import build
+from vgcompile.render import butterfly, diagram, engine
+
+TEXT = """
+name: chain
+inputs:
+  x: {{shape: [batch, 64], range: [0, 1]}}
+  label: {{shape: [batch], type: int64, classes: 10}}
+init: {{weight: lecun_normal, bias: zeros}}
+layers:
+  - {{kind: block, name: hidden, repeat: {depth}, layers: [{{kind: dense, units: {width}, activation: sigmoid}}]}}
+  - {{kind: dense, name: logits, units: 10}}
+loss: {{kind: cross_entropy, input: logits, target: label}}
+"""
+
+
+def stages(depth: int, width: int, measure: bool) -> dict[str, float]:
+    """Seconds by stage."""
+    seconds: dict[str, float] = {}
+
+    def timed(name: str, work: Callable[[], object]) -> object:
+        start = time.perf_counter()
+        result = work()
+        seconds[name] = time.perf_counter() - start
+        return result
+
+    network = timed("open", lambda: build(spec.loads(TEXT.format(depth=depth, width=width))))
+    timed("compile", lambda: vgcompile.compile_network(network))  # type: ignore[arg-type]
+    timed("expected", lambda: vgcompile.analyze(network, Options(tiers=("expected",))))  # type: ignore[arg-type]
+    analysis = timed("sound", lambda: vgcompile.analyze(network, Options(tiers=("sound",))))  # type: ignore[arg-type]
+    timed("draw forward", lambda: engine.layout(diagram.forward_dot(network, analysis), "svg", None))  # type: ignore[arg-type]
+    timed("draw butterfly", lambda: engine.layout(butterfly.butterfly_dot(network, analysis), "svg", None))  # type: ignore[arg-type]
+    if measure:
+        timed("measured", lambda: vgcompile.analyze(network, Options(tiers=("measured",))))  # type: ignore[arg-type]
+    return seconds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--width", type=int, default=64)
+    parser.add_argument("--depths", type=int, nargs="*", default=[1000, 10000])
+    parser.add_argument("--no-measure", dest="measure", action="store_false")
+    options = parser.parse_args()
+    stages(10, options.width, options.measure)  # imports and caches
+    found = {depth: stages(depth, options.width, options.measure) for depth in options.depths}
+    print("| stage | " + " | ".join(f"{depth:,} layers (s)" for depth in found) + " | " + " | ".join("ms a layer" for _ in found) + " |")
+    print("|---" * (1 + 2 * len(found)) + "|")
+    for stage in next(iter(found.values())):
+        times = [f"{seconds[stage]:.2f}" for seconds in found.values()]
+        rates = [f"{1e3 * seconds[stage] / depth:.2f}" for depth, seconds in found.items()]
+        print(f"| {stage} | " + " | ".join(times + rates) + " |")
+    for depth, seconds in found.items():
+        static = sum(time for stage, time in seconds.items() if stage != "measured")
+        print(f"{depth:,} layers: open + compile + expected + sound + draw {static:.2f} s, {1e3 * static / depth:.2f} ms a layer")
+
+
+if __name__ == "__main__":
+    main()
