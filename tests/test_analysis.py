@@ -81,10 +81,10 @@ def test_batch_normalization_explodes_without_skips() -> None:
 
 def test_linear_batch_normalization_keeps_the_finite_batch() -> None:
     """(B - 2) / (B - 3) a layer, squared (Yang et al. 2019); the width is far above the batch."""
-    text = chain(4096, "{kind: dense, units: UNITS, bias: false}, {kind: batch_norm}", 10, "lecun_normal")
+    text = chain(4096, "{kind: dense, units: UNITS, bias: false}, {kind: batch_norm}", 10, "lecun_normal", "shape: [batch, 4096]")
     analysis = vgcompile.analyze(network(text), Options(tiers=("expected",), batch=16))
     hidden = [layer.gain.expected.mean for layer in analysis.layers if layer.kind == "dense"][2:-3]
-    assert 10 ** ((hidden[0] - hidden[-1]) / (len(hidden) - 1)) == pytest.approx((14 / 13) ** 0.5, rel=0.005)
+    assert 10 ** ((hidden[0] - hidden[-1]) / (len(hidden) - 1)) == pytest.approx((14 / 13) ** 0.5, rel=0.01)
 
 
 @pytest.mark.parametrize(

@@ -79,41 +79,60 @@ def spectral_norm(stack: Array, iterations: int = ITERATIONS) -> Array:
 def convolution_norm(kernel: Array, strides: Sequence[int], dilations: Sequence[int], group: int = 1) -> float:
     """An upper bound of the norm of a zero-padded convolution with ``kernel`` [out, in / group, *taps], for every spatial size.
 
-    The smaller of two bounds. (a) Zero padding and strides only drop rows and columns of the convolution on the infinite grid,
-    whose norm is the largest spectral norm of its transfer matrix. That is a trigonometric polynomial of degree d = floor(k /
-    2) along each axis, so that its largest value exceeds the largest of n equidistant samples at most by 1 / cos(pi d / n) an
-    axis (M. Riesz's lemma). Dilation only runs through the same values again. (b) Each output position sees one patch, and an
-    input element lies in at most prod(ceil(k / s')) patches, s' = s / gcd(s, dilation): the norm of the kernel as a matrix
-    [out, in * taps], times the square root of that count. It is exact where patches do not overlap.
+    Zero padding only drops rows and columns of the convolution on the infinite grid, whose norm is the largest spectral norm of
+    its transfer matrix. That is a trigonometric polynomial of degree d = floor(k / 2) along each axis, so that its largest value
+    exceeds the largest of n equidistant samples at most by the factor 1 / cos(pi d / n) an axis (M. Riesz's lemma).
+
+    Where so many samples cost too much, the least of: sqrt(taps) times the norm of a matricization of the kernel (Singla and
+    Feizi 2021), and Schur's test on its absolute values.
     """
     kernel = np.asarray(kernel, np.float64)
-    taps = kernel.shape[2:]
-    grouped = kernel.reshape(group, kernel.shape[0] // group, *kernel.shape[1:])
-    steps = [s // math.gcd(s, d) for s, d in zip(strides, dilations, strict=True)]
-    overlap = math.prod(-(-k // s) for k, s in zip(taps, steps, strict=True))
-    patches = math.sqrt(overlap) * float(spectral_norm(grouped.reshape(group, grouped.shape[1], -1)).max())
+    grouped = _polyphase(kernel.reshape(group, kernel.shape[0] // group, *kernel.shape[1:]), strides, dilations)
+    taps = grouped.shape[3:]
     samples = [1 if k == 1 else GRID * (k // 2) for k in taps]
-    inner, outer = sorted(grouped.shape[1:3])
-    if overlap == 1 or group * math.prod(samples) * inner * inner * outer > LARGEST_TRANSFER:
-        return patches if overlap == 1 else min(patches, _matricizations(grouped))
-    axes = tuple(range(-len(taps), 0))
+    points, (inner, outer) = math.prod(samples), sorted(grouped.shape[1:3])
+    if group * points * inner * inner * outer > LARGEST_TRANSFER:
+        return _matricizations(grouped)
+    axes = tuple(range(3, grouped.ndim))
     transfer = np.moveaxis(np.fft.rfftn(grouped, s=samples, axes=axes), (1, 2), (-2, -1))
     gap = math.prod(1.0 / math.cos(math.pi * (k // 2) / n) for k, n in zip(taps, samples, strict=True))
     # The transform's own error (Higham 2002, theorem 24.2, with room) moves a norm by no more than its Frobenius norm.
-    points = math.prod(samples)
-    error = 16.0 * math.log2(points) * math.sqrt(points) * UNIT * np.linalg.norm(np.abs(grouped).sum(axis=axes), axis=(-2, -1))
-    return float(min(patches, (spectral_norm(transfer).max() + error.max()) * gap))
+    error = (
+        16.0 * math.log2(points + 1) * math.sqrt(points) * UNIT * np.linalg.norm(np.abs(grouped).sum(axis=axes), axis=(-2, -1))
+    )
+    return float((spectral_norm(transfer).max() + error.max()) * gap)
+
+
+def _polyphase(grouped: Array, strides: Sequence[int], dilations: Sequence[int]) -> Array:
+    """The kernel [group, out, in, *taps] of the same map with stride and dilation 1.
+
+    Output o reads the elements o s + t d. With t d = s q + r the remainder r is one of s phases of the input, each a channel of its
+    own, that is read at o + q. What s and d have in common only separates the input into maps that do not meet.
+    """
+    common = [math.gcd(s, d) for s, d in zip(strides, dilations, strict=True)]
+    steps = [s // c for s, c in zip(strides, common, strict=True)]
+    if set(steps) == {1}:
+        return grouped
+    spread = [d // c if s > 1 else 1 for d, c, s in zip(dilations, common, steps, strict=True)]
+    taps = grouped.shape[3:]
+    extent = [(k - 1) * d // s + 1 for k, d, s in zip(taps, spread, steps, strict=True)]
+    phases = np.zeros((*grouped.shape[:3], *steps, *extent))
+    for tap in np.ndindex(*taps):
+        place = [divmod(t * d, s) for t, d, s in zip(tap, spread, steps, strict=True)]
+        phases[(..., *(r for _, r in place), *(q for q, _ in place))] = grouped[(..., *tap)]
+    return phases.reshape(*grouped.shape[:2], -1, *extent)
 
 
 def _matricizations(grouped: Array) -> float:
-    """sqrt(taps) times the least norm of a matricization (Singla and Feizi 2021); Schur's test on the absolute values."""
     group, out, into, *taps = grouped.shape
+    root = math.sqrt(math.prod(taps))
     rows = float(np.sqrt(np.abs(grouped).sum(axis=tuple(range(2, grouped.ndim))).max()))
     columns = float(np.sqrt(np.abs(grouped).sum(axis=(1, *range(3, grouped.ndim))).max()))
     by_input = np.moveaxis(grouped, 2, 1).reshape(group, into, -1)
-    bounds = [rows * columns * (1.0 + grouped[0].size * UNIT), math.sqrt(math.prod(taps)) * float(spectral_norm(by_input).max())]
+    bounds = [rows * columns * (1.0 + 8.0 * grouped[0].size * UNIT)]
+    bounds += [root * float(spectral_norm(m).max()) for m in (grouped.reshape(group, out, -1), by_input)]
     if len(taps) == 2:
         for order in ((0, 1, 3, 2, 4), (0, 1, 4, 2, 3)):
-            mixed = grouped.transpose(order).reshape(group, out * grouped.shape[order[2]], -1)
-            bounds.append(math.sqrt(math.prod(taps)) * float(spectral_norm(mixed).max()))
-    return float(min(bounds))
+            mixed = grouped.transpose(order)
+            bounds.append(root * float(spectral_norm(mixed.reshape(group, out * mixed.shape[2], -1)).max()))
+    return min(bounds)

@@ -16,7 +16,7 @@ the log is lower than the log of the mean by half the variance.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -63,10 +63,11 @@ class Reading:
 
 @dataclass(frozen=True)
 class Source:
-    """An adjoint before the profile: its statistics per element, how many independent units a random matrix spread it onto (None: it came
-    through none), and how many adjoints, samples and positions, there are."""
+    """An adjoint before the profile: its statistics per element up to a factor of exp(log) in the square (so that 1e-300 survives), how many
+    independent units a random matrix spread it onto (None: it came through none), and how many adjoints, samples and positions, there are."""
 
     adjoint: Signal
+    log: float
     units: int | None
     count: int
 
@@ -76,9 +77,9 @@ Waves = dict[int, tuple[Source, Array]]  # keyed by the source's number
 
 @dataclass(frozen=True)
 class Flow:
-    """E||adjoint||^2 and the variance of its log."""
+    """ln E||adjoint||^2 and the variance of ln ||adjoint||^2."""
 
-    square: float
+    log: float
     spread: float
 
 
@@ -98,7 +99,7 @@ def expected(network: Network, batch: int, inputs: Mapping[str, Signal]) -> Expe
     forward.run(inputs)
     backward = _Backward(network, batch, forward)
     backward.run()
-    norm = sum(backward.totals[y].square for y in backward.outputs)
+    norm = _log_sum([backward.totals[y].log for y in backward.outputs])
     gains = {use: _log(flow, norm, forward.sensitivity.get(use[0].inputs[use[1]], 1.0)) for use, flow in backward.parts.items()}
     totals = {value: _log(flow, norm, forward.sensitivity.get(value, 1.0)) for value, flow in backward.totals.items()}
     squares = {value: signal.square for value, signal in forward.signals.items()}
@@ -106,10 +107,16 @@ def expected(network: Network, batch: int, inputs: Mapping[str, Signal]) -> Expe
 
 
 def _log(flow: Flow, norm: float, sensitivity: float) -> Expected:
-    if not (flow.square > 0 and math.isfinite(flow.square) and norm > 0):
+    if not (math.isfinite(flow.log) and math.isfinite(norm)):
         return Expected()
-    mean = (0.5 * math.log(flow.square / norm) - 0.25 * flow.spread) / LN10
+    mean = (0.5 * (flow.log - norm) - 0.25 * flow.spread) / LN10
     return Expected(mean, 0.5 * math.sqrt(max(flow.spread, 0.0)) / LN10, "low" if sensitivity > UNSTABLE else "high")
+
+
+def _log_sum(logs: Sequence[float]) -> float:
+    """ln of a sum, from the lns of its terms."""
+    top = max(logs, default=-math.inf)
+    return top if not math.isfinite(top) else top + math.log(sum(math.exp(log - top) for log in logs))
 
 
 class _Forward:
@@ -297,16 +304,16 @@ class _Backward:
                 seed = row.moments.backward(self.forward.case(node), position, Signal(0.0, 1.0, 1.0, 1.0), signals)
             except (NotImplementedError, AssertionError, TypeError, AttributeError):
                 continue
-        return self._wave(replace(seed, spread=0.0), None, self.batch, output)
+        return self._wave(replace(seed, spread=0.0), 0.0, None, self.batch, output)
 
     def _case_count(self, value: ir.Value) -> int:
         return Case(batch=self.batch).count(dims(value))
 
-    def _wave(self, adjoint: Signal, units: int | None, count: int, value: ir.Value) -> Waves:
+    def _wave(self, adjoint: Signal, log: float, units: int | None, count: int, value: ir.Value) -> Waves:
         self._sources += 1
         reading = self.forward.readings.get(value)
         profile = np.ones_like(reading.base.nodes.x) if reading is not None and reading.base is not None else np.ones(1)
-        return {self._sources: (Source(adjoint, units, max(count, 1)), profile)}
+        return {self._sources: (Source(adjoint, log, units, max(count, 1)), profile)}
 
     def _add(self, value: ir.Value, waves: Waves) -> None:
         mine = self.waves.setdefault(value, {})
@@ -330,7 +337,7 @@ class _Backward:
             return self._lose(node)
         if getattr(row.moments, "carries", False):
             return self._hand_on(node, 0, waves)
-        total = self._collapse(node.outputs[0], waves)
+        total, log = self._collapse(node.outputs[0], waves)
         case = self.forward.case(node)
         signals = [None if v is None else self.forward.signals.get(v) for v in node.inputs]
         for position, value in enumerate(node.inputs):
@@ -345,7 +352,7 @@ class _Backward:
             # A parameter collects the sum over samples, whose length fluctuates with the few directions that they have in common.
             shared = 2.0 * total.alignment if value in self.forward.random else 0.0
             adjoint = replace(adjoint, alignment=_mixed(total.alignment, units), spread=total.spread + shared)
-            self._hand_on(node, position, self._wave(adjoint, units, count, value))
+            self._hand_on(node, position, self._wave(adjoint, log, units, count, value))
 
     @staticmethod
     def _is_float_activation(value: ir.Value) -> bool:
@@ -383,39 +390,51 @@ class _Backward:
         self.parts[node, position] = self._flow(value, waves)
         self._add(value, waves)
 
-    def _weights_and_spread(self, value: ir.Value, waves: Waves) -> tuple[float, float]:
-        """E of the squared adjoint per element, and the variance of its log: each wave's own and what the mixing added."""
+    def _shares(self, value: ir.Value, waves: Waves) -> tuple[list[tuple[Source, Array, float, float]], float]:
+        """Each wave with E[profile^2] and its part of the squared adjoint per element, and the ln of the factor that all parts share."""
         reading = self.forward.readings.get(value)
         base = reading.base if reading is not None else None
-        square = spread = 0.0
+        top = max(source.log for source, _ in waves.values())
+        shares = []
         for source, profile in waves.values():
-            p2 = profile * profile
-            mean = base.nodes.mean(p2) if base is not None else float(p2.mean())
-            share = source.adjoint.square * mean
-            square += share
-            spread += share * (source.adjoint.spread + _spread(source, p2, base, mean))
-        return square, spread / square if square > 0 else 0.0
+            mean = base.nodes.mean(profile * profile) if base is not None else 1.0
+            shares.append((source, profile, mean, math.exp(source.log - top) * source.adjoint.square * mean))
+        return shares, top
+
+    def _square_and_spread(self, value: ir.Value, waves: Waves) -> tuple[float, float, float]:
+        """The squared adjoint per element as square * exp(log), and the variance of its log: each wave's own and what the mixing added."""
+        reading = self.forward.readings.get(value)
+        base = reading.base if reading is not None else None
+        shares, log = self._shares(value, waves)
+        square = sum(share for *_, share in shares)
+        spread = sum(
+            share * (source.adjoint.spread + _spread(source, profile * profile, base, mean)) for source, profile, mean, share in shares
+        )
+        return square, log, spread / square if square > 0 else 0.0
 
     def _flow(self, value: ir.Value, waves: Waves) -> Flow:
-        square, spread = self._weights_and_spread(value, waves)
-        return Flow(square * self._case_count(value), spread)
+        square, log, spread = self._square_and_spread(value, waves)
+        size = square * self._case_count(value)
+        return Flow(log + math.log(size) if size > 0 else -math.inf, spread)
 
-    def _collapse(self, value: ir.Value, waves: Waves) -> Signal:
-        """The adjoint's statistics per element, the base averaged out."""
+    def _collapse(self, value: ir.Value, waves: Waves) -> tuple[Signal, float]:
+        """The adjoint's statistics per element with the base averaged out, scaled to a square of 1, and the ln of that scale."""
         reading = self.forward.readings.get(value)
         base = reading.base if reading is not None else None
-        square, spread = self._weights_and_spread(value, waves)
+        shares, log = self._shares(value, waves)
+        square, _, spread = self._square_and_spread(value, waves)
+        if not square > 0:
+            return Signal(0.0, 0.0, 0.0, 0.0), -math.inf
         within = across = alignment = 0.0
-        for source, profile in waves.values():
+        for source, profile, mean, share in shares:
             a = source.adjoint
-            mean = base.nodes.mean(profile * profile) if base is not None else 1.0
             near = base.nodes.pair(profile, base.within) if base is not None else 1.0
             far = base.nodes.pair(profile, base.across) if base is not None else 1.0
-            within += a.within * near
-            across += a.across * far
-            if square > 0 and mean > 0:
-                alignment += a.square * mean / square * a.alignment * (far / mean) ** 2
-        return Signal(0.0, square, within, across, alignment=min(alignment, 1.0), spread=spread)
+            scale = share / (a.square * mean * square) if share > 0 else 0.0
+            within += a.within * near * scale
+            across += a.across * far * scale
+            alignment += share / square * a.alignment * (far / mean) ** 2 if share > 0 else 0.0
+        return Signal(0.0, 1.0, within, across, alignment=min(alignment, 1.0), spread=spread), log + math.log(square)
 
 
 def _mixed(alignment: float, units: int | None) -> float:
@@ -457,13 +476,15 @@ def _of_array(x: Array) -> Signal:
 
 
 def _alignment(x: Array) -> float:
-    """E[cos^2] between the centred samples of a batch [N, features, positions], each position a sample of its own."""
+    """E[cos^2] between the centred samples of a batch [N, features, positions], each position a sample of its own, above the
+    1/(N - 1)^2 that centring alone makes."""
     vectors = np.moveaxis(x, 1, 2).reshape(-1, x.shape[1])[:LARGEST_GRAM]
     vectors = vectors - vectors.mean(axis=0)
     gram = vectors @ vectors.T
     n, total = len(gram), float(np.trace(gram))
     if n < 2 or total <= 0:
         return 0.0
-    return max(float((gram**2).sum() - (np.diag(gram) ** 2).sum()) * n / ((n - 1) * total**2), 0.0)
+    cosines = float((gram**2).sum() - (np.diag(gram) ** 2).sum()) * n / ((n - 1) * total**2)
+    return max(cosines - 1.0 / (n - 1) ** 2, 0.0)
 
 

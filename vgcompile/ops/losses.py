@@ -15,55 +15,63 @@ from vgcompile.signal import Signal
 
 @dataclass(frozen=True)
 class _Target:
-    """What the labels say: the class of each position as a mask [N, C, ...], and each position's weight [N, 1, ...] (None: 1)."""
+    """What the labels say, against [N, C, ...]: the class of each position as a mask, whether it is ignored, and its weight.
+
+    ``None``: nothing is ignored; every weight is 1.
+    """
 
     hot: Any
+    ignored: Any
     weight: Any
+
+    def counted(self, op: Any, x: Any) -> Any:
+        """``x``, and 0 where the label is ignored: not a product, for 0 * inf is no number."""
+        return x if self.ignored is None else op.Where(self.ignored, 0.0, x)
 
 
 def _target(op: Any, x: Any, labels: Any, weights: Any, ignore_index: int | None) -> _Target:
-    """Where the label is ``ignore_index`` the weight is 0, and the label, which need not name a class, is not looked up."""
-    classes, rank = int(extents(x)[1]), len(extents(x))
-    names = np.arange(classes, dtype=labels.dtype.numpy()).reshape(-1, *(1,) * (rank - 2))
+    """A label that is ignored need not name a class, and is not looked up."""
+    classes, rank, kind = int(extents(x)[1]), len(extents(x)), labels.dtype.numpy()
+    names = np.arange(classes, dtype=kind).reshape(-1, *(1,) * (rank - 2))
     spread = op.Unsqueeze(labels, [1])
     hot = op.Equal(spread, names)
-    if ignore_index is None:
-        return _Target(hot, None if weights is None else op.Gather(weights, spread, axis=0))
-    ignored = op.Equal(spread, np.asarray(ignore_index, labels.dtype.numpy()))
+    ignored = None if ignore_index is None else op.Equal(spread, np.asarray(ignore_index, kind))
     if weights is None:
-        return _Target(hot, op.Where(ignored, 0.0, 1.0))
-    safe = op.Where(ignored, np.zeros((), labels.dtype.numpy()), spread)
-    return _Target(hot, op.Where(ignored, 0.0, op.Gather(weights, safe, axis=0)))
+        return _Target(hot, ignored, None)
+    safe = spread if ignored is None else op.Where(ignored, np.zeros((), kind), spread)
+    return _Target(hot, ignored, op.Gather(weights, safe, axis=0))
 
 
 def _coefficient(op: Any, g: Any, labels: Any, target: _Target, reduction: str) -> Any:
     """The adjoint of each position's loss, broadcasting against [N, C, ...]."""
+    share = _share(op, g, labels, target, reduction)
+    return target.counted(op, share if target.weight is None else share * target.weight)
+
+
+def _share(op: Any, g: Any, labels: Any, target: _Target, reduction: str) -> Any:
+    """The adjoint of a position of weight 1."""
     if reduction == "none":
-        g = op.Unsqueeze(g, [1])
-    if reduction == "mean":
-        g = g / _total_weight(op, labels, target, g)
-    return g if target.weight is None else g * target.weight
+        return op.Unsqueeze(g, [1])
+    return g / _total_weight(op, labels, target, g) if reduction == "mean" else g
 
 
 def _total_weight(op: Any, labels: Any, target: _Target, g: Any) -> Any:
-    if target.weight is not None:
-        return op.ReduceSum(target.weight, keepdims=0)
+    if target.weight is not None or target.ignored is not None:
+        return op.ReduceSum(target.counted(op, 1.0 if target.weight is None else target.weight), keepdims=0)
     dims = extents(labels)
     if all(isinstance(dim, int) for dim in dims):
         return float(np.prod([int(dim) for dim in dims]))
     return op.Cast(op.Size(labels), to=int(g.dtype))
 
 
-def _weights_vjp(op: Any, g: Any, log_prob: Any, labels: Any, target: _Target, reduction: str, rank: int) -> Any:
+def _weights_vjp(op: Any, g: Any, log_prob: Any, labels: Any, target: _Target, reduction: str) -> Any:
     """Linear in the classes' weights but for the mean's divisor: dL/dw_c = sum (-log p_c - L) / W over its positions."""
-    loss = op.Where(target.hot, op.Neg(log_prob), 0.0)
-    counted = op.Where(op.Equal(target.weight, 0.0), 0.0, 1.0)
-    share = op.Unsqueeze(g, [1]) if reduction == "none" else g
+    loss = op.Neg(log_prob)
     if reduction == "mean":
-        total = _total_weight(op, labels, target, g)
-        mean = op.ReduceSum(loss * target.weight, keepdims=0) / total
-        loss, share = op.Where(target.hot, loss - mean, 0.0), g / total
-    return op.ReduceSum(loss * counted * share, [0, *range(2, rank)], keepdims=0)
+        weighted = target.counted(op, op.Where(target.hot, loss * target.weight, 0.0))
+        loss = loss - op.ReduceSum(weighted, keepdims=0) / _total_weight(op, labels, target, g)
+    part = op.Where(target.hot, loss * _share(op, g, labels, target, reduction), 0.0)
+    return op.ReduceSum(target.counted(op, part), [0, *range(2, len(extents(log_prob)))], keepdims=0)
 
 
 def _cross_entropy_vjp(
@@ -76,7 +84,7 @@ def _cross_entropy_vjp(
         target = _target(op, x, labels, weights, ignore_index)
         terms.append((p - op.Cast(target.hot, to=int(x.dtype))) * _coefficient(op, loss, labels, target, reduction))
         if weights is not None:
-            dweights = _weights_vjp(op, loss, log_prob, labels, target, reduction, len(extents(x)))
+            dweights = _weights_vjp(op, loss, log_prob, labels, target, reduction)
     if direct is not None:
         terms.append(direct - p * op.ReduceSum(direct, [1], keepdims=1))
     return shaped(terms[0] if len(terms) == 1 else op.Add(*terms), x), None, dweights
@@ -88,7 +96,7 @@ def _likelihood_vjp(
     """x holds log p already: minus each position's adjoint, at its class."""
     target = _target(op, x, labels, weights, ignore_index)
     dx = op.Where(target.hot, op.Neg(_coefficient(op, g, labels, target, reduction)), 0.0)
-    return shaped(dx, x), None, None if weights is None else _weights_vjp(op, g, x, labels, target, reduction, len(extents(x)))
+    return shaped(dx, x), None, None if weights is None else _weights_vjp(op, g, x, labels, target, reduction)
 
 
 def _refuses(case: Case) -> str:

@@ -57,7 +57,16 @@ def refuses(case: Case) -> str:
         return "storage_order 1 counts indices column by column"
     if (given.get("auto_pad") or "NOTSET").startswith("SAME") and set(given.get("dilations") or (1,)) != {1}:
         return "auto_pad SAME with dilations is read in two ways by the runtimes; give explicit pads"
-    return unresolved(case, given["kernel_shape"])
+    return unresolved(case, given["kernel_shape"]) or _overhang(case)
+
+
+def _overhang(case: Case) -> str:
+    """With ceil_mode the last window may start beyond the tensor: it counts in one version of ONNX and not in another."""
+    at, into, out = window_of(case), (case.shapes[0] or ())[2:], (case.outputs[0] or ())[2:]
+    for axis, (have, windows) in enumerate(zip(into, out, strict=True)):
+        if isinstance(have, int) and isinstance(windows, int) and (windows - 1) * at.strides[axis] - at.before[axis] >= have:
+            return "with ceil_mode a window would start beyond the end; choose other pads or strides"
+    return ""
 
 
 def channelwise(case: Case) -> Interval:

@@ -30,8 +30,8 @@ def batch(
     """One array for each input of ``network``, targets included, in the input's own type and with ``size`` samples.
 
     ``file`` is an .npz file with an array for each input, by the input's name or by the name that the network's own data give it;
-    all of its samples are taken where ``size`` is None. Without ``file`` the network's own data file is read; where there is none,
-    the inputs are drawn. ``rows`` takes the first samples of a file, or random ones of ``seed``.
+    all of its samples are taken where ``size`` is None. Without ``file`` the network's own data file is read; where there is
+    none, the inputs are drawn. ``rows`` takes the first samples of a file, or random ones of ``seed``.
 
     Raises DataError naming array, expected and found.
     """

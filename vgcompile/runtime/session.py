@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as failures
 
@@ -91,7 +92,7 @@ def _source(model: onnx.ModelProto | str | Path, folder: Path) -> str | bytes:
         serialized: bytes = model.SerializeToString()
         return serialized
     file = folder / "model.onnx"
-    onnx.save(model, file, save_as_external_data=True, location="model.data")
+    ir.save(ir.from_proto(model), file, external_data="model.data")  # onnx.save would empty the caller's model
     return str(file)
 
 
