@@ -86,10 +86,15 @@ def movement(start: Mapping[str, Array], end: Mapping[str, Array], names: list[s
 
 
 def table(runs: list[Run]) -> str:
-    lines = ["| model | rate | final loss | held-out accuracy | first hidden layer moved | last hidden layer moved |", "|---|---|---|---|---|---|"]
+    lines = [
+        "| model | rate | final loss | held-out accuracy | first hidden layer moved | last hidden layer moved |",
+        "|---|---|---|---|---|---|",
+    ]
     for run in runs:
         loss = float(np.mean(run.losses[-50:]))
-        lines.append(f"| {run.model} | {run.rate:g} | {loss:.3f} | {100 * run.accuracy:.1f} % | {run.first:.2e} | {run.last:.2e} |")
+        lines.append(
+            f"| {run.model} | {run.rate:g} | {loss:.3f} | {100 * run.accuracy:.1f} % | {run.first:.2e} | {run.last:.2e} |"
+        )
     return "\n".join(lines)
 
 

@@ -1,6 +1,6 @@
 """Time by depth: what each stage costs for a chain of dense layers, and per layer.
 
-    python benchmarks/scale.py [--width 64] [--depths 1000 10000] [--no-measure]
+python benchmarks/scale.py [--width 64] [--depths 1000 10000] [--no-measure]
 """
 
 from __future__ import annotations
@@ -57,7 +57,13 @@ def main() -> None:
     options = parser.parse_args()
     stages(10, options.width, options.measure)  # imports and caches
     found = {depth: stages(depth, options.width, options.measure) for depth in options.depths}
-    print("| stage | " + " | ".join(f"{depth:,} layers (s)" for depth in found) + " | " + " | ".join("ms a layer" for _ in found) + " |")
+    print(
+        "| stage | "
+        + " | ".join(f"{depth:,} layers (s)" for depth in found)
+        + " | "
+        + " | ".join("ms a layer" for _ in found)
+        + " |"
+    )
     print("|---" * (1 + 2 * len(found)) + "|")
     for stage in next(iter(found.values())):
         times = [f"{seconds[stage]:.2f}" for seconds in found.values()]

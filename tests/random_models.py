@@ -8,7 +8,16 @@ ACTIVATIONS = (
     *("sigmoid", "tanh", "relu", "leaky_relu", "elu", "selu", "gelu", "silu", "softplus", "softsign", "hard_sigmoid", "mish"),
 )
 INITS = (
-    *("glorot_uniform", "glorot_normal", "he_uniform", "he_normal", "lecun_uniform", "lecun_normal", "orthogonal", "pytorch_default"),
+    *(
+        "glorot_uniform",
+        "glorot_normal",
+        "he_uniform",
+        "he_normal",
+        "lecun_uniform",
+        "lecun_normal",
+        "orthogonal",
+        "pytorch_default",
+    ),
     "{kind: normal, sd: 0.7}",
 )
 
@@ -47,8 +56,12 @@ def convolution_layers(draw: st.DrawFn) -> list[str]:
     lines = []
     for _ in range(draw(st.integers(1, 2))):
         channels, kernel = draw(st.integers(1, 4)), draw(st.sampled_from([1, 3]))
-        lines.append(f"{{kind: conv2d, filters: {channels}, kernel: {kernel}, padding: same, activation: {draw(st.sampled_from(ACTIVATIONS))}}}")
-        lines += draw(st.sampled_from([[], ["{kind: batch_norm}"], ["{kind: max_pool, kernel: 2}"], ["{kind: average_pool, kernel: 2}"]]))
+        lines.append(
+            f"{{kind: conv2d, filters: {channels}, kernel: {kernel}, padding: same, activation: {draw(st.sampled_from(ACTIVATIONS))}}}"
+        )
+        lines += draw(
+            st.sampled_from([[], ["{kind: batch_norm}"], ["{kind: max_pool, kernel: 2}"], ["{kind: average_pool, kernel: 2}"]])
+        )
     return [*lines, draw(st.sampled_from(["{kind: flatten}", "{kind: global_average_pool}\n  - {kind: flatten}"]))]
 
 

@@ -56,14 +56,18 @@ def _padded(x: Any, pads: list[int] | None, value: float) -> Any:
     return F.pad(x, flat, value=value)
 
 
-def _conv(x: Any, w: Any, b: Any = None, *, auto_pad: str, dilations: Any, group: int, kernel_shape: Any, pads: Any, strides: Any) -> Any:
+def _conv(
+    x: Any, w: Any, b: Any = None, *, auto_pad: str, dilations: Any, group: int, kernel_shape: Any, pads: Any, strides: Any
+) -> Any:
     assert auto_pad == "NOTSET"
     rank = w.ndim - 2
     convolve = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}[rank]
     return convolve(_padded(x, pads, 0.0), w, b, stride=strides or 1, dilation=dilations or 1, groups=group)
 
 
-def _max_pool(x: Any, *, auto_pad: str, ceil_mode: int, dilations: Any, kernel_shape: Any, pads: Any, storage_order: int, strides: Any) -> Any:
+def _max_pool(
+    x: Any, *, auto_pad: str, ceil_mode: int, dilations: Any, kernel_shape: Any, pads: Any, storage_order: int, strides: Any
+) -> Any:
     assert auto_pad == "NOTSET" and not ceil_mode
     return F.max_pool2d(_padded(x, pads, -float("inf")), kernel_shape, strides, dilation=dilations or 1)
 
@@ -75,8 +79,12 @@ def _average_pool(
     return F.avg_pool2d(_padded(x, pads, 0.0), kernel_shape, strides)
 
 
-def _batch_norm(x: Any, scale: Any, bias: Any, mean: Any, var: Any, *, epsilon: float, momentum: float, training_mode: int) -> Any:
-    return F.batch_norm(x, None if training_mode else mean, None if training_mode else var, scale, bias, bool(training_mode), 0.0, epsilon)
+def _batch_norm(
+    x: Any, scale: Any, bias: Any, mean: Any, var: Any, *, epsilon: float, momentum: float, training_mode: int
+) -> Any:
+    return F.batch_norm(
+        x, None if training_mode else mean, None if training_mode else var, scale, bias, bool(training_mode), 0.0, epsilon
+    )
 
 
 def _layer_norm(x: Any, scale: Any, bias: Any = None, *, axis: int, epsilon: float, stash_type: int) -> Any:
@@ -84,7 +92,9 @@ def _layer_norm(x: Any, scale: Any, bias: Any = None, *, axis: int, epsilon: flo
 
 
 def _cross_entropy(logits: Any, labels: Any, weight: Any = None, *, ignore_index: int | None, reduction: str) -> Any:
-    return F.cross_entropy(logits, labels.long(), weight, ignore_index=-100 if ignore_index is None else ignore_index, reduction=reduction)
+    return F.cross_entropy(
+        logits, labels.long(), weight, ignore_index=-100 if ignore_index is None else ignore_index, reduction=reduction
+    )
 
 
 def _reduce(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,11 +1,11 @@
 """vgcompile: see vanishing gradients before the first training step.
 
-    >>> import vgcompile
-    >>> network = vgcompile.open_network("models/deep_sigmoid.yaml")          # doctest: +SKIP
-    >>> vgcompile.compile_network(network).files.keys()                       # doctest: +SKIP
-    dict_keys(['deep_sigmoid.onnx', 'deep_sigmoid.grad.onnx'])
-    >>> vgcompile.analyze(network).verdict.kind                               # doctest: +SKIP
-    'vanishing'
+>>> import vgcompile
+>>> network = vgcompile.open_network("models/deep_sigmoid.yaml")          # doctest: +SKIP
+>>> vgcompile.compile_network(network).files.keys()                       # doctest: +SKIP
+dict_keys(['deep_sigmoid.onnx', 'deep_sigmoid.grad.onnx'])
+>>> vgcompile.analyze(network).verdict.kind                               # doctest: +SKIP
+'vanishing'
 """
 
 from __future__ import annotations

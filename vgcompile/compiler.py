@@ -1,7 +1,7 @@
 """The compiler, read from top to bottom: a file is opened, compiled and checked, one call per arrow.
 
-    models/x.yaml -- spec.load --> Spec -- build --> Network (THE graph) -- inference --> NAME.onnx
-    x.onnx -------- graph.load --------------------> Network ------------- gradient ---> NAME.grad.onnx
+models/x.yaml -- spec.load --> Spec -- build --> Network (THE graph) -- inference --> NAME.onnx
+x.onnx -------- graph.load --------------------> Network ------------- gradient ---> NAME.grad.onnx
 """
 
 from __future__ import annotations

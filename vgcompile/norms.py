@@ -106,8 +106,8 @@ def convolution_norm(kernel: Array, strides: Sequence[int], dilations: Sequence[
 def _polyphase(grouped: Array, strides: Sequence[int], dilations: Sequence[int]) -> Array:
     """The kernel [group, out, in, *taps] of the same map with stride and dilation 1.
 
-    Output o reads the elements o s + t d. With t d = s q + r the remainder r is one of s phases of the input, each a channel of its
-    own, that is read at o + q. What s and d have in common only separates the input into maps that do not meet.
+    Output o reads the elements o s + t d. With t d = s q + r the remainder r is one of s phases of the input, each a channel of
+    its own, that is read at o + q. What s and d have in common only separates the input into maps that do not meet.
     """
     common = [math.gcd(s, d) for s, d in zip(strides, dilations, strict=True)]
     steps = [s // c for s, c in zip(strides, common, strict=True)]
@@ -135,4 +135,4 @@ def _matricizations(grouped: Array) -> float:
         for order in ((0, 1, 3, 2, 4), (0, 1, 4, 2, 3)):
             mixed = grouped.transpose(order)
             bounds.append(root * float(spectral_norm(mixed.reshape(group, out * mixed.shape[2], -1)).max()))
-    return min(bounds)
+    return float(min(bounds))

@@ -50,7 +50,11 @@ def _number(x: float | None) -> float | None:
 def _tiers(tiers: Tiers) -> dict[str, Any]:
     return {
         "sound": {"lo": _number(tiers.sound.lo), "hi": _number(tiers.sound.hi), "vacuous": tiers.sound.vacuous},
-        "expected": {"mean": _number(tiers.expected.mean), "sd": _number(tiers.expected.sd), "confidence": tiers.expected.confidence},
+        "expected": {
+            "mean": _number(tiers.expected.mean),
+            "sd": _number(tiers.expected.sd),
+            "confidence": tiers.expected.confidence,
+        },
         "measured": _number(tiers.measured),
         "why": dict(tiers.why),
     }
@@ -92,7 +96,8 @@ def _path(path: Path | None) -> dict[str, Any] | None:
     if path is None:
         return None
     steps = [
-        {"edge": s.edge, "layer": s.layer, "line": s.line, "factor": _number(s.factor), "merge": _number(s.merge)} for s in path.steps
+        {"edge": s.edge, "layer": s.layer, "line": s.line, "factor": _number(s.factor), "merge": _number(s.merge)}
+        for s in path.steps
     ]
     return {"tier": path.tier, "gain": _number(path.gain), "steps": steps}
 

@@ -15,7 +15,7 @@ from vgcompile.graph.network import Network
 from vgcompile.graph.view import dependencies
 
 if TYPE_CHECKING:
-    from vgcompile.analysis.analyze import Tiers3
+    from vgcompile.analysis.pipeline import Tiers3
 
 VANISHING = -3.0  # the default preset: below this log10 a gradient has vanished
 EXPLODING = 3.0  # and above this it explodes

@@ -1,11 +1,8 @@
 """The expected tier: mean and spread of each edge's log gain over initializations, from the graph and its distributions alone.
 
-Forward goes the length map (Poole et al. 2016), backward chi (Schoenholz et al. 2017), generalized from chains of layers to a graph:
-
-    base      a value that is taken to be Gaussian: what a linear map, a sum or a normalization gives out
-    reading   a value as a function of its base, kept as its values at the base's quadrature nodes: what elementwise operators
-              make of a base is evaluated jointly, so that Mul(x, Sigmoid(x)) has SiLU's moments
-    wave      an adjoint that arrives from one source, independent of every other, times a profile over the base's nodes
+Forward goes the length map (Poole et al. 2016; forward.py), backward chi (Schoenholz et al. 2017), generalized from chains of layers to a
+graph. What goes back is a set of waves: an adjoint that arrives from one source, independent of every other, times a profile over the
+nodes of the base that the value is a function of.
 
 Finite width (Hanin & Nica 2020, generalized): passing a random matrix onto n units whose slopes are D, ln ||adjoint||^2 gains the variance
 (3 kappa - 1)/n for one adjoint, kappa = E[D^4]/E[D^2]^2. For M adjoints (samples and positions) with mean squared cosine c it is
@@ -23,42 +20,18 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from vgcompile.analysis.quadrature import Gaussian, gaussian
+from vgcompile.analysis.forward import Base, Forward, Reading, features, mixed
 from vgcompile.analysis.result import Expected
-from vgcompile.graph.emit import constant_of, dims
+from vgcompile.graph.emit import dims
 from vgcompile.graph.network import Network
-from vgcompile.graph.provenance import fact
-from vgcompile.initial import Initial
 from vgcompile.ops import NUMPY, lookup
-from vgcompile.ops.moments import role
-from vgcompile.ops.op import Case, Op, at
+from vgcompile.ops.op import Case, Op
 from vgcompile.ops.reading import slope
-from vgcompile.passes.differentiate import case_of
-from vgcompile.signal import Signal, constant
+from vgcompile.signal import Signal
 
 Array = np.ndarray[Any, Any]
 LN10 = math.log(10.0)
-LARGEST_GRAM = 1024  # samples of the data that the alignment is taken from
 UNSTABLE = 3.0  # a length map that amplifies a fluctuation of q by more than this makes the prediction unreliable
-
-
-@dataclass(frozen=True)
-class Base:
-    """A Gaussian value, with the correlation of two of its positions and of two of its samples."""
-
-    value: ir.Value
-    signal: Signal
-    nodes: Gaussian
-    within: float
-    across: float
-
-
-@dataclass(frozen=True)
-class Reading:
-    """A value as a function of a base; without a base it is a known constant."""
-
-    base: Base | None
-    at_nodes: Array
 
 
 @dataclass(frozen=True)
@@ -95,7 +68,7 @@ class ExpectedTier:
 
 def expected(network: Network, batch: int, inputs: Mapping[str, Signal]) -> ExpectedTier:
     """Predict every gain at this batch size. ``inputs`` describes the data: one Signal for each graph input."""
-    forward = _Forward(network, batch)
+    forward = Forward(network, batch)
     forward.run(inputs)
     backward = _Backward(network, batch, forward)
     backward.run()
@@ -119,151 +92,10 @@ def _log_sum(logs: Sequence[float]) -> float:
     return top if not math.isfinite(top) else top + math.log(sum(math.exp(log - top) for log in logs))
 
 
-class _Forward:
-    """Statistics of every value, in graph order."""
-
-    def __init__(self, network: Network, batch: int) -> None:
-        self.network, self.batch = network, batch
-        self.signals: dict[ir.Value, Signal] = {}
-        self.readings: dict[ir.Value, Reading] = {}
-        self.sensitivity: dict[ir.Value, float] = {}
-        self.random: set[ir.Value] = set()  # parameters that are drawn anew with each initialization
-        self._kinks = _kinks_of_consumers(network.model.graph)
-
-    def run(self, inputs: Mapping[str, Signal]) -> None:
-        graph = self.network.model.graph
-        for value in graph.inputs:
-            if value.name in inputs:
-                self._found(value, inputs[value.name])
-        for value in graph.initializers.values():
-            self._parameter(value)
-        for node in graph:
-            self._node(node)
-
-    def _parameter(self, value: ir.Value) -> None:
-        assert value.const_value is not None
-        initial = fact(value, "initial")
-        array = constant_of(value)
-        if array is not None and (array.dtype.kind not in "f" or array.size == 1):
-            self.readings[value] = Reading(None, array.astype(np.float64) if array.size == 1 else array)
-            return
-        if initial is not None:
-            drawn = Initial.from_json(initial)
-            mean, square = drawn.mean, drawn.square
-        else:
-            weights = value.const_value.numpy().astype(np.float64)
-            mean, square = float(weights.mean()), float((weights * weights).mean())
-        if square <= mean * mean:
-            self.readings[value] = Reading(None, np.asarray(mean))
-        else:
-            self.random.add(value)
-        self.signals[value] = constant(mean, square)
-        if value in self.random:
-            self._found(value, self.signals[value])
-
-    def _node(self, node: ir.Node) -> None:
-        row = lookup(node.op_type, node.domain)
-        if row is None or row.blocked:
-            return
-        self.sensitivity[node.outputs[0]] = max((self.sensitivity.get(v, 1.0) for v in node.inputs if v is not None), default=1.0)
-        base = self.common_base(node)
-        if row.elementwise and base is not None:
-            return self._read_jointly(node, row, base)
-        if row.moments is None:
-            return
-        signals = [None if v is None else self.signals.get(v) for v in node.inputs]
-        try:
-            found = row.moments.forward(self.case(node), signals)
-        except (NotImplementedError, AssertionError):
-            return
-        if getattr(row.moments, "carries", False) and node.inputs[0] in self.readings:
-            self.signals[node.outputs[0]] = found if isinstance(found, Signal) else found[0]
-            self.readings[node.outputs[0]] = self.readings[node.inputs[0]]
-            return
-        mixed = any(v in self.random and len(dims(v)) >= 2 for v in node.inputs if v is not None)
-        for value, signal in zip(node.outputs, found if isinstance(found, tuple) else (found,), strict=False):
-            units = features(value) if mixed else None
-            self._found(value, replace(signal, alignment=_mixed(signal.alignment, units)))
-
-    def case(self, node: ir.Node) -> Case:
-        return replace(case_of(node), batch=self.batch)
-
-    def common_base(self, node: ir.Node) -> Base | None:
-        """The one base that all inputs of a node are functions of, or None."""
-        bases = []
-        for value in node.inputs:
-            reading = self.readings.get(value) if value is not None else None
-            if value is None:
-                continue
-            if reading is None:
-                return None
-            if reading.base is not None:
-                bases.append(reading.base)
-        return bases[0] if bases and all(base is bases[0] for base in bases) else None
-
-    def operands(self, node: ir.Node) -> tuple[Any, ...]:
-        return tuple(None if v is None else self.readings[v].at_nodes for v in node.inputs)
-
-    def _read_jointly(self, node: ir.Node, row: Op, base: Base) -> None:
-        assert row.numpy is not None
-        output = node.outputs[0]
-        with np.errstate(all="ignore"):
-            f = np.broadcast_to(row.numpy(*self.operands(node), **self.case(node).attributes), base.nodes.x.shape)
-        if not np.isfinite(f).all():
-            return
-        self.readings[output] = Reading(base, f)
-        square, across = base.nodes.mean(f * f), base.nodes.pair(f, base.across)
-        alignment = _bent(base, f, square, across)
-        self.signals[output] = Signal(base.nodes.mean(f), square, base.nodes.pair(f, base.within), across, alignment)
-        self.sensitivity[output] = self.sensitivity.get(base.value, 1.0) * max(base.nodes.sensitivity(f), 0.0)
-
-    def _found(self, value: ir.Value, signal: Signal) -> None:
-        if not math.isfinite(signal.square):
-            return
-        self.signals[value] = signal
-        nodes = gaussian(signal.mean, signal.variance, self._kinks.get(value, ()))
-        self.readings[value] = Reading(Base(value, signal, nodes, *_correlations(signal)), nodes.x)
-
-
-def features(value: ir.Value) -> int | None:
-    """The extent of a value's feature axis, where it is known."""
-    shape = dims(value)
-    extents = [dim for axis, dim in enumerate(shape) if role(len(shape), axis) == "features"]
-    return extents[0] if extents and isinstance(extents[0], int) else None
-
-
-def _bent(base: Base, f: Array, square: float, across: float) -> float:
-    """E[cos^2] between two samples' centred vectors after an elementwise function: the dual of f at correlations one root mean square
-    above and below the mean one."""
-    if square - across <= 1e-12 * square:
-        return 0.0
-    step = (1.0 - base.across) * math.sqrt(max(base.signal.alignment, 0.0))
-    sides = (base.nodes.pair(f, base.across + step) - across, base.nodes.pair(f, base.across - step) - across)
-    return min(0.5 * sum(side * side for side in sides) / (square - across) ** 2, 1.0)
-
-
-def _kinks_of_consumers(graph: ir.Graph) -> dict[ir.Value, tuple[float, ...]]:
-    """Where the functions that a value is put into have corners."""
-    found: dict[ir.Value, set[float]] = {}
-    for node in graph:
-        row = lookup(node.op_type, node.domain)
-        if row is None or not row.kinks or not node.inputs:
-            continue
-        found.setdefault(node.inputs[0], set()).update(at(row.kinks, case_of(node).attributes))
-    return {value: tuple(sorted(kinks)) for value, kinks in found.items()}
-
-
-def _correlations(signal: Signal) -> tuple[float, float]:
-    if signal.variance <= 1e-14 * signal.square:
-        return (1.0, 1.0)
-    square = signal.mean**2
-    return ((signal.within - square) / signal.variance, (signal.across - square) / signal.variance)
-
-
 class _Backward:
     """Adjoints of every value, in reverse graph order, from the values that enter the loss."""
 
-    def __init__(self, network: Network, batch: int, forward: _Forward) -> None:
+    def __init__(self, network: Network, batch: int, forward: Forward) -> None:
         self.network, self.batch, self.forward = network, batch, forward
         values = {value.name: value for node in network.model.graph for value in node.outputs}
         self.outputs = [values[name] for name in network.outputs]
@@ -330,7 +162,7 @@ class _Backward:
         if row is None:
             return self._lose(node)
         if row.blocked:
-            return
+            return None
         if row.elementwise and self.forward.common_base(node) is not None:
             return self._elementwise(node, row, waves)
         if row.moments is None:
@@ -351,7 +183,7 @@ class _Backward:
             units, count = self._mixing(node, row, position, case)
             # A parameter collects the sum over samples, whose length fluctuates with the few directions that they have in common.
             shared = 2.0 * total.alignment if value in self.forward.random else 0.0
-            adjoint = replace(adjoint, alignment=_mixed(total.alignment, units), spread=total.spread + shared)
+            adjoint = replace(adjoint, alignment=mixed(total.alignment, units), spread=total.spread + shared)
             self._hand_on(node, position, self._wave(adjoint, log, units, count, value))
 
     @staticmethod
@@ -361,7 +193,10 @@ class _Backward:
     def _mixing(self, node: ir.Node, row: Op, position: int, case: Case) -> tuple[int | None, int]:
         """Over how many independent units, and for how many adjoints, a random operand spreads the adjoint of this input."""
         others = [v for i, v in enumerate(node.inputs) if v is not None and i != position]
-        if not any(v in self.forward.random and len(dims(v)) >= 2 for v in others) or node.inputs[position] in self.forward.random:
+        if (
+            not any(v in self.forward.random and len(dims(v)) >= 2 for v in others)
+            or node.inputs[position] in self.forward.random
+        ):
             return None, self.batch
         value = node.inputs[position]
         assert value is not None
@@ -375,7 +210,7 @@ class _Backward:
         operands = self.forward.operands(node)
         attributes = self.forward.case(node).attributes
         for position, value in enumerate(node.inputs):
-            if value is None or position >= len(row.derivatives) and len(row.derivatives) != 1:
+            if value is None or (position >= len(row.derivatives) and len(row.derivatives) != 1):
                 continue
             reading = self.forward.readings[value]
             if reading.base is None or row.derivatives[min(position, len(row.derivatives) - 1)] is None:
@@ -408,7 +243,8 @@ class _Backward:
         shares, log = self._shares(value, waves)
         square = sum(share for *_, share in shares)
         spread = sum(
-            share * (source.adjoint.spread + _spread(source, profile * profile, base, mean)) for source, profile, mean, share in shares
+            share * (source.adjoint.spread + _spread(source, profile * profile, base, mean))
+            for source, profile, mean, share in shares
         )
         return square, log, spread / square if square > 0 else 0.0
 
@@ -437,11 +273,6 @@ class _Backward:
         return Signal(0.0, 1.0, within, across, alignment=min(alignment, 1.0), spread=spread), log + math.log(square)
 
 
-def _mixed(alignment: float, units: int | None) -> float:
-    """E[cos^2] between two adjoints after a random matrix onto n units: a sampled correlation of expectation cos (Fisher 1915)."""
-    return alignment if units is None else min(alignment + (1.0 - alignment) * (1.0 - 2.0 * alignment) / units, 1.0)
-
-
 def _spread(source: Source, p2: Array, base: Base | None, mean: float) -> float:
     """What one random matrix and the slopes behind it add to the variance of ln ||adjoint||^2."""
     if source.units is None or mean <= 0:
@@ -450,41 +281,3 @@ def _spread(source: Source, p2: Array, base: Base | None, mean: float) -> float:
     two = base.nodes.pair(p2, base.across) / mean**2 if base is not None else 1.0
     m = 1.0 / source.count
     return max(m * 3.0 * one + (1.0 - m) * two * (1.0 + 2.0 * source.adjoint.alignment) - 1.0, 0.0) / source.units
-
-
-def input_signals(network: Network, feeds: Mapping[str, Array] | None) -> dict[str, Signal]:
-    """Statistics of the data: of the given arrays, or else of each input's declared distribution."""
-    return {
-        name: _of_array(feeds[name]) if feeds is not None and name in feeds else _of_distribution(declared.mean, declared.sd)
-        for name, declared in network.inputs.items()
-        if declared.dtype.is_floating_point()
-    }
-
-
-def _of_distribution(mean: float, sd: float) -> Signal:
-    return Signal(mean, mean * mean + sd * sd, mean * mean, mean * mean)
-
-
-def _of_array(x: Array) -> Signal:
-    """Moments of a batch [N, features, positions...], cross terms over pairs of distinct samples and positions."""
-    x = x.astype(np.float64).reshape(*x.shape[:2], -1) if x.ndim > 1 else x.astype(np.float64).reshape(-1, 1, 1)
-    n, _, p = x.shape
-    square = float((x * x).mean())
-    across = float(((x.sum(axis=0) ** 2).mean() - n * square) / (n * (n - 1))) if n > 1 else float(x.mean() ** 2)
-    within = float(((x.sum(axis=2) ** 2).mean() - p * square) / (p * (p - 1))) if p > 1 else square
-    return Signal(float(x.mean()), square, within, across, _alignment(x))
-
-
-def _alignment(x: Array) -> float:
-    """E[cos^2] between the centred samples of a batch [N, features, positions], each position a sample of its own, above the
-    1/(N - 1)^2 that centring alone makes."""
-    vectors = np.moveaxis(x, 1, 2).reshape(-1, x.shape[1])[:LARGEST_GRAM]
-    vectors = vectors - vectors.mean(axis=0)
-    gram = vectors @ vectors.T
-    n, total = len(gram), float(np.trace(gram))
-    if n < 2 or total <= 0:
-        return 0.0
-    cosines = float((gram**2).sum() - (np.diag(gram) ** 2).sum()) * n / ((n - 1) * total**2)
-    return max(cosines - 1.0 / (n - 1) ** 2, 0.0)
-
-

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-
 from vgcompile.graph.emit import Emitter, dims
 from vgcompile.graph.network import Network
 from vgcompile.passes.check import check
@@ -138,7 +137,6 @@ class Meter:
         rng = np.random.default_rng(0)
         seeds = [v for v in self.instrumented.model.graph.inputs if v.name.startswith(ADJOINT)]
         return {
-            v.name: rng.standard_normal([size if isinstance(d, str) else d for d in dims(v)]).astype(v.dtype.numpy()) for v in seeds
+            v.name: rng.standard_normal([size if isinstance(d, str) else d for d in dims(v)]).astype(v.dtype.numpy())
+            for v in seeds
         }
-
-

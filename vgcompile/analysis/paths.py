@@ -26,7 +26,9 @@ def number(tiers: Tiers, tier: TierName) -> float | None:
     return tiers.expected.mean if tier == "expected" else tiers.sound.hi
 
 
-def worst_paths(network: Network, edges: Sequence[Edge], values: Mapping[str, str], gains: Mapping[str, Tiers]) -> dict[str, Path]:
+def worst_paths(
+    network: Network, edges: Sequence[Edge], values: Mapping[str, str], gains: Mapping[str, Tiers]
+) -> dict[str, Path]:
     """For each named layer the strongest route to its value, in the first tier that has a number on every edge of it."""
     found: dict[str, Path] = {}
     for tier in PREFERENCE:
@@ -49,7 +51,9 @@ def _paths(
     }
 
 
-def _strongest(edges: Sequence[Edge], outputs: set[str | None], producers: Mapping[str | None, str | None], tier: TierName) -> Mapping[str, tuple[str, Edge]]:
+def _strongest(
+    edges: Sequence[Edge], outputs: set[str | None], producers: Mapping[str | None, str | None], tier: TierName
+) -> Mapping[str, tuple[str, Edge]]:
     """For each node the neighbour, one step nearer to the loss, that its strongest route comes from, and the edge between.
 
     Bellman-Ford on the negated logs: a longest-path routine would start anew wherever the running sum turns negative.

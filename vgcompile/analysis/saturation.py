@@ -14,7 +14,7 @@ from vgcompile.ops.op import Case
 from vgcompile.ops.reading import slope, slope_range
 
 if TYPE_CHECKING:
-    from vgcompile.analysis.analyze import Tiers3
+    from vgcompile.analysis.pipeline import Tiers3
 
 FLAT = 0.1  # of the activation's greatest slope
 SHARE = 0.5  # of the units

@@ -165,7 +165,10 @@ def _slopes(row: Op, case: Case, position: int) -> tuple[float, float]:
 
 
 def _backward(
-    network: Network, locals_: Mapping[Use, Bounds], seeds: Mapping[ir.Value, Bounds], complete: Mapping[Use, Bounds] | None = None
+    network: Network,
+    locals_: Mapping[Use, Bounds],
+    seeds: Mapping[ir.Value, Bounds],
+    complete: Mapping[Use, Bounds] | None = None,
 ) -> tuple[dict[Use, Bounds], dict[ir.Value, Bounds]]:
     """Multiply the local factors from the seeds down.
 

@@ -46,7 +46,16 @@ def uses(network: Network) -> list[Use]:
             if value.dtype is None or not value.dtype.is_floating_point():
                 role = "none"
             found.append(
-                Use(node, position, value, source, layer_of(node), line_of(node), role, dims(value) if value.shape is not None else ())
+                Use(
+                    node,
+                    position,
+                    value,
+                    source,
+                    layer_of(node),
+                    line_of(node),
+                    role,
+                    dims(value) if value.shape is not None else (),
+                )
             )
     return found
 

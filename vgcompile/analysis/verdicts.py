@@ -22,7 +22,7 @@ from vgcompile.analysis.uses import ParameterLayer
 from vgcompile.graph.network import Network
 
 if TYPE_CHECKING:
-    from vgcompile.analysis.analyze import Tiers3
+    from vgcompile.analysis.pipeline import Tiers3
 
 SEVERITY: Mapping[Kind, int] = {"dead": 4, "vanishing": 3, "exploding": 3, "saturated": 1, "healthy": 0}
 SPELLED_OUT = 100  # up to this many layers every layer's worst path is spelled out, else that of the worst layer alone
@@ -85,15 +85,17 @@ def _relative(
     value: ir.Value, reference: ir.Value | None, bounds: Mapping[ir.Value, tuple[float, float]], tiers: Tiers3
 ) -> Tiers:
     mine = tiers.expected.total.get(value, Expected()) if tiers.expected else Expected()
-    theirs = tiers.expected.total.get(reference, Expected()) if tiers.expected and reference is not None else Expected(0.0, 0.0, "high")
+    theirs = (
+        tiers.expected.total.get(reference, Expected())
+        if tiers.expected and reference is not None
+        else Expected(0.0, 0.0, "high")
+    )
     prediction = None
     if mine.mean is not None and theirs.mean is not None:
         sd = math.sqrt(max((mine.sd or 0.0) ** 2 - (theirs.sd or 0.0) ** 2, 0.0))
         prediction = Expected(mine.mean - theirs.mean, sd, mine.confidence)
     name = reference.name if reference is not None else None
-    runs = [
-        replace(run, norm=run.totals.get(name, 0.0) if name is not None else run.norm) for run in tiers.measured
-    ]
+    runs = [replace(run, norm=run.totals.get(name, 0.0) if name is not None else run.norm) for run in tiers.measured]
     scaled = replace(tiers, measured=runs)
     return tiers_of(
         scaled,
@@ -118,7 +120,9 @@ def _update(layer: ParameterLayer, tiers: Tiers3) -> Tiers:
 def _verdict(layer: ParameterLayer, relative: Tiers, tiers: Tiers3) -> Verdict:
     verdict = _certified(relative) or _seen(relative, tiers)
     if verdict.kind == "healthy" and saturated(layer.value, tiers):
-        return Verdict("saturated", "predicted", None, "most units sit where the activation's slope is below a tenth of its greatest")
+        return Verdict(
+            "saturated", "predicted", None, "most units sit where the activation's slope is below a tenth of its greatest"
+        )
     return verdict
 
 
@@ -144,7 +148,9 @@ def _certified(relative: Tiers) -> Verdict | None:
     if lo is not None and lo > EXPLODING:
         return Verdict("exploding", "certified", None, f"at least 10^{lo:.2f} of the gradient at the last hidden layer")
     if lo is not None and hi is not None and lo >= VANISHING and hi <= EXPLODING:
-        return Verdict("healthy", "certified", None, f"between 10^{lo:.2f} and 10^{hi:.2f} of the gradient at the last hidden layer")
+        return Verdict(
+            "healthy", "certified", None, f"between 10^{lo:.2f} and 10^{hi:.2f} of the gradient at the last hidden layer"
+        )
     return None
 
 
@@ -158,5 +164,3 @@ def _badness(layer: Layer) -> tuple[int, float]:
         if number is not None:
             return (SEVERITY[layer.verdict.kind], abs(number))
     return (SEVERITY[layer.verdict.kind], math.inf if layer.verdict.kind in ("vanishing", "dead") else 0.0)
-
-

@@ -71,7 +71,9 @@ class Emitter:
         self._constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
 
     @contextmanager
-    def scope(self, name: str = "", *, before: ir.Node | None = None, dtype: ir.DataType | None = None, **metadata: str) -> Iterator[Emitter]:
+    def scope(
+        self, name: str = "", *, before: ir.Node | None = None, dtype: ir.DataType | None = None, **metadata: str
+    ) -> Iterator[Emitter]:
         """Prefix the names of the nodes made within, put them before a node, and stamp their metadata."""
         outer = self._prefix, self._metadata, self._before, self.dtype
         self._prefix = f"{outer[0]}{name}/" if name else outer[0]
@@ -172,7 +174,9 @@ class Emitter:
         self._taken[name] = count + 1
         return self._unique(f"{name}_{count + 1}") if count else name
 
-    def _infer(self, operator: str, domain: str, inputs: Sequence[ir.Value | None], attributes: Mapping[str, Any], outputs: int) -> Sequence[TypeAndDims]:
+    def _infer(
+        self, operator: str, domain: str, inputs: Sequence[ir.Value | None], attributes: Mapping[str, Any], outputs: int
+    ) -> Sequence[TypeAndDims]:
         if domain == INTERNAL:
             row = lookup(operator)
             assert row is not None and row.infer is not None, f"{operator}: an internal operator states its output types"
@@ -242,7 +246,9 @@ def _thaw(value: Any) -> Any:
 
 
 @lru_cache(maxsize=65536)
-def _infer_node(operator: str, opset: int, inputs: tuple[Any, ...], attributes: tuple[Any, ...], outputs: int) -> Sequence[TypeAndDims]:
+def _infer_node(
+    operator: str, opset: int, inputs: tuple[Any, ...], attributes: tuple[Any, ...], outputs: int
+) -> Sequence[TypeAndDims]:
     """ONNX's own inference of one node, as strict as it gets; memoized, for a deep net repeats its layers."""
     try:
         schema = defs.get_schema(operator, opset, "")

@@ -1,7 +1,7 @@
 """The joint graph: a network's forward and loss, and the gradient of the loss by each asked value.
 
-    inputs:   data, and every trainable parameter with its initializer as the default
-    outputs:  loss, the network's outputs, grad.<value> for each asked value
+inputs:   data, and every trainable parameter with its initializer as the default
+outputs:  loss, the network's outputs, grad.<value> for each asked value
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ def gradient(network: Network, wanted: Sequence[str] | None = None) -> ir.Model:
     Raises UserError for a network without a loss and GradientRefused where an operator has no rule for its case.
     """
     if network.loss is None:
-        raise UserError(f"{network.source}: the model has no loss, so it has no gradient; state one (a `loss:` in YAML, --loss for ONNX)")
+        raise UserError(
+            f"{network.source}: the model has no loss, so it has no gradient; state one (a `loss:` in YAML, --loss for ONNX)"
+        )
     model = network.model.clone()
     values = named_values(model)
     loss = values[network.loss]

@@ -12,10 +12,10 @@ from typing import Any, Literal
 import numpy as np
 
 import vgcompile
-
 from vgcompile.analysis import edges, verdicts
 from vgcompile.analysis.activations import activations, watched
-from vgcompile.analysis.expected import ExpectedTier, expected, input_signals
+from vgcompile.analysis.expected import ExpectedTier, expected
+from vgcompile.analysis.inputs import input_signals
 from vgcompile.analysis.measured import ADJOINT, Measured, Meter
 from vgcompile.analysis.result import Analysis, SelfCheck
 from vgcompile.analysis.selfcheck import self_check
@@ -135,7 +135,10 @@ def _default_region(network: Network) -> Literal["everywhere", "range"]:
 
 
 def _region_text(network: Network, region: str) -> str:
-    parts = [f"{name} in [{box.lo:g}, {box.hi:g}]" if box.bounded else f"{name} anywhere" for name, box in stated_set(network, region).items()]
+    parts = [
+        f"{name} in [{box.lo:g}, {box.hi:g}]" if box.bounded else f"{name} anywhere"
+        for name, box in stated_set(network, region).items()
+    ]
     return f"{region}: " + (", ".join(parts) or "no real inputs")
 
 

@@ -1,0 +1,307 @@
+"""The command line: what each command says and writes, on which stream, and with which exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from xml.etree import ElementTree
+
+import jsonschema
+import numpy as np
+import onnx
+import pytest
+
+import vgcompile.analysis
+import vgcompile.compiler
+from vgcompile.analysis.document import json_schema
+from vgcompile.cli import main
+from vgcompile.cli.files import write_atomically
+from vgcompile.errors import UserError
+
+ROOT = Path(__file__).parent.parent
+DEEP = """\
+name: deep
+inputs:
+  x: {shape: [N, 8], range: [0, 1]}
+  t: {shape: [N], type: int64, classes: 3}
+layers:
+  - kind: block
+    name: hidden
+    repeat: 8
+    layers:
+      - {kind: dense, units: 8, activation: sigmoid}
+  - {kind: dense, name: logits, units: 3}
+loss: {kind: cross_entropy, input: logits, target: t}
+"""
+SHALLOW = DEEP.replace("repeat: 8", "repeat: 2").replace("sigmoid", "tanh").replace("name: deep", "name: shallow")
+
+Run = Callable[..., SimpleNamespace]
+
+
+@pytest.fixture
+def run(capfdbinary: pytest.CaptureFixture[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs one command in a folder with two models; gives its exit code and what it said."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "deep.yaml").write_text(DEEP)
+    (tmp_path / "shallow.yaml").write_text(SHALLOW)
+
+    def command(*arguments: str) -> SimpleNamespace:
+        capfdbinary.readouterr()
+        code = main(arguments)
+        said = capfdbinary.readouterr()
+        return SimpleNamespace(code=code, out=said.out.decode(errors="replace"), err=said.err.decode(), raw=said.out)
+
+    return command
+
+
+# what each command does
+
+
+def test_check(run: Run) -> None:
+    done = run("check", "deep.yaml")
+    assert (done.code, done.err) == (0, "")
+    assert "input   x float [N, 8] in [0, 1]" in done.out
+    assert "target  t int64 [N] of 3 classes" in done.out
+    assert "9 with 18 parameters of 603 numbers" in done.out
+    assert "deep.yaml: vanishing: hidden/1/dense" in done.out
+    assert run("check", "shallow.yaml").out.endswith("loss    loss\n")
+
+
+def test_compile(run: Run) -> None:
+    done = run("compile", "deep.yaml", "-o", "made")
+    assert (done.code, done.out) == (0, "")
+    assert done.err.splitlines() == ["wrote made/deep.onnx", "wrote made/deep.grad.onnx"]
+    joint = onnx.load("made/deep.grad.onnx")
+    onnx.checker.check_model(joint, full_check=True)
+    assert {"loss", "grad.logits/weight"} <= {output.name for output in joint.graph.output}
+
+
+def test_compile_without_a_loss(run: Run) -> None:
+    Path("plain.yaml").write_text(DEEP.split("loss:")[0].replace("name: deep", "name: plain"))
+    done = run("compile", "plain.yaml")
+    assert done.code == 0
+    assert done.err.splitlines()[0] == "wrote out/plain.onnx"
+    assert "plain.yaml has no loss" in done.err
+    assert not Path("out/plain.grad.onnx").exists()
+
+
+def test_analyze_as_a_table(run: Run) -> None:
+    done = run("analyze", "deep.yaml")
+    lines = done.out.splitlines()
+    assert done.code == 0
+    assert lines[0] == "deep.yaml, range: x in [0, 1]; numbers are log10 of gradient norms"
+    assert lines[2].split() == ["layer", "kind", "line", "proved", "predicted", "measured", "relative", "update", "verdict"]
+    assert lines[3].startswith("hidden/1/dense  dense    10  [")
+    assert lines[3].split("  ")[-1].startswith("vanishing (")
+    assert "verdict: vanishing" in done.out
+    assert "worst layer: hidden/1/dense (deep.yaml:10)" in done.out
+    assert lines == [line.rstrip() for line in lines]
+    assert "\x1b" not in done.out
+
+
+def test_the_spelled_out_path_adds_up(run: Run) -> None:
+    document = json.loads(run("analyze", "deep.yaml", "--json").out)
+    path = run("analyze", "deep.yaml").out.splitlines()[-1].split(": ", 1)[1]
+    steps, total = path.rsplit(" = ", 1)
+    assert sum(float(step.rsplit(" ", 1)[1]) for step in steps.split(", ")) == pytest.approx(float(total), abs=0.06)
+    assert float(total) == pytest.approx(document["verdict"]["worst_path"]["gain"], abs=0.005)
+
+
+def test_analyze_as_json(run: Run) -> None:
+    done = run("analyze", "deep.yaml", "--json", "--tiers", "expected,measured", "--batch", "7", "--seed", "3", "--seeds", "2")
+    document = json.loads(done.out)
+    jsonschema.validate(document, json_schema())
+    assert document["provenance"]["batch"] == 7
+    assert document["provenance"]["seeds"] == 2
+    assert document["layers"][0]["gain"]["why"]["sound.hi"] == "not_run"
+
+
+def test_analyze_takes_adjoints_from_the_data(run: Run) -> None:
+    rng = np.random.default_rng(0)
+    arrays = {"x": rng.random((5, 8)), "t": rng.integers(0, 3, 5), "adj.logits": rng.normal(size=(5, 3)).astype(np.float32)}
+    np.savez("batch.npz", **arrays)
+    document = json.loads(run("analyze", "deep.yaml", "--data", "batch.npz", "--seed-input", "--json").out)
+    assert document["provenance"]["loss"] is None
+    assert document["layers"][-1]["gain"]["measured"] == pytest.approx(0.0, abs=1e-6)
+
+
+@pytest.mark.parametrize("view", ["forward", "butterfly", "depth", "activations"])
+def test_draw_svg_to_a_file_and_to_stdout(run: Run, view: str) -> None:
+    written = run("draw", "deep.yaml", "--view", view, "-o", "picture.svg")
+    assert (written.code, written.out, written.err) == (0, "", "wrote picture.svg\n")
+    assert ElementTree.parse("picture.svg").getroot().tag.endswith("svg")
+    streamed = run("draw", "deep.yaml", "--view", view, "-o", "-")
+    assert (streamed.code, streamed.err, streamed.raw) == (0, "", Path("picture.svg").read_bytes())
+
+
+def test_draw_takes_the_format_from_option_or_ending(run: Run) -> None:
+    assert run("draw", "deep.yaml", "-o", "a.png").code == 0
+    assert Path("a.png").read_bytes().startswith(b"\x89PNG")
+    assert run("draw", "deep.yaml", "-f", "dot").err == "wrote out/deep.gv\n"
+    assert Path("out/deep.gv").read_text().startswith("digraph")
+    assert run("draw", "deep.yaml", "--view", "depth", "-f", "pdf", "-o", "-").raw.startswith(b"%PDF")
+    assert (refused := run("draw", "deep.yaml", "-o", "a.bmp")).code == 2
+    assert "no format ends in 'bmp'; name one with -f: svg, png, pdf, dot" in refused.err
+    assert "a chart is no graph" in run("draw", "deep.yaml", "--view", "depth", "-f", "dot").err
+
+
+def test_run(run: Run) -> None:
+    done = run("run", "deep.yaml", "--batch", "4", "--provider", "cpu", "-o", "gradients.npz")
+    lines = done.out.splitlines()
+    assert (done.code, done.err) == (0, "wrote gradients.npz\n")
+    assert lines[0].startswith("loss ")
+    assert lines[0].endswith(" on cpu")
+    gradients = np.load("gradients.npz")
+    norms = json.loads(run("run", "deep.yaml", "--batch", "4", "--json").out)["gradient_norms"]
+    assert sorted(gradients.files) == sorted(f"grad.{name}" for name in norms)
+    for name, norm in norms.items():
+        assert norm == pytest.approx(np.linalg.norm(gradients[f"grad.{name}"]), rel=1e-5)
+    assert len(lines) == 1 + len(norms)
+
+
+def test_report(run: Run) -> None:
+    done = run("report", "deep.yaml", "-o", "page")
+    assert done.code == 0
+    assert done.out.startswith("deep.yaml: vanishing (")
+    assert done.err.splitlines() == ["wrote page/deep.json", "wrote page/deep.html"]
+    assert json.loads(Path("page/deep.json").read_text())["schema"] == 1
+
+
+def test_onnx_files_are_taken_too(run: Run) -> None:
+    run("compile", "shallow.yaml")
+    for command in (["check"], ["analyze", "--tiers", "expected"], ["draw", "-o", "-"], ["report"], ["compile"]):
+        done = run(command[0], "out/shallow.onnx", *command[1:])
+        assert done.code == 0, done.err
+    assert "has no loss, so it has no gradient" in run("run", "out/shallow.onnx").err
+
+
+def test_doctor_and_schema(run: Run) -> None:
+    doctor = run("doctor")
+    assert doctor.code == 0
+    for word in ("onnxruntime", "providers       ", "graphviz-pure", "operators with a gradient:", "Sigmoid"):
+        assert word in doctor.out
+    assert json.loads(run("schema").out)["title"] == "vgcompile model"
+    assert json.loads(run("schema", "analysis").out) == json_schema()
+
+
+# exit codes and messages
+
+
+@pytest.mark.parametrize("command", ["check", "analyze"])
+def test_findings_fail_only_when_asked(run: Run, command: str) -> None:
+    assert run(command, "deep.yaml").code == 0
+    failed = run(command, "deep.yaml", "--fail-on", "dead,vanishing")
+    assert failed.code == 1
+    assert "deep.yaml: vanishing: hidden/1/dense, " in failed.out + failed.err
+    assert run(command, "deep.yaml", "--fail-on", "exploding").code == 0
+    assert run(command, "shallow.yaml", "--fail-on", "vanishing").code == 0
+    unknown = run(command, "deep.yaml", "--fail-on", "vanish")
+    assert (unknown.code, unknown.err) == (2, "--fail-on 'vanish': did you mean 'vanishing'?\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["check", "absent.yaml"], "absent.yaml: no such file; give a YAML model or an .onnx file\n"),
+        (["check", "deep.yaml", "--loss", "y"], "--loss and --output name values of an .onnx file"),
+        (["analyze", "deep.yaml", "--tiers", "sound,measred"], "--tiers 'measred': did you mean 'measured'?\n"),
+        (["analyze", "deep.yaml", "--data", "absent.npz"], "absent.npz: no such data file\n"),
+        (["analyze", "deep.yaml", "--seed-input"], "--seed-input takes the adjoints of the outputs from --data FILE.npz"),
+        (["analyze", "deep.yaml", "--batch", "0"], "0 is not in the range x>=1"),
+        (["draw", "deep.yaml", "--engine", "no-such-engine"], "--engine names 'no-such-engine', which is no program here"),
+        (["compile", "deep.yaml", "-o", "deep.yaml"], "cannot write deep.yaml/deep.onnx: "),
+        (["analyse", "deep.yaml"], "No such command 'analyse'"),
+    ],
+)
+def test_errors_of_the_user(run: Run, arguments: list[str], message: str) -> None:
+    done = run(*arguments)
+    assert (done.code, done.out) == (2, "")
+    assert message in done.err
+    assert "Traceback" not in done.err
+
+
+def test_complaints_come_one_a_line_with_their_place(run: Run) -> None:
+    Path("bad.yaml").write_text(DEEP.replace("units: 3", "unit: 3").replace("kind: cross_entropy", "kind: cros_entropy"))
+    done = run("check", "bad.yaml")
+    assert done.code == 2
+    lines = done.err.splitlines()
+    assert len(lines) >= 2
+    assert all(line.startswith("bad.yaml:") for line in lines)
+    assert any(line.startswith("bad.yaml:11:") for line in lines)
+
+
+def test_our_own_mistakes_end_with_3(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("float division by zero")
+
+    monkeypatch.setattr(vgcompile.compiler, "open_network", broken)
+    done = run("check", "deep.yaml")
+    assert done.code == 3
+    assert done.err == "internal error: ZeroDivisionError: float division by zero; run with --debug for a traceback to report\n"
+    with pytest.raises(ZeroDivisionError):
+        run("check", "deep.yaml", "--debug")
+
+
+def test_a_violated_bound_ends_with_3(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dataclasses import replace
+
+    from vgcompile.analysis.result import Finding, SelfCheck
+
+    honest = vgcompile.analysis.analyze
+
+    def doctored(*arguments: object, **options: object) -> vgcompile.analysis.Analysis:
+        found = SelfCheck(violations=(Finding("/a#0", "measured 10^1.0, proved at most 10^0.5"),))
+        return replace(honest(*arguments, **options), self_check=found)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(vgcompile.analysis, "analyze", doctored)
+    done = run("analyze", "shallow.yaml", "--json")
+    assert done.code == 3
+    assert json.loads(done.out)["self_check"]["violations"]
+    assert done.err == "/a#0: measured 10^1.0, proved at most 10^0.5\n"
+
+
+def test_an_interrupt_ends_with_130(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(vgcompile.compiler, "open_network", interrupted)
+    assert run("analyze", "deep.yaml").code == 130
+
+
+# files
+
+
+def test_a_file_is_written_as_a_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "folder" / "file"
+    write_atomically(target, b"first")
+    assert target.read_bytes() == b"first"
+    plain = tmp_path / "plain"
+    plain.write_bytes(b"")
+    assert target.stat().st_mode == plain.stat().st_mode
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(UserError, match="No space left on device"):
+        write_atomically(target, b"second")
+    assert target.read_bytes() == b"first"
+    assert [path.name for path in target.parent.iterdir()] == ["file"]
+
+
+# doors
+
+
+@pytest.mark.parametrize("door", [["cli.py"], ["-m", "vgcompile"]])
+def test_other_doors_lead_to_the_same_command(door: list[str]) -> None:
+    done = subprocess.run([sys.executable, *door, "--version"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == f"vgcompile {vgcompile.__version__}\n"
+    failed = subprocess.run(
+        [sys.executable, *door, "check", "absent.yaml"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert failed.returncode == 2

@@ -1,0 +1,197 @@
+"""Statistics of every value before the first step, in graph order: the length map, generalized from chains of layers to a graph.
+
+    base      a value that is taken to be Gaussian: what a linear map, a sum or a normalization gives out
+    reading   a value as a function of its base, kept as its values at the base's quadrature nodes: what elementwise operators make
+              of a base is evaluated jointly, so that Mul(x, Sigmoid(x)) has SiLU's moments
+
+How each operator moves statistics stands in its row. What is added here is what one needs a whole graph for: which values share a
+base, and how a random matrix of finite width turns a batch's vectors toward or away from each other.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from vgcompile.analysis.quadrature import Gaussian, gaussian
+from vgcompile.graph.emit import constant_of, dims
+from vgcompile.graph.network import Network
+from vgcompile.graph.provenance import fact
+from vgcompile.initial import Initial
+from vgcompile.ops import lookup
+from vgcompile.ops.moments import role
+from vgcompile.ops.op import Case, Op, at
+from vgcompile.passes.differentiate import case_of
+from vgcompile.signal import Signal, constant
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Base:
+    """A Gaussian value, with the correlation of two of its positions and of two of its samples."""
+
+    value: ir.Value
+    signal: Signal
+    nodes: Gaussian
+    within: float
+    across: float
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A value as a function of a base; without a base it is a known constant."""
+
+    base: Base | None
+    at_nodes: Array
+
+
+class Forward:
+    """Statistics of every value, in graph order."""
+
+    def __init__(self, network: Network, batch: int) -> None:
+        self.network, self.batch = network, batch
+        self.signals: dict[ir.Value, Signal] = {}
+        self.readings: dict[ir.Value, Reading] = {}
+        self.sensitivity: dict[ir.Value, float] = {}
+        self.random: set[ir.Value] = set()  # parameters that are drawn anew with each initialization
+        self._kinks = _kinks_of_consumers(network.model.graph)
+
+    def run(self, inputs: Mapping[str, Signal]) -> None:
+        graph = self.network.model.graph
+        for value in graph.inputs:
+            if value.name in inputs:
+                self._found(value, inputs[value.name])
+        for value in graph.initializers.values():
+            self._parameter(value)
+        for node in graph:
+            self._node(node)
+
+    def _parameter(self, value: ir.Value) -> None:
+        assert value.const_value is not None
+        initial = fact(value, "initial")
+        array = constant_of(value)
+        if array is not None and (array.dtype.kind not in "f" or array.size == 1):
+            self.readings[value] = Reading(None, array.astype(np.float64) if array.size == 1 else array)
+            return
+        if initial is not None:
+            drawn = Initial.from_json(initial)
+            mean, square = drawn.mean, drawn.square
+        else:
+            weights = value.const_value.numpy().astype(np.float64)
+            mean, square = float(weights.mean()), float((weights * weights).mean())
+        if square <= mean * mean:
+            self.readings[value] = Reading(None, np.asarray(mean))
+        else:
+            self.random.add(value)
+        self.signals[value] = constant(mean, square)
+        if value in self.random:
+            self._found(value, self.signals[value])
+
+    def _node(self, node: ir.Node) -> None:
+        row = lookup(node.op_type, node.domain)
+        if row is None or row.blocked:
+            return None
+        self.sensitivity[node.outputs[0]] = max((self.sensitivity.get(v, 1.0) for v in node.inputs if v is not None), default=1.0)
+        base = self.common_base(node)
+        if row.elementwise and base is not None:
+            return self._read_jointly(node, row, base)
+        if row.moments is None:
+            return None
+        signals = [None if v is None else self.signals.get(v) for v in node.inputs]
+        try:
+            found = row.moments.forward(self.case(node), signals)
+        except (NotImplementedError, AssertionError):
+            return None
+        if getattr(row.moments, "carries", False) and node.inputs[0] in self.readings:
+            self.signals[node.outputs[0]] = found if isinstance(found, Signal) else found[0]
+            self.readings[node.outputs[0]] = self.readings[node.inputs[0]]
+            return None
+        random = any(v in self.random and len(dims(v)) >= 2 for v in node.inputs if v is not None)
+        for value, signal in zip(node.outputs, found if isinstance(found, tuple) else (found,), strict=False):
+            units = features(value) if random else None
+            self._found(value, replace(signal, alignment=mixed(signal.alignment, units)))
+
+    def case(self, node: ir.Node) -> Case:
+        return replace(case_of(node), batch=self.batch)
+
+    def common_base(self, node: ir.Node) -> Base | None:
+        """The one base that all inputs of a node are functions of, or None."""
+        bases = []
+        for value in node.inputs:
+            reading = self.readings.get(value) if value is not None else None
+            if value is None:
+                continue
+            if reading is None:
+                return None
+            if reading.base is not None:
+                bases.append(reading.base)
+        return bases[0] if bases and all(base is bases[0] for base in bases) else None
+
+    def operands(self, node: ir.Node) -> tuple[Any, ...]:
+        return tuple(None if v is None else self.readings[v].at_nodes for v in node.inputs)
+
+    def _read_jointly(self, node: ir.Node, row: Op, base: Base) -> None:
+        assert row.numpy is not None
+        output = node.outputs[0]
+        with np.errstate(all="ignore"):
+            f = np.broadcast_to(row.numpy(*self.operands(node), **self.case(node).attributes), base.nodes.x.shape)
+        if not np.isfinite(f).all():
+            return
+        self.readings[output] = Reading(base, f)
+        square, across = base.nodes.mean(f * f), base.nodes.pair(f, base.across)
+        alignment = _bent(base, f, square, across)
+        self.signals[output] = Signal(base.nodes.mean(f), square, base.nodes.pair(f, base.within), across, alignment)
+        self.sensitivity[output] = self.sensitivity.get(base.value, 1.0) * max(base.nodes.sensitivity(f), 0.0)
+
+    def _found(self, value: ir.Value, signal: Signal) -> None:
+        if not math.isfinite(signal.square):
+            return
+        self.signals[value] = signal
+        nodes = gaussian(signal.mean, signal.variance, self._kinks.get(value, ()))
+        self.readings[value] = Reading(Base(value, signal, nodes, *_correlations(signal)), nodes.x)
+
+
+def features(value: ir.Value) -> int | None:
+    """The extent of a value's feature axis, where it is known."""
+    shape = dims(value)
+    extents = [dim for axis, dim in enumerate(shape) if role(len(shape), axis) == "features"]
+    return extents[0] if extents and isinstance(extents[0], int) else None
+
+
+def _bent(base: Base, f: Array, square: float, across: float) -> float:
+    """E[cos^2] between two samples' centred vectors after an elementwise function: the dual of f at correlations one root mean square
+    above and below the mean one."""
+    if square - across <= 1e-12 * square:
+        return 0.0
+    step = (1.0 - base.across) * math.sqrt(max(base.signal.alignment, 0.0))
+    sides = (base.nodes.pair(f, base.across + step) - across, base.nodes.pair(f, base.across - step) - across)
+    return min(0.5 * sum(side * side for side in sides) / (square - across) ** 2, 1.0)
+
+
+def _kinks_of_consumers(graph: ir.Graph) -> dict[ir.Value, tuple[float, ...]]:
+    """Where the functions that a value is put into have corners."""
+    found: dict[ir.Value, set[float]] = {}
+    for node in graph:
+        row = lookup(node.op_type, node.domain)
+        if row is None or not row.kinks or not node.inputs:
+            continue
+        found.setdefault(node.inputs[0], set()).update(at(row.kinks, case_of(node).attributes))
+    return {value: tuple(sorted(kinks)) for value, kinks in found.items()}
+
+
+def _correlations(signal: Signal) -> tuple[float, float]:
+    if signal.variance <= 1e-14 * signal.square:
+        return (1.0, 1.0)
+    square = signal.mean**2
+    return ((signal.within - square) / signal.variance, (signal.across - square) / signal.variance)
+
+
+def mixed(alignment: float, units: int | None) -> float:
+    """E[cos^2] between two adjoints after a random matrix onto n units: a sampled correlation of expectation cos (Fisher 1915)."""
+    return alignment if units is None else min(alignment + (1.0 - alignment) * (1.0 - 2.0 * alignment) / units, 1.0)

@@ -1,0 +1,50 @@
+"""Statistics of the data that a network is fed: of given arrays, or of each input's declared distribution."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from vgcompile.graph.network import Network
+from vgcompile.signal import Signal
+
+Array = np.ndarray[Any, Any]
+LARGEST_GRAM = 1024  # samples of the data that the alignment is taken from
+
+
+def input_signals(network: Network, feeds: Mapping[str, Array] | None) -> dict[str, Signal]:
+    """Statistics of the data: of the given arrays, or else of each input's declared distribution."""
+    return {
+        name: _of_array(feeds[name]) if feeds is not None and name in feeds else _of_distribution(declared.mean, declared.sd)
+        for name, declared in network.inputs.items()
+        if declared.dtype.is_floating_point()
+    }
+
+
+def _of_distribution(mean: float, sd: float) -> Signal:
+    return Signal(mean, mean * mean + sd * sd, mean * mean, mean * mean)
+
+
+def _of_array(x: Array) -> Signal:
+    """Moments of a batch [N, features, positions...], cross terms over pairs of distinct samples and positions."""
+    x = x.astype(np.float64).reshape(*x.shape[:2], -1) if x.ndim > 1 else x.astype(np.float64).reshape(-1, 1, 1)
+    n, _, p = x.shape
+    square = float((x * x).mean())
+    across = float(((x.sum(axis=0) ** 2).mean() - n * square) / (n * (n - 1))) if n > 1 else float(x.mean() ** 2)
+    within = float(((x.sum(axis=2) ** 2).mean() - p * square) / (p * (p - 1))) if p > 1 else square
+    return Signal(float(x.mean()), square, within, across, _alignment(x))
+
+
+def _alignment(x: Array) -> float:
+    """E[cos^2] between the centred samples of a batch [N, features, positions], each position a sample of its own, above the
+    1/(N - 1)^2 that centring alone makes."""
+    vectors = np.moveaxis(x, 1, 2).reshape(-1, x.shape[1])[:LARGEST_GRAM]
+    vectors = vectors - vectors.mean(axis=0)
+    gram = vectors @ vectors.T
+    n, total = len(gram), float(np.trace(gram))
+    if n < 2 or total <= 0:
+        return 0.0
+    cosines = float((gram**2).sum() - (np.diag(gram) ** 2).sum()) * n / ((n - 1) * total**2)
+    return max(cosines - 1.0 / (n - 1) ** 2, 0.0)
