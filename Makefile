@@ -35,7 +35,7 @@ check: $(BIN)/.tested ## format, lint, types and floors
 	$(BIN)/lint-imports
 
 bench: $(BIN)/.benched ## compare with peers, by hand: seconds depend on the machine
-	$(BIN)/python -m benchmarks $(OUT)/benchmarks.json
+	$(BIN)/python -m benchmarks.peers --out $(OUT)/peers.json
 
 gallery: $(BIN)/.installed ## draw every model in every view
 	@for model in $(MODELS); do for view in $(VIEWS); do \

@@ -112,10 +112,24 @@ class Forward:
             self.signals[node.outputs[0]] = found if isinstance(found, Signal) else found[0]
             self.readings[node.outputs[0]] = self.readings[node.inputs[0]]
             return None
-        random = any(v in self.random and len(dims(v)) >= 2 for v in node.inputs if v is not None)
+        alignment = self._alignment(node)
         for value, signal in zip(node.outputs, found if isinstance(found, tuple) else (found,), strict=False):
-            units = features(value) if random else None
-            self._found(value, replace(signal, alignment=mixed(signal.alignment, units)))
+            self._found(value, signal if alignment is None else replace(signal, alignment=alignment))
+
+    def _alignment(self, node: ir.Node) -> float | None:
+        """What a random matrix leaves of its operand's alignment, given the operand; None where the node is no random matrix.
+
+        The operand's own features are a sample of size n of what they could have been, unless they are data. A convolution compares
+        patches: the mean of as many cosines as it has taps.
+        """
+        matrices = [v for v in node.inputs if v in self.random and len(dims(v)) >= 2]
+        operand = next((v for v in node.inputs if v is not None and v not in self.random and v in self.signals), None)
+        if not matrices or operand is None:
+            return None
+        alignment, reading = self.signals[operand].alignment, self.readings.get(operand)
+        if reading is not None and reading.base is not None and reading.base.value.producer() is not None:
+            alignment = mixed(alignment, features(operand))
+        return alignment / math.prod(int(dim) for dim in dims(matrices[0])[2:])
 
     def case(self, node: ir.Node) -> Case:
         return replace(case_of(node), batch=self.batch)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -66,7 +65,7 @@ def layer_of(node: ir.Node) -> str:
 
 @dataclass(frozen=True)
 class ParameterLayer:
-    """A layer that holds parameters: its pre-activation is what the last of its nodes that read a parameter gives out."""
+    """A layer that holds parameters: its pre-activation is what the last of its nodes that read one, prepared or not, gives out."""
 
     name: str
     kind: str
@@ -79,10 +78,14 @@ class ParameterLayer:
 def parameter_layers(network: Network) -> list[ParameterLayer]:
     """The layers with parameters, in graph order."""
     parameters = set(network.parameters)
-    nodes: Mapping[str, list[ir.Node]] = {}
+    learned = {value for value in network.model.graph.inputs if value.name in parameters}
+    nodes: dict[str, list[ir.Node]] = {}
     for node in network.model.graph:
-        if any(value is not None and value.name in parameters for value in node.inputs):
-            nodes.setdefault(layer_of(node) or node.name or "", []).append(node)  # type: ignore[attr-defined]
+        if learned.isdisjoint(node.inputs):
+            continue
+        nodes.setdefault(layer_of(node) or node.name or "", []).append(node)
+        if all(value is None or value in learned or constant_of(value) is not None for value in node.inputs):
+            learned.update(node.outputs)  # a transposed weight is still a weight
     return [_layer(name, members, parameters) for name, members in nodes.items()]
 
 

@@ -19,7 +19,7 @@ Mode = Literal["training", "inference"]
 Provider = Literal["auto", "cpu", "cuda"]
 Region = Literal["everywhere", "range"]
 
-Model = Annotated[str, typer.Argument(help="A YAML model or an .onnx file.")]
+Model = Annotated[str, typer.Argument(metavar="MODEL", help="A YAML model or an .onnx file.")]
 Loss = Annotated[str | None, typer.Option("--loss", metavar="OUTPUT", help="The value of an .onnx file that is the loss.")]
 Output = Annotated[str | None, typer.Option("--output", metavar="NAME", help="The value of an .onnx file that enters the loss.")]
 Data = Annotated[

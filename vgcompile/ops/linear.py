@@ -224,6 +224,9 @@ class Product:
     def backward(self, case: Case, position: int, adjoint: Signal, signals: Sequence[Signal | None]) -> Signal:
         if position == 2:
             beta = float(case.attributes["beta"])
+            bias = case.shapes[2] or ()
+            if len(bias) == 2 and bias[0] != 1:  # one for each row: at most summed over features, which are independent
+                return adjoint.scaled(beta**2 * case.count(case.outputs[0]) / max(case.count(bias), 1))
             return self._shared(case, 2, adjoint, Signal(1.0, 1.0, 1.0, 1.0)).scaled(beta**2)
         mine, other = signals[position], signals[1 - position]
         assert other is not None

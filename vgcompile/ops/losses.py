@@ -114,8 +114,9 @@ def _classes(case: Case) -> dict[int, int]:
 class ClassLoss:
     """The adjoint of the scores, p - onehot, up to its length; labels are uniform over C classes and independent.
 
-    To first order in the scores z, p = (1 + z - mean z) / C: E[(p - onehot)^2] = (1 - 1/C + E[z^2]/C) / C, while of two samples
-    only the p correlate. Two samples of different classes have cosine -1/(C - 1), of the same one 1: E[cos^2] = 1/(C - 1).
+    To first order in the scores z, p = (1 + z - mean z) / C over C classes: E[(p - onehot)^2] = (1 - 1/C) (1 + Var z / C) / C,
+    while of two samples only the p correlate: (1 - 1/C) Cov(z, z') / C^2. Two samples of different classes have cosine
+    -1/(C - 1), of the same class 1: E[cos^2] = 1/(C - 1).
     """
 
     def forward(self, case: Case, signals: Sequence[Signal | None]) -> Signal:
@@ -128,8 +129,8 @@ class ClassLoss:
         classes = case.count((case.shapes[0] or ())[1:2])
         if classes < 2:
             raise NotImplementedError("a single class has no gradient")
-        spread = 1.0 - 1.0 / classes + z.square / classes
-        within, across = z.within / classes / spread, z.across / classes / spread
+        spread = 1.0 + z.variance / classes
+        within, across = ((pair - z.mean**2) / classes / spread for pair in (z.within, z.across))
         return Signal(0.0, 1.0, within, across, alignment=1.0 / (classes - 1))
 
 
