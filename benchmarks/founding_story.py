@@ -2,8 +2,8 @@
 
     python benchmarks/founding_story.py [--steps 1500] [--out out/founding_story]
 
-Each net sees the same batches of the digits in the same order. What is printed: accuracy on 297 held-out digits, the loss, and how
-far the first hidden layer's weights moved from where they started, against how far the last hidden layer's did.
+Each net sees the same batches of the digits in the same order. What is printed: accuracy on 297 held-out digits, the loss, and
+how far the first hidden layer's weights moved from where they started, against how far the last hidden layer's did.
 """
 
 from __future__ import annotations

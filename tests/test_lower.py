@@ -107,18 +107,18 @@ def test_convolution_gradients(group: int, symbolic: bool) -> None:
 
 
 CHOICES = [  # x, w, attributes, the bodies expected
-    (("N", 8, 6, 6), (4, 8, 3, 3), {"pads": [1, 1, 1, 1]}, {"flipped", "rows"}),
-    (("N", 8, "H", 6), (4, 8, 3, 3), {"pads": [1, 1, 1, 1]}, {"flipped", "rows"}),
-    (("N", 8, "H", "W"), (4, 8, 3, 3), {"pads": [1, 1, 1, 1]}, {"flipped", "swapped"}),
-    (("N", 8, "H", "W"), (4, 8, 1, 1), {}, {"flipped", "pointwise"}),
-    (("N", 8, 6, 6), (4, 8, 3, 3), {"strides": [2, 2]}, {"transposed", "columns"}),
-    (("N", 8, 6, 6), (8, 1, 3, 3), {"group": 8}, {"flipped", "swapped"}),
-    (("N", 8, 6, 6), (4, 8, 1, 1), {"pads": [1, 0, 1, 0]}, {"transposed", "rows"}),
+    (("N", 8, 6, 6), (4, 8, 3, 3), {"pads": [1, 1, 1, 1]}, ("flipped", "rows")),
+    (("N", 8, "H", 6), (4, 8, 3, 3), {"pads": [1, 1, 1, 1]}, ("flipped", "rows")),
+    (("N", 8, "H", "W"), (4, 8, 3, 3), {"pads": [1, 1, 1, 1]}, ("flipped", "swapped")),
+    (("N", 8, "H", "W"), (4, 8, 1, 1), {}, ("flipped", "pointwise")),
+    (("N", 8, 6, 6), (4, 8, 3, 3), {"strides": [2, 2]}, ("transposed", "columns")),
+    (("N", 8, 6, 6), (8, 1, 3, 3), {"group": 8}, ("flipped", "swapped")),
+    (("N", 8, 6, 6), (4, 8, 1, 1), {"pads": [1, 0, 1, 0]}, ("transposed", "rows")),
 ]
 
 
 @pytest.mark.parametrize(("x", "w", "given", "expected"), CHOICES, ids=str)
-def test_cheapest_body_is_chosen_and_recorded(x: Any, w: Any, given: Any, expected: set[str]) -> None:
+def test_cheapest_body_is_chosen_and_recorded(x: Any, w: Any, given: Any, expected: tuple[str, str]) -> None:
     feeds = {
         "x": np.ones([2 if d == "N" else 6 if isinstance(d, str) else d for d in x], np.float32),
         "w": np.ones(w, np.float32),
@@ -128,7 +128,7 @@ def test_cheapest_body_is_chosen_and_recorded(x: Any, w: Any, given: Any, expect
     model.graph.outputs.append(y)
     (g,) = run(model, feeds)
     found, lowered = gradients(lambda op, a, b: op.Conv(a, b, **given), {"x": x, "w": w}, feeds, np.ones_like(g))
-    assert bodies(lowered) == expected
+    assert bodies(lowered) == set(expected)
     strides = given.get("strides", [1, 1])
     pads = given.get("pads", [0, 0, 0, 0])[:2]
     agree(

@@ -1,6 +1,8 @@
 """Spec -> Network: every layer emits its operators in a scope of its own name.
 
-hidden/3/dense      ->      /hidden/3/dense/Gemm, /hidden/3/dense/Sigmoid, reading hidden/3/dense/weight and hidden/3/dense/bias
+    hidden/3/dense  ->  /hidden/3/dense/Gemm, /hidden/3/dense/Sigmoid, reading hidden/3/dense/weight and hidden/3/dense/bias
+
+What a kind of layer emits it says itself (layers); here the operators are given their place, and the parameters their values.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
 """The compiler, read from top to bottom: a file is opened, compiled and checked, one call per arrow.
 
-models/x.yaml -- spec.load --> Spec -- build --> Network (THE graph) -- inference --> NAME.onnx
-x.onnx -------- graph.load --------------------> Network ------------- gradient ---> NAME.grad.onnx
+    models/x.yaml -- spec.load --> Spec -- build --> Network (THE graph) -- inference --> NAME.onnx
+    x.onnx -------- graph.load --------------------> Network ------------- gradient ---> NAME.grad.onnx
+
+An arrow bears the name of the module or pass that takes it.
 """
 
 from __future__ import annotations
@@ -36,8 +38,8 @@ def open_network(
 ) -> Network:
     """Read a YAML model or an ONNX file into a Network.
 
-    ``loss`` and ``output`` name values of an ONNX file. Raises SpecError with every complaint about a YAML model, ModelError for an
-    ONNX file that cannot be taken, UserError for a missing file.
+    ``loss`` and ``output`` name values of an ONNX file. Raises SpecError with every complaint about a YAML model, ModelError for
+    an ONNX file that cannot be taken, UserError for a missing file.
     """
     path = Path(path)
     if not path.is_file():

@@ -1,13 +1,15 @@
 """What can go wrong, and who has to act.
 
-VgcompileError
-├── UserError            exit 2   the person who asked can mend it
-│   ├── SpecError                 complaints about a YAML model, all at once, each with its mark
-│   ├── ModelError                an ONNX file that cannot be read or taken
-│   ├── GradientRefused           an operator, node or case that has no gradient rule
-│   ├── DataError                 data that do not fit the model
-│   └── EngineError               a missing or failing drawing engine or execution provider
-└── SelfCheckError       exit 3   vgcompile contradicts itself: a bug of ours
+    VgcompileError
+    ├── UserError            exit 2   the person who asked can mend it
+    │   ├── SpecError                 complaints about a YAML model, all at once, each with its mark
+    │   ├── ModelError                an ONNX file that cannot be read or taken
+    │   ├── GradientRefused           an operator, node or case that has no gradient rule
+    │   ├── DataError                 data that do not fit the model
+    │   └── EngineError               a missing or failing drawing engine or execution provider
+    └── SelfCheckError       exit 3   vgcompile contradicts itself: a bug of ours
+
+A message says what is wrong and what to do about it.
 """
 
 from __future__ import annotations

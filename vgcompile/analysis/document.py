@@ -1,4 +1,7 @@
-"""The analysis as data: one JSON object with ``"schema": 1``; docs/analysis-json.md describes it, analysis.schema.json checks it."""
+"""The analysis as data: one JSON object with ``"schema": 1``.
+
+docs/analysis-json.md describes it, analysis.schema.json checks it.
+"""
 
 from __future__ import annotations
 
@@ -108,7 +111,7 @@ def _activation(activation: Activation) -> dict[str, Any]:
         "node": activation.node,
         "layer": activation.layer,
         "operator": activation.operator,
-        "attributes": {name: value for name, value in asdict(activation)["attributes"].items()},
+        "attributes": dict(asdict(activation)["attributes"]),
         "histogram": None if histogram is None else {"edges": [_number(x) for x in histogram[0]], "counts": list(histogram[1])},
         "mean": _number(activation.mean),
         "sd": _number(activation.sd),

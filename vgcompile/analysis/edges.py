@@ -70,8 +70,11 @@ def _edge(use: Use, network: Network, tiers: Tiers3, parameter: bool, in_loss: b
 
 
 def value_tiers(tiers: Tiers3, value: ir.Value, no_bound: Reason = "zero") -> Tiers:
-    """total(value): the norm of the sum over its consumers against ||dL/dy||. ``no_bound`` says why a bound may be absent: nothing flows
-    (``zero``), or the value lies inside the loss, which no bound covers."""
+    """total(value): the norm of the sum over its consumers against ||dL/dy||.
+
+    ``no_bound`` says why a bound may be absent: nothing flows (``zero``), or the value lies inside the loss, which no bound
+    covers.
+    """
     return tiers_of(
         tiers,
         sound=tiers.sound.total.get(value) if tiers.sound else None,
@@ -140,7 +143,7 @@ def _measured(
 
 
 def _flushed(prediction: Expected, bounds: Sound, norm: float) -> bool:
-    """Whether an adjoint that came out as zeros is one that float32 cannot hold: it is proved not to be zero, or predicted to be tiny."""
+    """Whether an adjoint that came out as zeros is one that float32 cannot hold: proved not to be zero, or predicted tiny."""
     if bounds.lo is not None:
         return True
     return prediction.mean is not None and prediction.mean + math.log10(norm) < FLOAT32_SMALL

@@ -1,13 +1,13 @@
 """The expected tier: mean and spread of each edge's log gain over initializations, from the graph and its distributions alone.
 
-Forward goes the length map (Poole et al. 2016; forward.py), backward chi (Schoenholz et al. 2017), generalized from chains of layers to a
-graph. What goes back is a set of waves: an adjoint that arrives from one source, independent of every other, times a profile over the
-nodes of the base that the value is a function of.
+Forward goes the length map (Poole et al. 2016; forward.py), backward chi (Schoenholz et al. 2017), generalized from chains of
+layers to a graph. What goes back is a set of waves: an adjoint that arrives from one source, independent of every other, times a
+profile over the nodes of the base that the value is a function of.
 
-Finite width (Hanin & Nica 2020, generalized): passing a random matrix onto n units whose slopes are D, ln ||adjoint||^2 gains the variance
-(3 kappa - 1)/n for one adjoint, kappa = E[D^4]/E[D^2]^2. For M adjoints (samples and positions) with mean squared cosine c it is
-the average over pairs, ((3 kappa)/M + (1 - 1/M) kappa' (1 + 2 c) - 1)/n, kappa' = E[D^2 D'^2]/E[D^2]^2. The mean of
-the log is lower than the log of the mean by half the variance.
+Finite width (Hanin & Nica 2020, generalized): passing a random matrix onto n units whose slopes are D, ln ||adjoint||^2 gains the
+variance (3 kappa - 1)/n for one adjoint, kappa = E[D^4]/E[D^2]^2. For M adjoints (samples and positions) with mean squared
+cosine c it is the average over pairs, ((3 kappa)/M + (1 - 1/M) kappa' (1 + 2 c) - 1)/n, kappa' = E[D^2 D'^2]/E[D^2]^2. The mean
+of the log is lower than the log of the mean by half the variance.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from vgcompile.analysis.result import Expected
 from vgcompile.graph.emit import dims
 from vgcompile.graph.network import Network
 from vgcompile.ops import NUMPY, lookup
+from vgcompile.ops.families import Carried
 from vgcompile.ops.op import Case, Op
 from vgcompile.ops.reading import slope
 from vgcompile.signal import Signal
@@ -36,8 +37,11 @@ UNSTABLE = 3.0  # a length map that amplifies a fluctuation of q by more than th
 
 @dataclass(frozen=True)
 class Source:
-    """An adjoint before the profile: its statistics per element up to a factor of exp(log) in the square (so that 1e-300 survives), how many
-    independent units a random matrix spread it onto (None: it came through none), and how many adjoints, samples and positions, there are."""
+    """An adjoint before the profile.
+
+    Its statistics per element up to a factor of exp(log) in the square (so that 1e-300 survives), how many independent units a
+    random matrix spread it onto (None: it came through none), and how many adjoints, samples and positions, there are.
+    """
 
     adjoint: Signal
     log: float
@@ -54,6 +58,7 @@ class Flow:
 
     log: float
     spread: float
+    reliable: bool = True
 
 
 @dataclass(frozen=True)
@@ -83,7 +88,7 @@ def _log(flow: Flow, norm: float, sensitivity: float) -> Expected:
     if not (math.isfinite(flow.log) and math.isfinite(norm)):
         return Expected()
     mean = (0.5 * (flow.log - norm) - 0.25 * flow.spread) / LN10
-    return Expected(mean, 0.5 * math.sqrt(max(flow.spread, 0.0)) / LN10, "low" if sensitivity > UNSTABLE else "high")
+    return Expected(mean, 0.5 * math.sqrt(max(flow.spread, 0.0)) / LN10, "high" if flow.reliable and sensitivity <= UNSTABLE else "low")
 
 
 def _log_sum(logs: Sequence[float]) -> float:
@@ -167,7 +172,7 @@ class _Backward:
             return self._elementwise(node, row, waves)
         if row.moments is None:
             return self._lose(node)
-        if getattr(row.moments, "carries", False):
+        if isinstance(row.moments, Carried):
             return self._hand_on(node, 0, waves)
         total, log = self._collapse(node.outputs[0], waves)
         case = self.forward.case(node)
@@ -226,7 +231,7 @@ class _Backward:
         self._add(value, waves)
 
     def _shares(self, value: ir.Value, waves: Waves) -> tuple[list[tuple[Source, Array, float, float]], float]:
-        """Each wave with E[profile^2] and its part of the squared adjoint per element, and the ln of the factor that all parts share."""
+        """Each wave with E[profile^2] and its part of the squared adjoint per element; the ln of the factor that all parts share."""
         reading = self.forward.readings.get(value)
         base = reading.base if reading is not None else None
         top = max(source.log for source, _ in waves.values())
@@ -237,7 +242,7 @@ class _Backward:
         return shares, top
 
     def _square_and_spread(self, value: ir.Value, waves: Waves) -> tuple[float, float, float]:
-        """The squared adjoint per element as square * exp(log), and the variance of its log: each wave's own and what the mixing added."""
+        """The squared adjoint per element as square * exp(log), and its log's variance: each wave's own and what mixing added."""
         reading = self.forward.readings.get(value)
         base = reading.base if reading is not None else None
         shares, log = self._shares(value, waves)
@@ -251,7 +256,7 @@ class _Backward:
     def _flow(self, value: ir.Value, waves: Waves) -> Flow:
         square, log, spread = self._square_and_spread(value, waves)
         size = square * self._case_count(value)
-        return Flow(log + math.log(size) if size > 0 else -math.inf, spread)
+        return Flow(log + math.log(size) if size > 0 else -math.inf, spread, _reliable(waves))
 
     def _collapse(self, value: ir.Value, waves: Waves) -> tuple[Signal, float]:
         """The adjoint's statistics per element with the base averaged out, scaled to a square of 1, and the ln of that scale."""
@@ -270,7 +275,12 @@ class _Backward:
             within += a.within * near * scale
             across += a.across * far * scale
             alignment += share / square * a.alignment * (far / mean) ** 2 if share > 0 else 0.0
-        return Signal(0.0, 1.0, within, across, alignment=min(alignment, 1.0), spread=spread), log + math.log(square)
+        total = Signal(0.0, 1.0, within, across, min(alignment, 1.0), spread, _reliable(waves))
+        return total, log + math.log(square)
+
+
+def _reliable(waves: Waves) -> bool:
+    return all(source.adjoint.reliable for source, _ in waves.values())
 
 
 def _spread(source: Source, p2: Array, base: Base | None, mean: float) -> float:

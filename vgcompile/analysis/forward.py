@@ -1,8 +1,8 @@
 """Statistics of every value before the first step, in graph order: the length map, generalized from chains of layers to a graph.
 
     base      a value that is taken to be Gaussian: what a linear map, a sum or a normalization gives out
-    reading   a value as a function of its base, kept as its values at the base's quadrature nodes: what elementwise operators make
-              of a base is evaluated jointly, so that Mul(x, Sigmoid(x)) has SiLU's moments
+    reading   a value as a function of its base, kept as its values at the base's quadrature nodes: what elementwise operators
+              make of a base is evaluated jointly, so that Mul(x, Sigmoid(x)) has SiLU's moments
 
 How each operator moves statistics stands in its row. What is added here is what one needs a whole graph for: which values share a
 base, and how a random matrix of finite width turns a batch's vectors toward or away from each other.
@@ -24,6 +24,7 @@ from vgcompile.graph.network import Network
 from vgcompile.graph.provenance import fact
 from vgcompile.initial import Initial
 from vgcompile.ops import lookup
+from vgcompile.ops.families import Carried
 from vgcompile.ops.moments import role
 from vgcompile.ops.op import Case, Op, at
 from vgcompile.passes.differentiate import case_of
@@ -108,7 +109,7 @@ class Forward:
             found = row.moments.forward(self.case(node), signals)
         except (NotImplementedError, AssertionError):
             return None
-        if getattr(row.moments, "carries", False) and node.inputs[0] in self.readings:
+        if isinstance(row.moments, Carried) and node.inputs[0] in self.readings:
             self.signals[node.outputs[0]] = found if isinstance(found, Signal) else found[0]
             self.readings[node.outputs[0]] = self.readings[node.inputs[0]]
             return None
@@ -119,8 +120,8 @@ class Forward:
     def _alignment(self, node: ir.Node) -> float | None:
         """What a random matrix leaves of its operand's alignment, given the operand; None where the node is no random matrix.
 
-        The operand's own features are a sample of size n of what they could have been, unless they are data. A convolution compares
-        patches: the mean of as many cosines as it has taps.
+        The operand's own features are a sample of size n of what they could have been, unless they are data. A convolution
+        compares patches: the mean of as many cosines as it has taps.
         """
         matrices = [v for v in node.inputs if v in self.random and len(dims(v)) >= 2]
         operand = next((v for v in node.inputs if v is not None and v not in self.random and v in self.signals), None)
@@ -179,8 +180,10 @@ def features(value: ir.Value) -> int | None:
 
 
 def _bent(base: Base, f: Array, square: float, across: float) -> float:
-    """E[cos^2] between two samples' centred vectors after an elementwise function: the dual of f at correlations one root mean square
-    above and below the mean one."""
+    """E[cos^2] between two samples' centred vectors after an elementwise function.
+
+    It is the dual of f at correlations one root mean square above and below the mean one.
+    """
     if square - across <= 1e-12 * square:
         return 0.0
     step = (1.0 - base.across) * math.sqrt(max(base.signal.alignment, 0.0))

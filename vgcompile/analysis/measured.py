@@ -1,7 +1,7 @@
 """The measured tier: one ONNX Runtime run of the instrumented graph, one reduction for each edge.
 
-The sweep of the joint graph, with every use's adjoint kept apart before accumulation, is followed by a sum of squares per adjoint in
-double: float32 squares die near |g| = 1e-22, the gradient itself only at 1e-45. All sums leave the graph as one vector.
+The sweep of the joint graph, with every use's adjoint kept apart before accumulation, is followed by a sum of squares per
+adjoint in double: float32 squares die near |g| = 1e-22, the gradient itself only at 1e-45. All sums leave the graph as one vector.
 """
 
 from __future__ import annotations
@@ -53,7 +53,10 @@ class Instrumented:
 
 
 def instrument(network: Network, watched: Sequence[str] = ()) -> Instrumented:
-    """Compile the graph that measures every edge and gives out the ``watched`` values. Without a loss the adjoints of the outputs are inputs ``adj.<output>``."""
+    """Compile the graph that measures every edge and gives out the ``watched`` values.
+
+    Without a loss the adjoints of the outputs are inputs ``adj.<output>``.
+    """
     model = network.model.clone()
     values = named_values(model)
     emitter = Emitter(model.graph, model.opset_imports[""])

@@ -1,7 +1,7 @@
 """The worst path: the strongest route from the loss to a layer, spelled out so that its logs add up to the layer's gain.
 
-Crossing an edge multiplies the adjoint by the edge's local factor; where the value it arrives at has other consumers, the sum differs from
-this part by the merge factor |sum| / |part|, which is below 1 where parts cancel.
+Crossing an edge multiplies the adjoint by the edge's local factor; where the value it arrives at has other consumers, the sum
+differs from this part by the merge factor |sum| / |part|, which is below 1 where parts cancel.
 """
 
 from __future__ import annotations

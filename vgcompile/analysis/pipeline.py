@@ -32,8 +32,11 @@ TIERS: tuple[Tier, ...] = ("sound", "expected", "measured")
 
 @dataclass(frozen=True)
 class Options:
-    """``region`` None: `range` where every input declares one, else `everywhere`. ``seeds`` K > 1 averages the measured logs over K
-    initializations (seeds seed, seed + 1, ...). ``data`` is an .npz file with an array for each input."""
+    """What to analyse, and how.
+
+    ``region`` None: `range` where every input declares one, else `everywhere`. ``seeds`` K > 1 averages the measured logs over K
+    initializations (seeds seed, seed + 1, ...). ``data`` is an .npz file with an array for each input.
+    """
 
     data: str | None = None
     batch: int | None = None

@@ -22,8 +22,10 @@ HERMITE_TERMS = 40
 
 @dataclass(frozen=True)
 class Gaussian:
-    """N(mean, variance), as nodes ``x`` with ``weights`` that sum to 1; ``hermite`` [terms, nodes] maps a function's values at the nodes to its
-    coefficients in normalized Hermite polynomials."""
+    """N(mean, variance), as nodes ``x`` with ``weights`` that sum to 1.
+
+    ``hermite`` [terms, nodes] maps a function's values at the nodes to its coefficients in normalized Hermite polynomials.
+    """
 
     x: Array
     z: Array

@@ -21,8 +21,11 @@ SHARE = 0.5  # of the units
 
 
 def saturated(value: ir.Value, tiers: Tiers3) -> bool:
-    """Whether, by the expected tier's distribution of this pre-activation, more than half of the units have a slope below a tenth of
-    the greatest one. An activation that is flat by design over half of the line (ReLU) is not saturated but selective."""
+    """Whether more than half of the units have a slope below a tenth of the greatest one.
+
+    Judged by the expected tier's distribution of this pre-activation. An activation that is flat by design over half of the line
+    (ReLU) is not saturated but selective.
+    """
     reading = tiers.expected.readings.get(value) if tiers.expected else None
     if reading is None or reading.base is None:
         return False

@@ -1,4 +1,7 @@
-"""The tiers against each other. A measured number outside its certified bound is a bug of ours; one far from the prediction is a remark."""
+"""The tiers against each other.
+
+A measured number outside its certified bound is a bug of ours; one far from the prediction is a remark.
+"""
 
 from __future__ import annotations
 
@@ -24,8 +27,11 @@ class Checked:
 
 
 def self_check(edges: Sequence[Edge], layers: Sequence[Layer], runs: Sequence[Measured], inside: bool) -> SelfCheck:
-    """Violations: a single run's gain outside [lo, hi], past the run's own rounding; judged only where the data lie in the stated set.
-    Deviations: |M - E| beyond 3 standard deviations of the mean over the runs."""
+    """Violations and deviations.
+
+    Violations: a single run's gain outside [lo, hi], past the run's own rounding; judged only where the data lie in the stated
+    set. Deviations: |M - E| beyond 3 standard deviations of the mean over the runs.
+    """
     checked = [Checked(edge.id, edge.gain, _least(edge, runs)) for edge in edges]
     allowance = rounding_allowance(len({edge.target for edge in edges}))
     violations = _collect(checked, lambda item: _violation(item, allowance)) if inside and len(runs) == 1 else ()
@@ -33,8 +39,11 @@ def self_check(edges: Sequence[Edge], layers: Sequence[Layer], runs: Sequence[Me
 
 
 def rounding_allowance(depth: int) -> float:
-    """log10 by which a float32 run may be off: a dot product of length k errs by k units in the last place at most, and in practice by
-    sqrt(k); one factor of (1 + 2^-24 * 64) for each node that an adjoint passes is outside of both for the lengths that occur."""
+    """log10 by which a float32 run may be off.
+
+    A dot product of length k errs by k units in the last place at most, and in practice by sqrt(k); one factor of (1 + 2^-24 * 64)
+    for each node that an adjoint passes is outside of both for the lengths that occur.
+    """
     return depth * 64 * FLOAT32 / math.log(10.0) + 1e-6
 
 

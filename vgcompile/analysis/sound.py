@@ -2,7 +2,8 @@
 
 Forward, an enclosure of every value (interval arithmetic, rounded outward). From it, for every operator, the extremes of
 ||J^T g|| / ||g|| over the set: true slope extrema for elementwise operators, certified norms for linear ones. Backward, the
-product of these along the graph, in log10, so that 1e-40 survives; where a value has several uses, the triangle inequality both ways.
+product of these along the graph, in log10, so that 1e-40 survives; where a value has several uses, the triangle inequality both
+ways.
 
 The ratio over a batch is an average of per-sample ratios, so the bound for one sample holds for every batch.
 """
@@ -32,7 +33,10 @@ Use = tuple[ir.Node, int]
 
 @dataclass(frozen=True)
 class SoundTier:
-    """``gain`` and ``total`` are against ||dL/dy||; ``local`` is the operator's own factor. Values that reach y by no differentiable way are absent."""
+    """``gain`` and ``total`` are against ||dL/dy||; ``local`` is the operator's own factor.
+
+    Values that reach y by no differentiable way are absent.
+    """
 
     gain: Mapping[Use, Bounds]
     total: Mapping[ir.Value, Bounds]
@@ -155,7 +159,10 @@ def _extremes(row: Op, case: Case, position: int) -> tuple[float, float]:
 
 
 def _slopes(row: Op, case: Case, position: int) -> tuple[float, float]:
-    """An elementwise Jacobian is diagonal: its extremes are those of |slope|, and an operand that was broadcast k times collects k adjoints."""
+    """An elementwise Jacobian is diagonal: its extremes are those of |slope|.
+
+    An operand that was broadcast k times collects k adjoints.
+    """
     if row.derivatives[min(position, len(row.derivatives) - 1)] is None:
         return (0.0, 0.0)
     slopes = slope_range(NUMPY, row, position, case)
@@ -172,7 +179,8 @@ def _backward(
 ) -> tuple[dict[Use, Bounds], dict[ir.Value, Bounds]]:
     """Multiply the local factors from the seeds down.
 
-    With ``complete``, the gains of a sweep from y, a value gets a total only where all of its uses that lead to y lead there through a seed.
+    With ``complete``, the gains of a sweep from y, a value gets a total only where all of its uses that lead to y lead there
+    through a seed.
     """
     gain: dict[Use, Bounds] = {}
     parts: dict[ir.Value, list[Bounds]] = {}

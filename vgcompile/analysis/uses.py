@@ -14,8 +14,11 @@ from vgcompile.graph.provenance import fact, line_of
 
 @dataclass(frozen=True)
 class Use:
-    """One use of one value. ``role`` is ``parameter`` for a trainable parameter, ``activation`` for what depends on data, ``none``
-    where no gradient can flow (an integer, a constant)."""
+    """One use of one value.
+
+    ``role`` is ``parameter`` for a trainable parameter, ``activation`` for what depends on data, ``none`` where no gradient can
+    flow (an integer, a constant).
+    """
 
     node: ir.Node
     position: int

@@ -4,9 +4,9 @@
     with op.scope("hidden/1"):
         y = op.Sigmoid(op.Gemm(x, w, b))          # node /hidden/1/Gemm, value hidden/1/Gemm
 
-Between tensors Python's arithmetic works (``1.0 - y * y``). A Python float among the operands becomes a scalar of the working type
-``op.dtype``, an int a scalar int64, a list of ints an int64 vector. ONNX's own inference gives every output its type and shape;
-a dimension that it cannot name gets a fresh symbol, so that no dimension is ever nameless.
+Between tensors Python's arithmetic works (``1.0 - y * y``). A Python float among the operands becomes a scalar of the working
+type ``op.dtype``, an int a scalar int64, a list of ints an int64 vector. ONNX's own inference gives every output its type and
+shape; a dimension that it cannot name gets a fresh symbol, so that no dimension is ever nameless.
 """
 
 from __future__ import annotations

@@ -17,9 +17,9 @@ from vgcompile.initial import Initial
 class Input:
     """A graph input that data are fed to.
 
-    ``shape`` holds ints and symbols (the first symbol is the batch). ``range`` is the stated set [lo, hi] that every element lies in,
-    or None: anywhere. ``distribution`` is what data are drawn from where none are given: ``normal`` (mean 0, sd 1), ``uniform`` over the
-    range, or for integers uniform over ``classes``.
+    ``shape`` holds ints and symbols (the first symbol is the batch). ``range`` is the stated set [lo, hi] that every element
+    lies in, or None: anywhere. ``distribution`` is what data are drawn from where none are given: ``normal`` (mean 0, sd 1),
+    ``uniform`` over the range, or for integers uniform over ``classes``.
     """
 
     name: str

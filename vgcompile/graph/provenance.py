@@ -1,12 +1,14 @@
 """Where a node comes from: facts that ride in ``metadata_props`` into the files, under keys ``vgcompile.<fact>``.
 
-layer     the YAML layer's full name, or a foreign file's node group
-kind      the layer's kind
-source    file:line:column of the YAML layer
-role      forward (the default), backward, update
-forward   of a backward node: the name of its forward node
-body      of a node that `lower` wrote: the body that it chose
-initial   of a parameter: the distribution it was drawn from, as JSON (vgcompile/initial.py)
+    layer     the YAML layer's full name, or a foreign file's node group
+    kind      the layer's kind
+    source    file:line:column of the YAML layer
+    role      forward (the default), backward, update
+    forward   of a backward node: the name of its forward node
+    body      of a node that `lower` wrote: the body that it chose
+    initial   of a parameter: the distribution it was drawn from, as JSON (vgcompile/initial.py)
+
+What a pass derives from a node inherits the first three.
 """
 
 from __future__ import annotations

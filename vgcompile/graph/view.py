@@ -9,8 +9,8 @@ import onnx_ir as ir
 def as_networkx(model: ir.Model) -> nx.MultiDiGraph:
     """Operators, inputs and parameters as nodes (by name), and one edge per use of a value, keyed by the input position.
 
-    Node attribute ``ir`` is the ``ir.Node`` or, for a graph input or an initializer, the ``ir.Value``; edge attribute ``value`` is
-    the value that flows. A ``Mul(t, t)`` has two edges.
+    Node attribute ``ir`` is the ``ir.Node`` or, for a graph input or an initializer, the ``ir.Value``; edge attribute ``value``
+    is the value that flows. A ``Mul(t, t)`` has two edges.
     """
     graph: nx.MultiDiGraph = nx.MultiDiGraph()
     for node in model.graph:

@@ -133,6 +133,9 @@ def _inference_norms(case: Case, position: int, scale: Interval, uses: float) ->
     return (0.0, math.sqrt(uses) * float(most) * (1.0 + 1e-12))
 
 
+ALIGNED = 0.5  # of the modes' own 1/nu: above it the samples' alignment decides how a channel's variance fluctuates
+
+
 @dataclass(frozen=True)
 class BatchMoments:
     """Batch normalization in training, over M = N P elements a channel (Yang et al. 2019, with the finite batch kept).
@@ -140,7 +143,9 @@ class BatchMoments:
     Removing the batch mean removes the mean over all M^2 pairs, A. The variance is a sum of squares over N - 1 modes between
     samples and N (P - 1) within them, close to a chi-square of nu degrees, so that E[1/s^2] = nu / (nu - 2) / E[s^2]; one layer
     of a linear net then has the squared rate (N - 2) / (N - 3). Samples whose centred vectors are aligned leave fewer degrees:
-    1/nu grows by E[cos^2].
+    1/nu grows by E[cos^2]. Dividing each channel by its own deviation evens the directions out: E[x x^T / |x|^2] has the
+    deviations of x's covariance times nu / (nu + 2). Where alignment, not the size of the batch, decides nu, that is no longer
+    accurate, and the prediction says so.
     """
 
     def forward(self, case: Case, signals: Sequence[Signal | None]) -> Signal | tuple[Signal, ...]:
@@ -170,7 +175,8 @@ class BatchMoments:
             within=adjoint.within - common,
             across=adjoint.across - common,
         )
-        return centred.scaled(gain)
+        modes = self._modes(case, x)
+        return replace(centred.scaled(gain), reliable=adjoint.reliable and x.alignment < ALIGNED * modes)
 
     def _normalized(self, case: Case, x: Signal) -> Signal:
         n, p = self._sizes(case)
@@ -179,23 +185,38 @@ class BatchMoments:
         if variance <= 1e-12 * x.square:
             raise NotImplementedError("the batch does not vary")
         total = variance + float(case.attributes["epsilon"])
+        nu = self._degrees(case, x)
         return replace(
-            x, mean=0.0, square=variance / total, within=(x.within - common) / total, across=(x.across - common) / total
+            x,
+            mean=0.0,
+            square=variance / total,
+            within=(x.within - common) / total,
+            across=(x.across - common) / total,
+            alignment=x.alignment * (nu / (nu + 2.0)) ** 2,
         )
 
     def _inverse_variance(self, case: Case, x: Signal) -> float:
+        n, p = self._sizes(case)
+        mean, epsilon = x.square - _pair_mean(x, n, p), float(case.attributes["epsilon"])
+        nu = self._degrees(case, x)
+        if nu <= 2.0:
+            raise NotImplementedError(f"E[1/s^2] is infinite with {nu:.1f} degrees of freedom; use a larger batch")
+        share = mean / (mean + epsilon)
+        return (1.0 + 2.0 / (nu - 2.0) * share**2) / (mean + epsilon)
+
+    def _degrees(self, case: Case, x: Signal) -> float:
+        """Degrees of freedom of a channel's variance over the batch."""
+        return 1.0 / (self._modes(case, x) + x.alignment)
+
+    def _modes(self, case: Case, x: Signal) -> float:
+        """Sum of the squares of the batch's modes over the square of their sum: 1/nu for samples that point every way."""
         n, p = self._sizes(case)
         between, inside = x.square + (p - 1) * x.within - p * x.across, x.square - x.within
         modes = ((n - 1, max(between, 0.0)), (n * (p - 1), max(inside, 0.0)))
         total = sum(count * size for count, size in modes)
         if total <= 0:
             raise NotImplementedError("the batch does not vary")
-        nu = 1.0 / (sum(count * size**2 for count, size in modes) / total**2 + x.alignment)
-        if nu <= 2.0:
-            raise NotImplementedError(f"E[1/s^2] is infinite with {nu:.1f} degrees of freedom; use a larger batch")
-        mean, epsilon = total / (n * p), float(case.attributes["epsilon"])
-        share = mean / (mean + epsilon)
-        return (1.0 + 2.0 / (nu - 2.0) * share**2) / (mean + epsilon)
+        return sum(count * size**2 for count, size in modes) / total**2
 
     def _inference(self, case: Case, signals: Sequence[Signal | None], x: Signal) -> Signal:
         mean = parameter(case, signals, 3, 0.0)

@@ -9,7 +9,10 @@ from vgcompile.errors import SelfCheckError
 
 
 def check(model: ir.Model) -> onnx.ModelProto:
-    """Serialize a finished model. Raises SelfCheckError unless it is valid ONNX, of the default domain alone, with shapes on all outputs."""
+    """Serialize a finished model.
+
+    Raises SelfCheckError unless it is valid ONNX, of the default domain alone, with shapes on all outputs.
+    """
     foreign = sorted({node.domain for node in model.graph.all_nodes() if node.domain not in ("", "ai.onnx")})
     if foreign:
         raise SelfCheckError(f"the compiled model holds operators outside the default domain: {', '.join(foreign)}")

@@ -1,7 +1,9 @@
 """The joint graph: a network's forward and loss, and the gradient of the loss by each asked value.
 
-inputs:   data, and every trainable parameter with its initializer as the default
-outputs:  loss, the network's outputs, grad.<value> for each asked value
+    inputs:   data, and every trainable parameter with its initializer as the default
+    outputs:  loss, the network's outputs, grad.<value> for each asked value
+
+Only standard operators are left in it.
 """
 
 from __future__ import annotations

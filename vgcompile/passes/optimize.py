@@ -1,7 +1,7 @@
 """The clean-up list: stock passes, in order.
 
-Parameters are graph inputs here, so nothing folds them away, and common-subexpression elimination merges nodes only where the same
-operator reads the same values; edges have their ids by then.
+Parameters are graph inputs here, so nothing folds them away, and common-subexpression elimination merges nodes only where the
+same operator reads the same values; edges have their ids by then.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
 """How numbers and names are written in the pictures: plain ASCII, one decimal of a log10, and the tier always named.
 
-S [-11.2, -3.1]  E -8.4+-0.1  M -8.5        one edge: certified interval, prediction, observation
-S [-11.2, 0.3]  E -8.4..-0.2  M -8.5..-0.2  several edges at once: from the least to the greatest
+    S [-11.2, -3.1]  E -8.4+-0.1  M -8.5        one edge: certified interval, prediction, observation
+    S [-11.2, 0.3]  E -8.4..-0.2  M -8.5..-0.2  several edges at once: from the least to the greatest
+
+S is the sound tier, E the expected, M the measured one.
 """
 
 from __future__ import annotations
