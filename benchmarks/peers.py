@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnx_ir as ir
 import onnx_ad
+import onnx_ir as ir
 import torch
 from onnx_ir.passes import common
 

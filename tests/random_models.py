@@ -56,9 +56,8 @@ def convolution_layers(draw: st.DrawFn) -> list[str]:
     lines = []
     for _ in range(draw(st.integers(1, 2))):
         channels, kernel = draw(st.integers(1, 4)), draw(st.sampled_from([1, 3]))
-        lines.append(
-            f"{{kind: conv2d, filters: {channels}, kernel: {kernel}, padding: same, activation: {draw(st.sampled_from(ACTIVATIONS))}}}"
-        )
+        phi = draw(st.sampled_from(ACTIVATIONS))
+        lines.append(f"{{kind: conv2d, filters: {channels}, kernel: {kernel}, padding: same, activation: {phi}}}")
         lines += draw(
             st.sampled_from([[], ["{kind: batch_norm}"], ["{kind: max_pool, kernel: 2}"], ["{kind: average_pool, kernel: 2}"]])
         )

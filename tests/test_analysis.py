@@ -35,7 +35,7 @@ def chain(units: int, layers: str, repeat: int, init: str, inputs: str = "shape:
 
 
 def rates(analysis: Analysis) -> tuple[float, float]:
-    """Predicted and measured factor per hidden layer, as geometric means between the third hidden layer and the third but last."""
+    """Predicted and measured factor per hidden layer, as geometric means from the third hidden layer to the third but last."""
     hidden = [layer.gain for layer in analysis.layers if layer.kind == "dense"][2:-3]
     steps = len(hidden) - 1
     predicted = (hidden[0].expected.mean - hidden[-1].expected.mean) / steps

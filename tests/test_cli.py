@@ -170,7 +170,10 @@ def test_report(run: Run) -> None:
     done = run("report", "deep.yaml", "-o", "page")
     assert done.code == 0
     assert done.out.startswith("deep.yaml: vanishing (")
-    assert done.err.splitlines() == ["wrote page/deep.json", "wrote page/deep.html"]
+    written = {path.name for path in Path("page").iterdir()}
+    assert {f"wrote page/{name}" for name in written} == set(done.err.splitlines())
+    pictures = {"deep.svg", "deep.butterfly.svg", "deep.depth.svg", "deep.activations.svg", "deep.gv", "deep.butterfly.gv"}
+    assert written == {"deep.html", "deep.json", "deep.onnx", "deep.grad.onnx", *pictures}
     assert json.loads(Path("page/deep.json").read_text())["schema"] == 1
 
 

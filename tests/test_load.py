@@ -17,6 +17,7 @@ from onnx import helper, parser
 from onnx.reference import ReferenceEvaluator
 from torch import nn
 
+from vgcompile.analysis.uses import parameter_layers
 from vgcompile.compiler import compile_network, open_network
 from vgcompile.errors import ModelError
 from vgcompile.graph.emit import dims
@@ -106,6 +107,7 @@ def test_what_prepares_a_weight_goes_with_its_layer_and_a_join_with_the_later_br
         { at = Transpose("a.weight")  u = MatMul(x, at)  v = MatMul(u, "b.weight")  s = Add(v, u)  y = Relu(s) }""",
     )
     assert [layer for layer, _ in layers(network).values()] == ["a", "a", "b", "b", "b"]
+    assert [(layer.name, layer.value.name) for layer in parameter_layers(network)] == [("a", "u"), ("b", "v")]
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vgcompile.norms import _matricizations, convolution_norm, spectral_norm, spectral_norm_bounds
+from vgcompile.norms import Array, _matricizations, convolution_norm, smallest_singular_value, spectral_norm
 
 CONVOLUTION = {1: torch.conv1d, 2: torch.conv2d, 3: torch.conv3d}
+
+
+def spectral_norm_bounds(matrix: Array) -> tuple[float, float]:
+    """Bounds of all singular values of a matrix [m, n], or of every matrix of a stack [..., m, n]."""
+    stack = matrix.reshape(-1, *matrix.shape[-2:])
+    return min(map(smallest_singular_value, stack)), float(spectral_norm(stack).max())
 
 
 @settings(max_examples=60, deadline=None)

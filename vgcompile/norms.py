@@ -22,17 +22,8 @@ GRID = 12  # samples of a transfer function for each degree of its polynomial
 LARGEST_TRANSFER = 5e8  # multiply-adds of one Gram step over all samples; beyond this a matricization bounds the norm
 
 
-def spectral_norm_bounds(matrix: Array) -> tuple[float, float]:
-    """``lo <= sigma_min`` and ``sigma_max <= hi`` of a matrix [m, n], or of every matrix of a stack [..., m, n].
-
-    sigma_min is the smallest of the min(m, n) singular values: min ||A u|| / ||u|| where A is no wider than high.
-    """
-    stack = np.asarray(matrix, np.float64).reshape(-1, *np.shape(matrix)[-2:])
-    return min(map(smallest_singular_value, stack)), float(spectral_norm(stack).max())
-
-
 def smallest_singular_value(matrix: Array) -> float:
-    """A lower bound, floored at 0.
+    """A lower bound of the smallest of the min(m, n) singular values of a matrix [m, n], floored at 0.
 
     LAPACK's singular values are exact for a matrix within p(m, n) u ||A|| of the given one (Higham 2002, section 18 and its
     notes; LAPACK Users' Guide 4.9.1, p a "modestly growing function"), and singular values move by no more than the matrix does

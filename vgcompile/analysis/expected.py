@@ -26,7 +26,7 @@ from vgcompile.graph.emit import dims
 from vgcompile.graph.network import Network
 from vgcompile.ops import NUMPY, lookup
 from vgcompile.ops.families import Carried
-from vgcompile.ops.op import Case, Op
+from vgcompile.ops.op import Case, Moments, Op
 from vgcompile.ops.reading import slope
 from vgcompile.signal import Signal
 
@@ -67,7 +67,6 @@ class ExpectedTier:
 
     gain: Mapping[tuple[ir.Node, int], Expected]
     total: Mapping[ir.Value, Expected]
-    squares: Mapping[ir.Value, float]  # E[x^2] of each value
     readings: Mapping[ir.Value, Reading]
 
 
@@ -78,17 +77,24 @@ def expected(network: Network, batch: int, inputs: Mapping[str, Signal]) -> Expe
     backward = _Backward(network, batch, forward)
     backward.run()
     norm = _log_sum([backward.totals[y].log for y in backward.outputs])
-    gains = {use: _log(flow, norm, forward.sensitivity.get(use[0].inputs[use[1]], 1.0)) for use, flow in backward.parts.items()}
+    gains = {use: _log(flow, norm, forward.sensitivity.get(_operand(*use), 1.0)) for use, flow in backward.parts.items()}
     totals = {value: _log(flow, norm, forward.sensitivity.get(value, 1.0)) for value, flow in backward.totals.items()}
-    squares = {value: signal.square for value, signal in forward.signals.items()}
-    return ExpectedTier(gains, totals, squares, forward.readings)
+    return ExpectedTier(gains, totals, forward.readings)
+
+
+def _operand(node: ir.Node, position: int) -> ir.Value:
+    value = node.inputs[position]
+    assert value is not None
+    return value
 
 
 def _log(flow: Flow, norm: float, sensitivity: float) -> Expected:
     if not (math.isfinite(flow.log) and math.isfinite(norm)):
         return Expected()
     mean = (0.5 * (flow.log - norm) - 0.25 * flow.spread) / LN10
-    return Expected(mean, 0.5 * math.sqrt(max(flow.spread, 0.0)) / LN10, "high" if flow.reliable and sensitivity <= UNSTABLE else "low")
+    return Expected(
+        mean, 0.5 * math.sqrt(max(flow.spread, 0.0)) / LN10, "high" if flow.reliable and sensitivity <= UNSTABLE else "low"
+    )
 
 
 def _log_sum(logs: Sequence[float]) -> float:
@@ -107,7 +113,6 @@ class _Backward:
         self.waves: dict[ir.Value, Waves] = {}
         self.parts: dict[tuple[ir.Node, int], Flow] = {}
         self.totals: dict[ir.Value, Flow] = {}
-        self._collapsed: dict[ir.Value, Signal] = {}
         self._undefined: set[ir.Value] = set()
         self._sources = 0
 
@@ -164,16 +169,19 @@ class _Backward:
 
     def _node(self, node: ir.Node, waves: Waves) -> None:
         row = lookup(node.op_type, node.domain)
-        if row is None:
-            return self._lose(node)
-        if row.blocked:
-            return None
-        if row.elementwise and self.forward.common_base(node) is not None:
-            return self._elementwise(node, row, waves)
-        if row.moments is None:
-            return self._lose(node)
-        if isinstance(row.moments, Carried):
-            return self._hand_on(node, 0, waves)
+        if row is not None and row.blocked:
+            return
+        if row is not None and row.elementwise and self.forward.common_base(node) is not None:
+            self._elementwise(node, row, waves)
+        elif row is None or row.moments is None:
+            self._lose(node)
+        elif isinstance(row.moments, Carried):
+            self._hand_on(node, 0, waves)
+        else:
+            self._put_through(node, row.moments, waves)
+
+    def _put_through(self, node: ir.Node, moments: Moments, waves: Waves) -> None:
+        """New waves, one for each input: what the operator's row makes of the adjoint's statistics."""
         total, log = self._collapse(node.outputs[0], waves)
         case = self.forward.case(node)
         signals = [None if v is None else self.forward.signals.get(v) for v in node.inputs]
@@ -181,11 +189,11 @@ class _Backward:
             if value is None or (value not in self.forward.signals and not self._is_float_activation(value)):
                 continue
             try:
-                adjoint = row.moments.backward(case, position, total, signals)
+                adjoint = moments.backward(case, position, total, signals)
             except (NotImplementedError, AssertionError):
                 self._undefined.add(value)
                 continue
-            units, count = self._mixing(node, row, position, case)
+            units, count = self._mixing(node, position, case)
             # A parameter collects the sum over samples, whose length fluctuates with the few directions that they have in common.
             shared = 2.0 * total.alignment if value in self.forward.random else 0.0
             adjoint = replace(adjoint, alignment=mixed(total.alignment, units), spread=total.spread + shared)
@@ -195,16 +203,12 @@ class _Backward:
     def _is_float_activation(value: ir.Value) -> bool:
         return value.producer() is not None and value.dtype is not None and value.dtype.is_floating_point()
 
-    def _mixing(self, node: ir.Node, row: Op, position: int, case: Case) -> tuple[int | None, int]:
+    def _mixing(self, node: ir.Node, position: int, case: Case) -> tuple[int | None, int]:
         """Over how many independent units, and for how many adjoints, a random operand spreads the adjoint of this input."""
+        value, random = _operand(node, position), self.forward.random
         others = [v for i, v in enumerate(node.inputs) if v is not None and i != position]
-        if (
-            not any(v in self.forward.random and len(dims(v)) >= 2 for v in others)
-            or node.inputs[position] in self.forward.random
-        ):
+        if value in random or not any(v in random and len(dims(v)) >= 2 for v in others):
             return None, self.batch
-        value = node.inputs[position]
-        assert value is not None
         units = features(value) or case.count(case.shapes[position]) // self.batch
         return units, max(case.count(case.shapes[position]) // units, 1)
 
@@ -225,13 +229,12 @@ class _Backward:
             self._hand_on(node, position, {number: (source, profile * d) for number, (source, profile) in waves.items()})
 
     def _hand_on(self, node: ir.Node, position: int, waves: Waves) -> None:
-        value = node.inputs[position]
-        assert value is not None
+        value = _operand(node, position)
         self.parts[node, position] = self._flow(value, waves)
         self._add(value, waves)
 
     def _shares(self, value: ir.Value, waves: Waves) -> tuple[list[tuple[Source, Array, float, float]], float]:
-        """Each wave with E[profile^2] and its part of the squared adjoint per element; the ln of the factor that all parts share."""
+        """Each wave with E[profile^2] and its part of the squared adjoint per element; the ln of the factor that they share."""
         reading = self.forward.readings.get(value)
         base = reading.base if reading is not None else None
         top = max(source.log for source, _ in waves.values())

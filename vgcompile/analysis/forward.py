@@ -26,7 +26,7 @@ from vgcompile.initial import Initial
 from vgcompile.ops import lookup
 from vgcompile.ops.families import Carried
 from vgcompile.ops.moments import role
-from vgcompile.ops.op import Case, Op, at
+from vgcompile.ops.op import Case, Moments, Op, at
 from vgcompile.passes.differentiate import case_of
 from vgcompile.signal import Signal, constant
 
@@ -66,8 +66,8 @@ class Forward:
     def run(self, inputs: Mapping[str, Signal]) -> None:
         graph = self.network.model.graph
         for value in graph.inputs:
-            if value.name in inputs:
-                self._found(value, inputs[value.name])
+            if (signal := inputs.get(value.name or "")) is not None:
+                self._found(value, signal)
         for value in graph.initializers.values():
             self._parameter(value)
         for node in graph:
@@ -97,22 +97,25 @@ class Forward:
     def _node(self, node: ir.Node) -> None:
         row = lookup(node.op_type, node.domain)
         if row is None or row.blocked:
-            return None
+            return
         self.sensitivity[node.outputs[0]] = max((self.sensitivity.get(v, 1.0) for v in node.inputs if v is not None), default=1.0)
         base = self.common_base(node)
         if row.elementwise and base is not None:
-            return self._read_jointly(node, row, base)
-        if row.moments is None:
-            return None
+            self._read_jointly(node, row, base)
+        elif row.moments is not None:
+            self._put_through(node, row.moments)
+
+    def _put_through(self, node: ir.Node, moments: Moments) -> None:
+        """What the operator's row makes of its inputs' statistics; a case that the row has no formula for stays unknown."""
         signals = [None if v is None else self.signals.get(v) for v in node.inputs]
         try:
-            found = row.moments.forward(self.case(node), signals)
+            found = moments.forward(self.case(node), signals)
         except (NotImplementedError, AssertionError):
-            return None
-        if isinstance(row.moments, Carried) and node.inputs[0] in self.readings:
+            return
+        if isinstance(moments, Carried) and node.inputs[0] in self.readings:
             self.signals[node.outputs[0]] = found if isinstance(found, Signal) else found[0]
             self.readings[node.outputs[0]] = self.readings[node.inputs[0]]
-            return None
+            return
         alignment = self._alignment(node)
         for value, signal in zip(node.outputs, found if isinstance(found, tuple) else (found,), strict=False):
             self._found(value, signal if alignment is None else replace(signal, alignment=alignment))
@@ -196,9 +199,10 @@ def _kinks_of_consumers(graph: ir.Graph) -> dict[ir.Value, tuple[float, ...]]:
     found: dict[ir.Value, set[float]] = {}
     for node in graph:
         row = lookup(node.op_type, node.domain)
-        if row is None or not row.kinks or not node.inputs:
+        source = node.inputs[0] if node.inputs else None
+        if row is None or not row.kinks or source is None:
             continue
-        found.setdefault(node.inputs[0], set()).update(at(row.kinks, case_of(node).attributes))
+        found.setdefault(source, set()).update(at(row.kinks, case_of(node).attributes))
     return {value: tuple(sorted(kinks)) for value, kinks in found.items()}
 
 
@@ -210,5 +214,5 @@ def _correlations(signal: Signal) -> tuple[float, float]:
 
 
 def mixed(alignment: float, units: int | None) -> float:
-    """E[cos^2] between two adjoints after a random matrix onto n units: a sampled correlation of expectation cos (Fisher 1915)."""
+    """E[cos^2] of two adjoints after a random matrix onto n units: a sampled correlation of expectation cos (Fisher 1915)."""
     return alignment if units is None else min(alignment + (1.0 - alignment) * (1.0 - 2.0 * alignment) / units, 1.0)

@@ -1,7 +1,8 @@
 """The measured tier: one ONNX Runtime run of the instrumented graph, one reduction for each edge.
 
 The sweep of the joint graph, with every use's adjoint kept apart before accumulation, is followed by a sum of squares per
-adjoint in double: float32 squares die near |g| = 1e-22, the gradient itself only at 1e-45. All sums leave the graph as one vector.
+adjoint in double: float32 squares die near |g| = 1e-22, the gradient itself only at 1e-45. All sums leave the graph as one
+vector.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from vgcompile.graph.emit import Emitter, dims
 from vgcompile.graph.network import Network
 from vgcompile.passes.check import check
 from vgcompile.passes.differentiate import differentiate
-from vgcompile.passes.gradient import named_values
+from vgcompile.passes.gradient import named_values, seed_of
 from vgcompile.passes.lower import lower
 from vgcompile.passes.optimize import optimize
 from vgcompile.runtime.session import Session
@@ -86,12 +87,17 @@ def _name(value: ir.Value) -> str:
     return value.name
 
 
+def _dtype(value: ir.Value) -> np.dtype[Any]:
+    assert value.dtype is not None
+    return value.dtype.numpy()
+
+
 def _seeds(
     emitter: Emitter, model: ir.Model, values: Mapping[str, ir.Value], network: Network, outputs: Sequence[ir.Value]
 ) -> dict[ir.Value, ir.Value]:
     if network.loss is not None:
         loss = values[network.loss]
-        return {loss: emitter.constant(np.ones(dims(loss), loss.dtype.numpy()))}
+        return {loss: seed_of(emitter, loss)}
     seeds = {}
     for output in outputs:
         seed = ir.Value(name=f"{ADJOINT}{output.name}", shape=output.shape, type=output.type)
@@ -138,8 +144,7 @@ class Meter:
             return {}
         size = next(iter(feeds.values())).shape[0] if feeds else 1
         rng = np.random.default_rng(0)
-        seeds = [v for v in self.instrumented.model.graph.inputs if v.name.startswith(ADJOINT)]
+        seeds = [v for v in self.instrumented.model.graph.inputs if _name(v).startswith(ADJOINT)]
         return {
-            v.name: rng.standard_normal([size if isinstance(d, str) else d for d in dims(v)]).astype(v.dtype.numpy())
-            for v in seeds
+            _name(v): rng.standard_normal([size if isinstance(d, str) else d for d in dims(v)]).astype(_dtype(v)) for v in seeds
         }

@@ -43,7 +43,7 @@ def _paths(
 ) -> dict[str, Path]:
     producers = {value.name: node.name for node in network.model.graph for value in node.outputs}
     outputs = {producers[name] for name in network.outputs}
-    routes = _strongest(edges, outputs, producers, tier)
+    routes = _strongest(edges, outputs, tier)
     return {
         name: path
         for name, value in values.items()
@@ -51,9 +51,7 @@ def _paths(
     }
 
 
-def _strongest(
-    edges: Sequence[Edge], outputs: set[str | None], producers: Mapping[str | None, str | None], tier: TierName
-) -> Mapping[str, tuple[str, Edge]]:
+def _strongest(edges: Sequence[Edge], outputs: set[str | None], tier: TierName) -> Mapping[str, tuple[str, Edge]]:
     """For each node the neighbour, one step nearer to the loss, that its strongest route comes from, and the edge between.
 
     Bellman-Ford on the negated logs: a longest-path routine would start anew wherever the running sum turns negative.

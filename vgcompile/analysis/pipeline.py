@@ -90,7 +90,7 @@ def analyze(network: Network, options: Options = Options(), progress: Callable[[
     found = edges.annotate(network, every_use, tiers)
     layers, verdict, worst = verdicts.judge(network, parameter_layers(network), found, tiers)
     inside = _inside(network, feeds, region)
-    checked = self_check(found, layers, runs, inside) if runs else SelfCheck()
+    checked = self_check(found, runs, inside) if runs else SelfCheck()
     plots = activations(network, runs[-1].watched if runs else {})
     return Analysis(
         network.name,

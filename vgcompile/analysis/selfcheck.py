@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from vgcompile.analysis.measured import Measured
-from vgcompile.analysis.result import Edge, Finding, Layer, SelfCheck, Tiers
+from vgcompile.analysis.result import Edge, Finding, SelfCheck, Tiers
 
 FLOAT32 = 2.0**-24
 DEVIATIONS = 3.0
@@ -26,7 +26,7 @@ class Checked:
     norm: float  # the least measured norm over the runs, to know whether it is still a normal float32
 
 
-def self_check(edges: Sequence[Edge], layers: Sequence[Layer], runs: Sequence[Measured], inside: bool) -> SelfCheck:
+def self_check(edges: Sequence[Edge], runs: Sequence[Measured], inside: bool) -> SelfCheck:
     """Violations and deviations.
 
     Violations: a single run's gain outside [lo, hi], past the run's own rounding; judged only where the data lie in the stated
@@ -41,8 +41,8 @@ def self_check(edges: Sequence[Edge], layers: Sequence[Layer], runs: Sequence[Me
 def rounding_allowance(depth: int) -> float:
     """log10 by which a float32 run may be off.
 
-    A dot product of length k errs by k units in the last place at most, and in practice by sqrt(k); one factor of (1 + 2^-24 * 64)
-    for each node that an adjoint passes is outside of both for the lengths that occur.
+    A dot product of length k errs by k units in the last place at most, and in practice by sqrt(k); one factor of
+    (1 + 2^-24 * 64) for each node that an adjoint passes is outside of both for the lengths that occur.
     """
     return depth * 64 * FLOAT32 / math.log(10.0) + 1e-6
 

@@ -45,10 +45,10 @@ class SoundTier:
     relative_to: Callable[[ir.Value], Mapping[ir.Value, Bounds]]
 
 
-def sound(network: Network, region: str, progress: Callable[[float], None] = lambda done: None) -> SoundTier:
+def sound(network: Network, region: str) -> SoundTier:
     """Bound every edge on the stated set: ``everywhere``, or ``range`` (each input within its declared range)."""
     ranges = _ranges(network, region)
-    locals_ = _locals(network, ranges, progress)
+    locals_ = _locals(network, ranges)
     outputs = _outputs(network)
     gain, total = _backward(network, locals_, dict.fromkeys(outputs, (0.0, 0.0)))
 
@@ -122,23 +122,22 @@ def _case(node: ir.Node, ranges: Mapping[ir.Value, Interval]) -> Case:
     )
 
 
-def _locals(network: Network, ranges: Mapping[ir.Value, Interval], progress: Callable[[float], None]) -> dict[Use, Bounds]:
+def _locals(network: Network, ranges: Mapping[ir.Value, Interval]) -> dict[Use, Bounds]:
     """log10 of the extremes of ||J^T g|| / ||g|| for each use that a gradient can pass, parameters included."""
     found: dict[Use, Bounds] = {}
-    nodes = list(network.model.graph)
     parameters = set(network.parameters)
-    for done, node in enumerate(nodes):
+    for node in network.model.graph:
         row = lookup(node.op_type, node.domain)
         if row is None or row.blocked:
             continue
         case = _case(node, ranges)
         for position, value in enumerate(node.inputs):
-            flows = value is not None and value.dtype is not None and value.dtype.is_floating_point()
-            if not flows or (value.const_value is not None and value.name not in parameters):
+            if value is None or value.dtype is None or not value.dtype.is_floating_point():
+                continue
+            if value.const_value is not None and value.name not in parameters:
                 continue
             lo, hi = _extremes(row, case, position)
             found[node, position] = _log(lo, hi)
-        progress(done / len(nodes))
     return found
 
 

@@ -68,7 +68,10 @@ def layer_of(node: ir.Node) -> str:
 
 @dataclass(frozen=True)
 class ParameterLayer:
-    """A layer that holds parameters: its pre-activation is what the last of its nodes that read one, prepared or not, gives out."""
+    """A layer that holds parameters.
+
+    Its pre-activation, ``value``, is what the last of its nodes that read a parameter, prepared or not, gives out.
+    """
 
     name: str
     kind: str
@@ -81,14 +84,15 @@ class ParameterLayer:
 def parameter_layers(network: Network) -> list[ParameterLayer]:
     """The layers with parameters, in graph order."""
     parameters = set(network.parameters)
-    learned = {value for value in network.model.graph.inputs if value.name in parameters}
+    learned = set(network.parameters)
     nodes: dict[str, list[ir.Node]] = {}
     for node in network.model.graph:
-        if learned.isdisjoint(node.inputs):
+        read = [value for value in node.inputs if value is not None]
+        if learned.isdisjoint(str(value.name) for value in read):
             continue
         nodes.setdefault(layer_of(node) or node.name or "", []).append(node)
-        if all(value is None or value in learned or constant_of(value) is not None for value in node.inputs):
-            learned.update(node.outputs)  # a transposed weight is still a weight
+        if all(value.name in learned or constant_of(value) is not None for value in read):
+            learned.update(str(value.name) for value in node.outputs)  # a transposed weight is still a weight
     return [_layer(name, members, parameters) for name, members in nodes.items()]
 
 

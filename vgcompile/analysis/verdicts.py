@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from vgcompile.analysis.edges import EXPLODING, VANISHING, tiers_of, value_tiers
 from vgcompile.analysis.paths import worst_paths
-from vgcompile.analysis.result import Edge, Expected, Grade, Kind, Layer, Tiers, Verdict
+from vgcompile.analysis.result import Edge, Expected, Grade, Kind, Layer, Reason, Tiers, Verdict
 from vgcompile.analysis.saturation import saturated
 from vgcompile.analysis.uses import ParameterLayer
 from vgcompile.graph.network import Network
@@ -34,7 +34,7 @@ def judge(
     """Layers with their verdicts, the net's verdict, and the name of its worst layer."""
     reference = _reference(network, parameter_layers)
     relative = _relative_bounds(reference, tiers)
-    layers = [_layer(layer, reference, relative, edges, tiers) for layer in parameter_layers]
+    layers = [_layer(layer, reference, relative, tiers) for layer in parameter_layers]
     if not layers:
         return [], Verdict("healthy", _grade(tiers), None, "no layer holds parameters"), None
     worst = max(_candidates(network, layers), key=_badness)
@@ -72,7 +72,6 @@ def _layer(
     layer: ParameterLayer,
     reference: ir.Value | None,
     bounds: Mapping[ir.Value, tuple[float, float]],
-    edges: Sequence[Edge],
     tiers: Tiers3,
 ) -> Layer:
     gain = value_tiers(tiers, layer.value)
@@ -112,7 +111,7 @@ def _update(layer: ParameterLayer, tiers: Tiers3) -> Tiers:
     weights = [math.hypot(*(run.weights.get(name, 0.0) for name in names)) for run in tiers.measured]
     absolute = replace(tiers, measured=[replace(run, norm=weight) for run, weight in zip(tiers.measured, weights, strict=True)])
     found = tiers_of(absolute, sound=None, expected=None, measured=norms)
-    why = {**found.why, "expected": "undefined" if tiers.expected else "not_run"}
+    why: dict[str, Reason] = {**found.why, "expected": "undefined" if tiers.expected else "not_run"}
     why["sound.lo"] = why["sound.hi"] = "undefined" if tiers.sound else "not_run"
     return replace(found, why=why)
 

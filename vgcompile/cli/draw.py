@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, get_args
+from typing import Annotated, Literal, get_args
 
 import typer
 
 from vgcompile.cli.files import STDOUT, deliver
 from vgcompile.cli.parameters import Batch, Data, Loss, Model, ModeOption, Output, ProviderOption, Seed, analysed, open_model
 from vgcompile.errors import UserError
-
-if TYPE_CHECKING:
-    from vgcompile.analysis import Analysis
-    from vgcompile.graph.network import Network
 
 Format = Literal["svg", "png", "pdf", "dot"]
 View = Literal["forward", "butterfly", "depth", "activations"]
@@ -49,12 +44,13 @@ def draw(
     """
     from vgcompile.analysis import Options
 
+    from vgcompile.render.pictures import file_name, picture
+
     chosen = format or _by_ending(file)
     options = Options(data=data, batch=batch, seed=seed, mode=mode, provider=provider)
     network = open_model(model, loss, output, mode, seed)
-    picture = _PICTURES[view](network, analysed(network, options), chosen, engine)
-    name = network.name if view == "forward" else f"{network.name}.{view}"
-    deliver(file or Path("out") / f"{name}.{'gv' if chosen == 'dot' else chosen}", picture)
+    drawn = picture(view, network, analysed(network, options), chosen, engine)
+    deliver(file or Path("out") / file_name(network.name, view, chosen), drawn)
 
 
 def _by_ending(file: str | None) -> Format:
@@ -63,48 +59,3 @@ def _by_ending(file: str | None) -> Format:
     if ending not in known:
         raise UserError(f"-o {file}: no format ends in {ending!r}; name one with -f: {', '.join(get_args(Format))}")
     return known[ending]
-
-
-def _forward(network: Network, analysis: Analysis, format: Format, engine: str | None) -> bytes:
-    from vgcompile.render.diagram import forward_dot
-
-    return _laid_out(forward_dot(network, analysis), format, engine)
-
-
-def _butterfly(network: Network, analysis: Analysis, format: Format, engine: str | None) -> bytes:
-    from vgcompile.render.butterfly import butterfly_dot
-
-    return _laid_out(butterfly_dot(network, analysis), format, engine)
-
-
-def _laid_out(dot: str, format: Format, engine: str | None) -> bytes:
-    """DOT is the text as it was made, not a layout of it."""
-    from vgcompile.render.engine import layout
-
-    return dot.encode() if format == "dot" else layout(dot, format, engine)
-
-
-def _depth(network: Network, analysis: Analysis, format: Format, engine: str | None) -> bytes:
-    from vgcompile.render.charts import depth_chart
-
-    return depth_chart(analysis, _image(format))
-
-
-def _activations(network: Network, analysis: Analysis, format: Format, engine: str | None) -> bytes:
-    from vgcompile.render.charts import activation_plot
-
-    return activation_plot(analysis, _image(format))
-
-
-def _image(format: Format) -> Literal["svg", "png", "pdf"]:
-    if format == "dot":
-        raise UserError("-f dot: a chart is no graph; draw it as svg, png or pdf, or take --view forward or butterfly")
-    return format
-
-
-_PICTURES: dict[View, Callable[[Network, Analysis, Format, str | None], bytes]] = {
-    "forward": _forward,
-    "butterfly": _butterfly,
-    "depth": _depth,
-    "activations": _activations,
-}

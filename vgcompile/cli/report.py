@@ -1,4 +1,4 @@
-"""``vgcompile report``: everything about a model in one page."""
+"""``vgcompile report``: everything about a model in one folder."""
 
 from __future__ import annotations
 
@@ -25,9 +25,10 @@ def report(
     seed: Seed = None,
     provider: ProviderOption = "auto",
 ) -> None:
-    """Write everything about a model as one HTML page.
+    """Write everything about a model into a folder.
 
-    NAME.html needs no network; NAME.json is the analysis that it shows.
+    NAME.html is the page to open; it stands alone and needs no network. Beside it: NAME.json, the analysis as data; NAME.onnx and
+    NAME.grad.onnx; the four pictures as SVG, and the graphs as DOT.
 
     \b
     vgcompile report models/deep_sigmoid.yaml -o out/deep_sigmoid
@@ -35,12 +36,18 @@ def report(
     """
     from vgcompile.analysis import Options
     from vgcompile.analysis.document import dumps
+    from vgcompile.compiler import compile_network
+    from vgcompile.render.pictures import DRAWN, VIEWS, file_name, picture
     from vgcompile.render.report import render
 
     network = open_model(model, loss, output, mode, seed)
     analysis = analysed(network, Options(data=data, batch=batch, seed=seed, mode=mode, provider=provider))
     document = dumps(analysis)
-    page = render(network, analysis, document, engine)
-    deliver(Path(folder) / f"{network.name}.json", document.encode())
-    deliver(Path(folder) / f"{network.name}.html", page.encode())
+    files = dict(compile_network(network).files)
+    files |= {file_name(network.name, view, "svg"): picture(view, network, analysis, "svg", engine) for view in VIEWS}
+    files |= {file_name(network.name, view, "dot"): picture(view, network, analysis, "dot") for view in DRAWN}
+    files[f"{network.name}.json"] = document.encode()
+    files[f"{network.name}.html"] = render(network, analysis, document, engine).encode()
+    for name, content in files.items():
+        deliver(Path(folder) / name, content)
     typer.echo(f"{analysis.source}: {analysis.verdict.kind} ({analysis.verdict.grade}), {analysis.verdict.why}")

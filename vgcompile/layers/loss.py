@@ -58,5 +58,4 @@ class Mse(_Loss):
         return reduced(square, keepdims=0)  # type: ignore[no-any-return]
 
 
-LOSSES = (CrossEntropy, Mse)
 AnyLoss = Annotated[CrossEntropy | Mse, Field(discriminator="kind")]

@@ -134,9 +134,6 @@ class Windows:
         met = visits * seen / case.count(weight[2:]) if position == 1 else float(out)
         return summed(adjoint, x, case.batch, met)
 
-    def units(self, case: Case, position: int) -> int:
-        return self._channels(case, 0 if position == 0 else None)
-
     @staticmethod
     def _channels(case: Case, position: int | None) -> int:
         dims = case.outputs[0] if position is None else case.shapes[position]

@@ -244,10 +244,6 @@ class Product:
             )
         return self._unshared(adjoint, other, terms, position).scaled(scale)
 
-    def units(self, case: Case, position: int) -> int:
-        """Features of one row of an operand: what a random matrix spreads one adjoint onto."""
-        return self._terms(case)
-
     @staticmethod
     def _terms(case: Case) -> int:
         dims = case.shapes[0]

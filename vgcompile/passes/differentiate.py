@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import networkx as nx
@@ -57,16 +58,16 @@ def differentiate(model: ir.Model, seeds: Mapping[ir.Value, ir.Value], wanted: I
         for node in reversed(list(model.graph)):
             if node not in active.nodes:
                 continue
-            with emitter.scope(**_backward_scope(node)):
+            with _backward_scope(emitter, node):
                 adjoints = [total(output) for output in node.outputs]
                 if all(adjoint is None for adjoint in adjoints):
                     continue
                 for position, part in _node_adjoints(emitter, node, adjoints):
-                    value = node.inputs[position]
-                    if value is None or value not in active.values:
+                    operand = node.inputs[position]
+                    if operand is None or operand not in active.values:
                         continue
-                    parts[node, position] = part = fit(emitter, part, value)
-                    contributions[value].append(part)
+                    parts[node, position] = part = fit(emitter, part, operand)
+                    contributions[operand].append(part)
         for value in wanted:
             total(value)
     return Adjoints(totals, parts)
@@ -99,8 +100,8 @@ def _node_adjoints(emitter: Emitter, node: ir.Node, adjoints: Sequence[ir.Value 
     g = adjoints[0] if len(outputs) == 1 or all(a is None for a in adjoints[1:]) else None
     single = len(outputs) == 1 or (row.saved and g is not None)
     first = next(a for a in adjoints if a is not None)
+    assert row.vjp is not None and first.dtype is not None
     with emitter.scope(dtype=first.dtype):
-        assert row.vjp is not None
         results = row.vjp(
             emitter,
             g if single else tuple(adjoints) + (None,) * (len(outputs) - len(adjoints)),
@@ -196,6 +197,6 @@ def case_of(node: ir.Node) -> Case:
     )
 
 
-def _backward_scope(node: ir.Node) -> dict[str, str]:
+def _backward_scope(emitter: Emitter, node: ir.Node) -> AbstractContextManager[Emitter]:
     name = "grad/" + (node.name or node.op_type).lstrip("/").rsplit("/", 1)[0]
-    return {"name": name, "role": "backward", "forward": node.name or "", **origin(node)}
+    return emitter.scope(name, before=None, dtype=None, role="backward", forward=node.name or "", **origin(node))

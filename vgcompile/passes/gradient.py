@@ -36,12 +36,17 @@ def gradient(network: Network, wanted: Sequence[str] | None = None) -> ir.Model:
     targets = [values[name] for name in (network.parameters if wanted is None else wanted)]
     emitter = Emitter(model.graph, model.opset_imports[""])
     with emitter.scope(dtype=loss.dtype, role="backward"):
-        seed = emitter.constant(np.ones(dims(loss), loss.dtype.numpy()))
-        adjoints = differentiate(model, {loss: seed}, targets, emitter)
+        adjoints = differentiate(model, {loss: seed_of(emitter, loss)}, targets, emitter)
         gradients = [_output(emitter, target, adjoints.totals.get(target)) for target in targets]
     model.graph.outputs[:] = [loss, *(values[name] for name in network.outputs), *gradients]
     lower(model)
     return optimize(model)
+
+
+def seed_of(emitter: Emitter, loss: ir.Value) -> ir.Value:
+    """The derivative of the loss by itself: 1."""
+    assert loss.dtype is not None
+    return emitter.constant(np.ones(dims(loss), loss.dtype.numpy()))
 
 
 def _output(emitter: Emitter, target: ir.Value, adjoint: ir.Value | None) -> ir.Value:
@@ -50,7 +55,7 @@ def _output(emitter: Emitter, target: ir.Value, adjoint: ir.Value | None) -> ir.
     if adjoint is None:
         shape = emitter.Shape(target) if any(isinstance(d, str) for d in dims(target)) else list(dims(target))
         adjoint = emitter.Expand(0.0, shape)
-    elif adjoint.producer() is None or adjoint.name.startswith("grad."):
+    elif adjoint.producer() is None or (adjoint.name or "").startswith("grad."):
         adjoint = emitter.Identity(adjoint)
     adjoint.name = emitter.fresh_value_name(name)
     adjoint.shape = target.shape

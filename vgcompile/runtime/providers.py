@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import onnxruntime
 
 from vgcompile.errors import EngineError, nearest
-
-Choice = Literal["auto", "cpu", "cuda"]
 
 NAMES = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 # TF32 rounds a matrix product's operands to 10 bits of mantissa: far too few for gradients that are compared with bounds.

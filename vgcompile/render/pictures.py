@@ -1,0 +1,40 @@
+"""The four pictures of a model by name, in every format."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+from vgcompile.analysis.result import Analysis
+from vgcompile.errors import UserError
+from vgcompile.graph.network import Network
+from vgcompile.render import butterfly, charts, diagram, engine
+
+Format = Literal["svg", "png", "pdf", "dot"]
+View = Literal["forward", "butterfly", "depth", "activations"]
+
+DRAWN: dict[View, Callable[[Network, Analysis], str]] = {"forward": diagram.forward_dot, "butterfly": butterfly.butterfly_dot}
+CHARTS: dict[View, Callable[[Analysis, Literal["svg", "png", "pdf"]], bytes]] = {
+    "depth": charts.depth_chart,
+    "activations": charts.activation_plot,
+}
+VIEWS: tuple[View, ...] = (*DRAWN, *CHARTS)
+
+
+def picture(view: View, network: Network, analysis: Analysis, format: Format, program: str | None = None) -> bytes:
+    """One picture. ``program`` is as in :func:`vgcompile.render.engine.layout`; ``dot`` is the text as it was made, not a layout of it.
+
+    Raises EngineError where no engine can draw it, UserError for a chart as DOT.
+    """
+    if view in DRAWN:
+        dot = DRAWN[view](network, analysis)
+        return dot.encode() if format == "dot" else engine.layout(dot, format, program)
+    if format == "dot":
+        raise UserError("-f dot: a chart is no graph; draw it as svg, png or pdf, or take --view forward or butterfly")
+    return CHARTS[view](analysis, format)
+
+
+def file_name(name: str, view: View, format: Format) -> str:
+    """``NAME.svg`` for the forward diagram, ``NAME.<view>.svg`` for the others; DOT files end in .gv."""
+    stem = name if view == "forward" else f"{name}.{view}"
+    return f"{stem}.{'gv' if format == 'dot' else format}"
