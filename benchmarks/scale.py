@@ -1,6 +1,8 @@
 """Time by depth: what each stage costs for a chain of dense layers, and per layer.
 
-python benchmarks/scale.py [--width 64] [--depths 1000 10000] [--no-measure]
+    python benchmarks/scale.py [--width 64] [--depths 1000 10000] [--no-measure]
+
+Each stage runs once, after a net of ten layers has filled the caches; --no-measure leaves out the measured tier.
 """
 
 from __future__ import annotations

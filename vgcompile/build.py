@@ -2,7 +2,7 @@
 
     hidden/3/dense  ->  /hidden/3/dense/Gemm, /hidden/3/dense/Sigmoid, reading hidden/3/dense/weight and hidden/3/dense/bias
 
-What a kind of layer emits it says itself (layers); here the operators are given their place, and the parameters their values.
+What a layer emits it says itself (layers); here its operators get their names and metadata, its parameters their first values.
 """
 
 from __future__ import annotations

@@ -92,9 +92,8 @@ def _log(flow: Flow, norm: float, sensitivity: float) -> Expected:
     if not (math.isfinite(flow.log) and math.isfinite(norm)):
         return Expected()
     mean = (0.5 * (flow.log - norm) - 0.25 * flow.spread) / LN10
-    return Expected(
-        mean, 0.5 * math.sqrt(max(flow.spread, 0.0)) / LN10, "high" if flow.reliable and sensitivity <= UNSTABLE else "low"
-    )
+    sd = 0.5 * math.sqrt(max(flow.spread, 0.0)) / LN10
+    return Expected(mean, sd, "high" if flow.reliable and sensitivity <= UNSTABLE else "low")
 
 
 def _log_sum(logs: Sequence[float]) -> float:

@@ -43,7 +43,6 @@ def draw(
     vgcompile draw classifier.onnx -f png -o - > classifier.png
     """
     from vgcompile.analysis import Options
-
     from vgcompile.render.pictures import file_name, picture
 
     chosen = format or _by_ending(file)
