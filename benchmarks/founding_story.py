@@ -26,7 +26,7 @@ Array = np.ndarray[Any, Any]
 ROOT = Path(__file__).parent.parent
 HELD_OUT = 297
 # Each net with the learning rate that served it best of 0.003, 0.01, 0.03, 0.1, 0.3 and 1.0.
-CONTESTANTS = {"deep_sigmoid": 0.3, "deep_relu": 0.01, "deep_residual": 0.03, "deep_batchnorm": 0.1}
+CONTESTANTS = {"deep_sigmoid": 0.3, "deep_relu": 0.03, "deep_residual": 1.0, "deep_batchnorm": 0.03}
 
 
 @dataclass(frozen=True)

@@ -106,6 +106,16 @@ def test_analyze_as_a_table(run: Run) -> None:
     assert "\x1b" not in done.out
 
 
+def test_names_are_printed_as_they_are(run: Run) -> None:
+    model = onnx.parser.parse_model("""<ir_version: 10, opset_import: ["": 21]>
+    m (float[N, 2] x) => (float[N, 2] y) <float[2, 2] "[red]:smile:.weight" = {1, 0, 0, 1}>
+    { y = MatMul(x, "[red]:smile:.weight") }""")
+    onnx.save(model, "[bold].onnx")
+    lines = run("analyze", "[bold].onnx").out.splitlines()
+    assert lines[0].startswith("[bold].onnx, ")
+    assert lines[3].startswith("[red]:smile:  MatMul")
+
+
 def test_the_spelled_out_path_adds_up(run: Run) -> None:
     document = json.loads(run("analyze", "deep.yaml", "--json").out)
     path = run("analyze", "deep.yaml").out.splitlines()[-1].split(": ", 1)[1]

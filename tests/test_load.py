@@ -13,6 +13,8 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from onnx import helper, parser
 from onnx.reference import ReferenceEvaluator
 from torch import nn
@@ -273,6 +275,28 @@ def test_files_that_are_no_model(tmp_path: Path) -> None:
         (tmp_path / "model.onnx").write_bytes(content)
         with pytest.raises(ModelError, match="export it anew"):
             load(tmp_path / "model.onnx")
+
+
+WHOLE = parser.parse_model(MLP.format(opset=21)).SerializeToString()
+
+
+@settings(max_examples=150, deadline=None)
+@given(edits=st.lists(st.tuples(st.integers(0, len(WHOLE) - 1), st.integers(0, 255)), min_size=1, max_size=4))
+def test_a_damaged_file_loads_or_is_refused_on_one_line(
+    tmp_path_factory: pytest.TempPathFactory, edits: list[tuple[int, int]]
+) -> None:
+    content = bytearray(WHOLE)
+    for place, byte in edits:
+        content[place] = byte
+    path = tmp_path_factory.getbasetemp() / "damaged.onnx"
+    path.write_bytes(content)
+    try:
+        load(path)
+        said = f"{path}: "
+    except ModelError as refused:
+        said = str(refused)
+    assert said.startswith(f"{path}: ")
+    assert "\n" not in said
 
 
 # real exports

@@ -1,6 +1,7 @@
-"""Each row's vjp where the models in models/ use it: at the values that the network really has there, against float64 differences.
+"""Each row's vjp where the models in models/ use it: at the values that the network really has there.
 
-Finite differences through a whole deep net are blind to small gradients; node by node, at the operating point, they are not.
+The oracle is float64 differences. Through a whole deep net they are blind to small gradients; node by node, at the operating
+point, they are not.
 """
 
 from __future__ import annotations

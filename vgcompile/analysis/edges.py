@@ -48,7 +48,7 @@ def _edge(use: Use, network: Network, tiers: Tiers3, parameter: bool, in_loss: b
     gain = tiers_of(
         tiers,
         sound=bounds,
-        expected=_per_sample(prediction, tiers.batch if parameter else 1),
+        expected=_per_sample(prediction, tiers.batch) if parameter else prediction,
         measured=[run.parts.get(use.id) for run in tiers.measured],
         scale=math.sqrt(tiers.batch) if parameter else 1.0,
         parameter=parameter,
@@ -150,10 +150,14 @@ def _flushed(prediction: Expected, bounds: Sound, norm: float) -> bool:
 
 
 def _per_sample(given: Expected | None, batch: int) -> Expected | None:
-    """A parameter's gradient is reported against sqrt(N) ||dL/dy||."""
+    """A parameter's gradient, against sqrt(N) ||dL/dy||.
+
+    It is a sum over samples, and pairs of samples are taken to be alike: that pairs of one class keep a common gradient longer
+    than others is not in the prediction, which is therefore of low confidence.
+    """
     if given is None or given.mean is None:
         return given
-    return Expected(given.mean - 0.5 * math.log10(batch), given.sd, given.confidence)
+    return Expected(given.mean - 0.5 * math.log10(batch), given.sd, "low")
 
 
 def _local(use: Use, tiers: Tiers3, gain: Tiers, total: Tiers) -> Tiers:

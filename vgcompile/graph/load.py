@@ -41,7 +41,7 @@ def load(path: str | Path, *, loss: str | None = None, output: str | None = None
     """
     path = Path(path)
     proto, notes = _normalized(_read(path), path)
-    model = ir.from_proto(proto)
+    model = _deserialized(proto, path)
     model.ir_version = IR_VERSION if model.ir_version is None else max(IR_VERSION, model.ir_version)
     initializers = set(model.graph.initializers)
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
@@ -91,7 +91,7 @@ def _normalized(proto: onnx.ModelProto, path: Path) -> tuple[onnx.ModelProto, li
         if proto.functions:
             notes.append(f"{path}: inlined {len(proto.functions)} model-local functions")
             proto = inliner.inline_local_functions(proto, convert_version=True)
-    except (onnx.checker.ValidationError, RuntimeError) as error:
+    except (onnx.checker.ValidationError, RuntimeError, ValueError) as error:  # ValueError: text that is not UTF-8
         raise ModelError(f"{path}: not valid ONNX: {_line(error)}; export it anew") from None
     _refuse_foreign(proto, path)
     opset = _opset(proto)
@@ -114,6 +114,16 @@ def _opset(proto: onnx.ModelProto) -> int:
     for node in _nodes(proto.graph):
         node.domain = ""
     return opset
+
+
+def _deserialized(proto: onnx.ModelProto, path: Path) -> ir.Model:
+    try:
+        model = ir.from_proto(proto)
+    except ir.serde.SerdeError as error:
+        raise ModelError(f"{path}: not valid ONNX: {_line(error)}; export it anew") from None
+    if any(isinstance(node.name, bytes) for node in model.graph):
+        raise ModelError(f"{path}: not valid ONNX: a node's name is not UTF-8 text; export it anew")
+    return model
 
 
 def _refuse_foreign(proto: onnx.ModelProto, path: Path) -> None:

@@ -26,7 +26,7 @@ def infer_shapes(proto: onnx.ModelProto, path: str) -> onnx.ModelProto:
     _name_input_dims(proto.graph)
     try:
         inferred = shape_inference.infer_shapes(proto, check_type=True, strict_mode=True, data_prop=True)
-    except (shape_inference.InferenceError, RuntimeError) as error:
+    except (shape_inference.InferenceError, RuntimeError, ValueError) as error:
         raise ModelError(f"{path}: its shapes do not fit: {str(error).strip().splitlines()[0]}; export it anew") from None
     typed = {info.name: info for info in (*inferred.graph.value_info, *inferred.graph.output)}
     stated = {dim.dim_param for value in inferred.graph.input for dim in value.type.tensor_type.shape.dim}

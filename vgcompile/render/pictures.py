@@ -22,8 +22,9 @@ VIEWS: tuple[View, ...] = (*DRAWN, *CHARTS)
 
 
 def picture(view: View, network: Network, analysis: Analysis, format: Format, program: str | None = None) -> bytes:
-    """One picture. ``program`` is as in :func:`vgcompile.render.engine.layout`; ``dot`` is the text as it was made, not a layout of it.
+    """One picture.
 
+    ``program`` is as in :func:`vgcompile.render.engine.layout`; ``dot`` is the text as it was made, not a layout of it.
     Raises EngineError where no engine can draw it, UserError for a chart as DOT.
     """
     if view in DRAWN:
