@@ -146,6 +146,20 @@ def test_worst_path_adds_up() -> None:
         assert path.gain == layer.gain.measured
 
 
+def test_networkx_view_keeps_parallel_edges() -> None:
+    """A value that one node reads twice has two edges, each with its own tiers."""
+    text = chain(4, "{kind: dense, units: UNITS, activation: tanh}", 1, "lecun_normal").replace(
+        "  - {kind: dense, name: out", "  - {kind: add, from: [hidden, hidden]}\n  - {kind: dense, name: out"
+    )
+    analysis = vgcompile.analyze(network(text), Options(tiers=("expected",)))
+    graph = vgcompile.as_networkx(analysis.edges)
+    assert graph.number_of_edges() == len(analysis.edges)
+    assert graph.number_of_edges("/hidden/1/dense/Tanh", "/add/Add") == 2
+    path = next(layer for layer in analysis.layers if layer.name == "hidden/1/dense").verdict.worst_path
+    assert path is not None
+    assert sum(step.factor + step.merge for step in path.steps) == pytest.approx(path.gain)
+
+
 def test_without_a_loss_the_adjoint_is_gaussian() -> None:
     text = chain(8, "{kind: dense, units: UNITS, activation: tanh}", 2, "lecun_normal").split("loss:")[0]
     analysis = vgcompile.analyze(network(text.replace("  t: {shape: [batch], type: int64, classes: 10}\n", "")))

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vgcompile.analysis import Analysis, Options, analyze
+    from vgcompile.analysis.view import as_networkx
     from vgcompile.compiler import Compiled, compile_network, open_network
     from vgcompile.graph.network import Network
     from vgcompile.runtime.session import Session
@@ -29,11 +30,12 @@ _HOMES = {
     "Options": "vgcompile.analysis",
     "Session": "vgcompile.runtime.session",
     "analyze": "vgcompile.analysis",
+    "as_networkx": "vgcompile.analysis.view",
     "compile_network": "vgcompile.compiler",
     "open_network": "vgcompile.compiler",
 }
 
-__all__ = ["Analysis", "Compiled", "Network", "Options", "Session", "analyze", "compile_network", "open_network"]
+__all__ = ["Analysis", "Compiled", "Network", "Options", "Session", "analyze", "as_networkx", "compile_network", "open_network"]
 
 
 def __getattr__(name: str) -> Any:

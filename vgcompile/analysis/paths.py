@@ -13,6 +13,7 @@ from typing import Literal
 import networkx as nx
 
 from vgcompile.analysis.result import Edge, Path, Step, Tiers
+from vgcompile.analysis.view import as_networkx
 from vgcompile.graph.network import Network
 
 TierName = Literal["measured", "expected", "sound"]
@@ -56,18 +57,20 @@ def _strongest(edges: Sequence[Edge], outputs: set[str | None], tier: TierName) 
 
     Bellman-Ford on the negated logs: a longest-path routine would start anew wherever the running sum turns negative.
     """
-    graph: nx.DiGraph = nx.DiGraph()
-    graph.add_node("loss")
-    graph.add_weighted_edges_from(("loss", output, 0.0) for output in outputs)
-    for edge in reversed(edges):
-        local = number(edge.local, tier)
-        if edge.role != "activation" or local is None or not math.isfinite(local) or number(edge.gain, tier) is None:
-            continue
-        known = graph.get_edge_data(edge.target, edge.source)
-        if known is None or known["weight"] > -local:
-            graph.add_edge(edge.target, edge.source, weight=-local, edge=edge)
-    before, _ = nx.bellman_ford_predecessor_and_distance(graph, "loss", heuristic=False)
-    return {node: (ways[0], graph.edges[ways[0], node].get("edge")) for node, ways in before.items() if ways}
+    annotated = as_networkx(edge for edge in edges if _passable(edge, tier))
+    routes: nx.DiGraph = nx.DiGraph()
+    routes.add_weighted_edges_from(("loss", output, 0.0) for output in outputs)
+    for source, target in reversed(list(annotated.edges(keys=False))):
+        parallel = (data["edge"] for data in annotated[source][target].values())
+        strongest = max(parallel, key=lambda edge: number(edge.local, tier) or 0.0)
+        routes.add_edge(target, source, weight=-(number(strongest.local, tier) or 0.0), edge=strongest)
+    before, _ = nx.bellman_ford_predecessor_and_distance(routes, "loss", heuristic=False)
+    return {node: (ways[0], routes.edges[ways[0], node].get("edge")) for node, ways in before.items() if ways}
+
+
+def _passable(edge: Edge, tier: TierName) -> bool:
+    local = number(edge.local, tier)
+    return edge.role == "activation" and local is not None and math.isfinite(local) and number(edge.gain, tier) is not None
 
 
 def _spell(
