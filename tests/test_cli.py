@@ -320,3 +320,21 @@ def test_other_doors_lead_to_the_same_command(door: list[str]) -> None:
         [sys.executable, *door, "check", "absent.yaml"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert failed.returncode == 2
+
+
+def test_a_complaint_comes_before_anything_heavy_is_loaded() -> None:
+    """An alias bomb is refused in the time that reading takes; what only a sound model needs is not imported for it."""
+    bomb = Path(__file__).parent / "cases" / "spec" / "bomb.yaml"
+    script = f"""
+import sys
+from vgcompile.cli import main
+sys.argv = ["vgcompile", "check", {str(bomb)!r}]
+try:
+    main()
+except SystemExit as ended:
+    assert ended.code == 2
+assert not {{"onnx", "onnx_ir", "onnxruntime", "scipy", "matplotlib"}} & set(sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "more than 200,000 values" in done.stderr

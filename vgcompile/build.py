@@ -7,7 +7,7 @@ What a layer emits it says itself (layers); here its operators get their names a
 
 from __future__ import annotations
 
-import hashlib
+import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Literal
@@ -19,6 +19,7 @@ from vgcompile.errors import Complaint, Mark, ModelError, SpecError
 from vgcompile.graph.emit import IR_VERSION, OPSET, Emitter, dims
 from vgcompile.graph.network import DataFile, Input, Network
 from vgcompile.graph.provenance import PREFIX
+from vgcompile.initial import Initial, stream
 from vgcompile.layers.initialization import Distribution
 from vgcompile.layers.layer import Shape, Unfit, show
 from vgcompile.layers.loss import AnyLoss
@@ -27,6 +28,7 @@ from vgcompile.spec.document import InputFields, NormalInput
 from vgcompile.spec.wiring import Placed
 
 Mode = Literal["training", "inference"]
+LARGEST = 2**31 - 1  # bytes of weights: those of one protobuf message
 _DTYPES = {"float32": ir.DataType.FLOAT, "int64": ir.DataType.INT64}
 
 
@@ -75,6 +77,7 @@ class _Builder:
         self.complaints: list[Complaint] = []
         self.parameters: list[str] = []
         self._layer = ""
+        self._bytes = 0  # of parameters
 
     def place(self, placed: Placed) -> None:
         inputs = [self.values[name] for name in placed.sources]
@@ -83,6 +86,10 @@ class _Builder:
         if len(present) < len(inputs):
             return
         layer = self.spec.layer(placed)
+        if any(value.dtype is _DTYPES["int64"] for value in present):
+            unfit = Unfit(f"{layer.kind} takes real numbers, found class numbers", "these are for the target of cross_entropy")
+            self._complain(placed.mark, unfit, placed.sources)
+            return
         with self._at(placed.name, layer.kind, placed.mark):
             try:
                 self.values[placed.name] = layer.emit(self, present)
@@ -126,18 +133,27 @@ class _Builder:
     ) -> ir.Value:
         distribution = distribution or getattr(self.spec.document.init, name)
         initial = distribution.initial(tuple(shape), fan_in, fan_out)
-        value = self.state(name, initial.draw(f"{self._layer}/{name}", self.seed))
+        value = self.state(name, self._drawn(name, initial))
         value.metadata_props[PREFIX + "initial"] = initial.to_json()
         self.graph.inputs.append(value)
         self.parameters.append(str(value.name))
         return value
 
+    def _drawn(self, name: str, initial: Initial) -> np.ndarray[Any, Any]:
+        self._bytes += 4 * math.prod(initial.shape)
+        if self._bytes > LARGEST:
+            raise Unfit(f"with {name} {show(initial.shape)} the weights pass 2 GB", "make the layers narrower")
+        with np.errstate(over="ignore"):
+            array = initial.draw(f"{self._layer}/{name}", self.seed)
+        if not np.isfinite(array).all():
+            raise Unfit(f"initial values of {name} are beyond the largest float32", "choose a smaller sd, gain or scale")
+        return array
+
     def state(self, name: str, array: np.ndarray[Any, Any]) -> ir.Value:
         return self.op.constant(array, f"{self._layer}/{name}")
 
     def stream(self, name: str) -> int:
-        key = hashlib.sha256(f"{self.seed}:{self._layer}/{name}".encode()).digest()
-        return int.from_bytes(key[:4], "little") >> 1
+        return int(stream(self.seed, f"{self._layer}/{name}").integers(2**31))
 
     def _at(self, name: str, kind: str, mark: Mark) -> AbstractContextManager[Emitter]:
         self._layer = name

@@ -11,12 +11,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
-
-import onnx
+from typing import TYPE_CHECKING, Literal
 
 from vgcompile.errors import UserError
-from vgcompile.graph.network import Network
+
+if TYPE_CHECKING:
+    import onnx
+
+    from vgcompile.graph.network import Network
 
 
 @dataclass(frozen=True)
@@ -48,12 +50,15 @@ def open_network(
         from vgcompile.graph.load import load
 
         return _in_mode(load(path, loss=loss, output=output), mode)
-    from vgcompile import spec
-    from vgcompile.build import build
-
     if loss is not None or output is not None:
         raise UserError(f"{path}: --loss and --output name values of an .onnx file; a YAML model states its loss itself")
-    return _in_mode(build(spec.load(path), seed=seed), mode)
+    from vgcompile import spec
+
+    # The text is read and judged before anything heavy is imported: a complaint comes at once.
+    loaded = spec.load(path)
+    from vgcompile.build import build
+
+    return _in_mode(build(loaded, seed=seed), mode)
 
 
 def _in_mode(network: Network, mode: Literal["training", "inference"]) -> Network:

@@ -17,6 +17,12 @@ Array = np.ndarray[Any, Any]
 Kind = Literal["normal", "uniform", "orthogonal", "constant"]
 
 
+def stream(seed: int, name: str) -> np.random.Generator:
+    """The random stream of one named thing: no other name's stream, and no other thing's presence, has a part in it."""
+    key = hashlib.sha256(f"{seed}:{name}".encode()).digest()
+    return np.random.Generator(np.random.PCG64(int.from_bytes(key[:16], "little")))
+
+
 @dataclass(frozen=True)
 class Initial:
     """What a parameter of one shape is drawn from.
@@ -41,8 +47,7 @@ class Initial:
 
         An orthogonal one may differ in its last bits where the linear algebra library differs.
         """
-        key = hashlib.sha256(f"{seed}:{name}".encode()).digest()
-        rng = np.random.Generator(np.random.PCG64(int.from_bytes(key[:16], "little")))
+        rng = stream(seed, name)
         if self.kind == "constant":
             return np.full(self.shape, self.mean, np.float32)
         if self.kind == "normal":

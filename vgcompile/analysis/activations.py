@@ -41,7 +41,7 @@ def activations(network: Network, values: Mapping[str, Array]) -> Sequence[Activ
 def _activation(node: ir.Node, x: Array | None) -> Activation:
     attributes = {name: value for name, value in attributes_of(node).items() if value is not None}
     name, layer = node.name or "", layer_of(node)
-    finite = x[np.isfinite(x)] if x is not None else np.empty(0)
+    finite = x[np.isfinite(x)].astype(np.float64) if x is not None else np.empty(0)  # squares of float32 overflow
     if finite.size == 0:
         return Activation(name, layer, node.op_type, attributes, None, None, None)
     counts, edges = np.histogram(finite, BINS)

@@ -46,10 +46,12 @@ def _message(error: Exception) -> str:
         return str(error)
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    if isinstance(error, MemoryError):
+        return f"not enough memory: {error or 'none is left'}; take a smaller batch or a narrower model"
     return f"internal error: {type(error).__name__}: {error}; run with --debug for a traceback to report"
 
 
 def _exit_code(error: Exception) -> int:
     if isinstance(error, VgcompileError):
         return error.exit_code
-    return 2 if isinstance(error, OSError) else SelfCheckError.exit_code
+    return 2 if isinstance(error, OSError | MemoryError) else SelfCheckError.exit_code

@@ -56,24 +56,26 @@ def analyze(
     vgcompile analyze models/deep_sigmoid.yaml
     vgcompile analyze classifier.onnx --data batch.npz --json
     """
+    kinds = several(fail, KINDS, "--fail-on")
+    chosen = several(tiers, TIERS.split(","), "--tiers")
+    network = open_model(model, loss, output, mode, seed)
     from vgcompile.analysis import Options
     from vgcompile.analysis.document import dumps
     from vgcompile.cli.table import print_analysis
     from vgcompile.errors import SelfCheckError
 
-    kinds = several(fail, KINDS, "--fail-on")
     options = Options(
         data=data,
         batch=batch,
         seed=seed,
         seeds=seeds,
-        tiers=several(tiers, TIERS.split(","), "--tiers"),  # type: ignore[arg-type]
+        tiers=chosen,  # type: ignore[arg-type]
         region=region,
         provider=provider,
         seed_input=seed_input,
         mode=mode,
     )
-    analysis = analysed(open_model(model, loss, output, mode, seed), options)
+    analysis = analysed(network, options)
     if as_json:
         typer.echo(dumps(analysis), nl=False)
     else:

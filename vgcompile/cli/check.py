@@ -35,12 +35,12 @@ def check(model: Model, loss: Loss = None, output: Output = None, mode: ModeOpti
     vgcompile check models/deep_sigmoid.yaml
     vgcompile check classifier.onnx --fail-on vanishing,dead
     """
+    kinds = several(fail, KINDS, "--fail-on")
+    network = open_model(model, loss, output, mode)
     from vgcompile.analysis import Options
     from vgcompile.errors import GradientRefused
     from vgcompile.passes.gradient import gradient
 
-    kinds = several(fail, KINDS, "--fail-on")
-    network = open_model(model, loss, output, mode)
     typer.echo("\n".join(_description(network)))
     if network.loss is not None:
         try:

@@ -42,12 +42,12 @@ def draw(
     vgcompile draw models/deep_sigmoid.yaml --view butterfly -o deep_sigmoid.svg
     vgcompile draw classifier.onnx -f png -o - > classifier.png
     """
+    chosen = format or _by_ending(file)
+    network = open_model(model, loss, output, mode, seed)
     from vgcompile.analysis import Options
     from vgcompile.render.pictures import file_name, picture
 
-    chosen = format or _by_ending(file)
     options = Options(data=data, batch=batch, seed=seed, mode=mode, provider=provider)
-    network = open_model(model, loss, output, mode, seed)
     drawn = picture(view, network, analysed(network, options), chosen, engine)
     deliver(file or Path("out") / file_name(network.name, view, chosen), drawn)
 

@@ -40,7 +40,10 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 def open_model(
     model: str, loss: str | None = None, output: str | None = None, mode: Mode = "training", seed: int | None = None
 ) -> Network:
-    """Read the model; what the reader did on the way goes to stderr."""
+    """Read the model; what the reader did on the way goes to stderr.
+
+    Commands import what they need of the rest only after this: a complaint about the text comes before anything heavy is loaded.
+    """
     from vgcompile.compiler import open_network
 
     network = open_network(model, loss=loss, output=output, mode=mode, seed=seed)

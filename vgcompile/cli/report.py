@@ -34,13 +34,13 @@ def report(
     vgcompile report models/deep_sigmoid.yaml -o out/deep_sigmoid
     vgcompile report classifier.onnx --loss loss --data batch.npz
     """
+    network = open_model(model, loss, output, mode, seed)
     from vgcompile.analysis import Options
     from vgcompile.analysis.document import dumps
     from vgcompile.compiler import compile_network
     from vgcompile.render.pictures import DRAWN, VIEWS, file_name, picture
     from vgcompile.render.report import render
 
-    network = open_model(model, loss, output, mode, seed)
     analysis = analysed(network, Options(data=data, batch=batch, seed=seed, mode=mode, provider=provider))
     document = dumps(analysis)
     files = dict(compile_network(network).files)

@@ -34,6 +34,7 @@ def run(
     vgcompile run models/deep_sigmoid.yaml --batch 32
     vgcompile run classifier.onnx --loss loss --data batch.npz -o gradients.npz
     """
+    network = open_model(model, loss, output, seed=seed)
     import numpy as np
 
     from vgcompile.passes.check import check
@@ -41,7 +42,6 @@ def run(
     from vgcompile.runtime.data import batch as read_batch
     from vgcompile.runtime.session import Session
 
-    network = open_model(model, loss, output, seed=seed)
     feeds = read_batch(network, file=data, size=batch, seed=network.seed if seed is None else seed)
     session = Session(check(gradient(network)), provider)
     known = {*session.required, *session.overridable}

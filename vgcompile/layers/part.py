@@ -6,10 +6,13 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-Positive = Annotated[int, Field(gt=0)]
+LARGEST_FLOAT = 3.4028235e38  # a float32, as all numbers of a network are
+LARGEST_INT = 2**31 - 1  # no extent of an array that fits into memory is larger
+
+Positive = Annotated[int, Field(gt=0, le=LARGEST_INT)]
 Natural = Annotated[int, Field(ge=0)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Finite = Annotated[float, Field(ge=-LARGEST_FLOAT, le=LARGEST_FLOAT, allow_inf_nan=False)]
+PositiveFloat = Annotated[float, Field(gt=0, le=LARGEST_FLOAT, allow_inf_nan=False)]
 
 
 def _not_empty(given: Any) -> Any:

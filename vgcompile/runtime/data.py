@@ -6,7 +6,6 @@ more input changes no other.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import zipfile
 from collections.abc import Callable, Mapping
@@ -17,6 +16,7 @@ import numpy as np
 
 from vgcompile.errors import DataError
 from vgcompile.graph.network import DataFile, Input, Network
+from vgcompile.initial import stream
 
 Array = np.ndarray[Any, Any]
 Rows = Literal["first", "random"]
@@ -48,8 +48,7 @@ def batch(
 def draw(declared: Input, size: int, seed: int) -> Array:
     """``size`` samples of one input from its declared distribution. Raises DataError where it declares too little."""
     shape = _sized(declared, size)
-    key = hashlib.sha256(f"{seed}:{declared.name}".encode()).digest()
-    rng = np.random.Generator(np.random.PCG64(int.from_bytes(key[:16], "little")))
+    rng = stream(seed, declared.name)
     dtype = declared.dtype.numpy()
     if declared.distribution == "classes" or not declared.dtype.is_floating_point():
         if declared.classes is None:

@@ -69,7 +69,7 @@ def read(text: str, file: str) -> Node:
     try:
         root = reader.document(yaml.parse(text, Loader=_LOADER))
     except yaml.MarkedYAMLError as error:
-        raise SpecError([*reader.complaints, _syntax(error, file)]) from None
+        raise SpecError([*reader.complaints, _syntax(error, text, file)]) from None
     except yaml.YAMLError as error:
         raise SpecError([*reader.complaints, Complaint(Mark(file, 1), f"this is not YAML: {error}")]) from None
     if reader.complaints:
@@ -228,10 +228,12 @@ def _mark_at(text: str, position: int, file: str) -> Mark:
     return Mark(file, before.count("\n") + 1, position - (before.rfind("\n") + 1) + 1)
 
 
-def _syntax(error: yaml.MarkedYAMLError, file: str) -> Complaint:
+def _syntax(error: yaml.MarkedYAMLError, text: str, file: str) -> Complaint:
     mark = error.problem_mark or error.context_mark
     assert mark is not None, "libyaml and PyYAML both mark every error of theirs"
     place = Mark(file, mark.line + 1, mark.column + 1)
     context = f" {error.context}" if error.context else ""
-    hint = "indent with spaces" if "\\t" in (error.problem or "") else ""
+    lines = text.splitlines()
+    tab = mark.line < len(lines) and lines[mark.line][mark.column : mark.column + 1] == "\t"
+    hint = "it is a tab: indent with spaces" if tab else ""
     return Complaint(place, f"this is not YAML: {error.problem}{context}", hint)
