@@ -167,7 +167,9 @@ def case_in(one: OneNode, ranges: Mapping[int, Interval], values: Mapping[int, A
         ranges[i] if i in ranges else point(known[i]) if known[i] is not None and np.asarray(known[i]).dtype.kind == "f" else None
         for i in range(len(known))
     ]
-    return replace(case_of(one.node), attributes=one.attributes, ranges=tuple(bounds), values=tuple(known), batch=1)
+    case = case_of(one.node)
+    alone = (*case.outputs[:1], *(None for _ in case.outputs[1:]))  # bounds speak of the first output, the others unread
+    return replace(case, attributes=one.attributes, outputs=alone, ranges=tuple(bounds), values=tuple(known), batch=1)
 
 
 def over(chosen: list[Op]) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -142,6 +143,47 @@ def test_analyze_takes_adjoints_from_the_data(run: Run) -> None:
     assert document["layers"][-1]["gain"]["measured"] == pytest.approx(0.0, abs=1e-6)
 
 
+def test_adjoints_are_read_as_all_data_are(run: Run) -> None:
+    lossless = DEEP.split("loss:")[0].replace("  t: {shape: [N], type: int64, classes: 3}\n", "")
+    Path("lossless.yaml").write_text(lossless)
+    for adjoint, message in (
+        (np.ones((5, 3)), ""),  # in double
+        (np.ones((5, 4)), "'adj.logits' needs float [N, 3], found float64 [5, 4]"),
+        (np.full((5, 3), np.nan), "array 'adj.logits': holds numbers that are not finite"),
+    ):
+        np.savez("batch.npz", **{"x": np.full((5, 8), 0.5), "adj.logits": adjoint})
+        done = run("analyze", "lossless.yaml", "--data", "batch.npz", "--batch", "2", "--seed-input")
+        assert done.code == (2 if message else 0)
+        assert message in done.err
+
+
+def test_a_loss_that_overflows_is_said_and_nothing_warns(run: Run) -> None:
+    Path("huge.yaml").write_text(DEEP.replace("sigmoid", "relu") + "init: {weight: {kind: normal, sd: 1e30}}\n")
+    done = run("analyze", "huge.yaml")
+    assert done.code == 0
+    assert [line for line in done.err.splitlines() if not line.startswith("note: ")] == []
+    assert "note: the measured loss is not finite" in done.err
+
+
+def test_a_loss_without_a_gradient_is_dead(run: Run) -> None:
+    Path("sure.yaml").write_text(DEEP.replace("classes: 3", "classes: 1").replace("units: 3", "units: 1"))
+    assert "verdict: dead (observed), the loss sends no gradient" in run("analyze", "sure.yaml").out
+
+
+def test_check_names_operators_without_a_gradient_and_takes_data(run: Run) -> None:
+    model = onnx.parser.parse_model("""<ir_version: 10, opset_import: ["": 21]>
+    m (float[N, S, 2] x) => (float[N, S, 1] y) <float[2, 2] w = {1, 0, 0, 1}, int64[1] k = {1}>
+    { z = MatMul(x, w) y, i = TopK(z, k) }""")
+    onnx.save(model, "top.onnx")
+    done = run("check", "top.onnx")
+    assert (done.code, done.out) == (2, "")
+    assert "--data FILE.npz" in done.err
+    np.savez("batch.npz", x=np.ones((5, 4, 2)))
+    done = run("check", "top.onnx", "--data", "batch.npz")
+    assert done.code == 0
+    assert "no gradient: TopK (node '/TopK/1'): it has no gradient rule" in done.out
+
+
 @pytest.mark.parametrize("view", ["forward", "butterfly", "depth", "activations"])
 def test_draw_svg_to_a_file_and_to_stdout(run: Run, view: str) -> None:
     written = run("draw", "deep.yaml", "--view", view, "-o", "picture.svg")
@@ -174,6 +216,20 @@ def test_run(run: Run) -> None:
     for name, norm in norms.items():
         assert norm == pytest.approx(np.linalg.norm(gradients[f"grad.{name}"]), rel=1e-5)
     assert len(lines) == 1 + len(norms)
+
+
+def test_run_to_stdout_writes_the_gradients_alone(run: Run) -> None:
+    done = run("run", "deep.yaml", "--batch", "4", "-o", "-")
+    assert (done.code, done.err) == (0, "")
+    assert done.raw.startswith(b"PK")
+    assert "grad.logits/weight" in np.load(io.BytesIO(done.raw)).files
+
+
+def test_a_parameter_may_not_have_a_gradient_s_name(run: Run) -> None:
+    Path("named.yaml").write_text(DEEP.replace("layers:\n", "layers:\n  - {kind: dense, name: grad.logits, units: 8}\n", 1))
+    done = run("run", "named.yaml")
+    assert (done.code, done.out) == (2, "")
+    assert "'grad.logits/weight', which is to be the gradient of 'logits/weight'; rename it" in done.err
 
 
 def test_report(run: Run) -> None:
@@ -230,6 +286,11 @@ def test_findings_fail_only_when_asked(run: Run, command: str) -> None:
         (["analyze", "deep.yaml", "--batch", "0"], "Invalid value for '--batch'"),
         (["draw", "deep.yaml", "--engine", "no-such-engine"], "--engine names 'no-such-engine', which is no program here"),
         (["compile", "deep.yaml", "-o", "deep.yaml"], "cannot write deep.yaml/deep.onnx: "),
+        (["check", "."], ".: a folder; give a YAML model or an .onnx file\n"),
+        (["analyze", "deep.yaml", "--tiers", ","], "--tiers names none; it takes sound,expected,measured\n"),
+        (["analyze", "deep.yaml", "--batch", "100000000000000"], "not enough memory: "),
+        (["run", "deep.yaml", "-o", "deep.yaml/gradients.npz"], "cannot write deep.yaml/gradients.npz: "),
+        (["report", "deep.yaml", "-o", "-"], "-o -: there are several files to write; name a folder for them\n"),
         (["analyse", "deep.yaml"], "No such command 'analyse'"),
     ],
 )

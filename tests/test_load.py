@@ -19,6 +19,7 @@ from onnx import helper, parser
 from onnx.reference import ReferenceEvaluator
 from torch import nn
 
+from vgcompile.analysis import Options, analyze
 from vgcompile.analysis.uses import parameter_layers
 from vgcompile.compiler import compile_network, open_network
 from vgcompile.errors import ModelError
@@ -260,6 +261,12 @@ def test_external_data(tmp_path: Path) -> None:
             r"the shape of 'r' \(operator Reshape\) cannot be inferred; export the model with fixed shapes",
         ),
         ('"": 21', "(int64[N] x) => (int64[N] y) { y = Abs(x) }", "no real output"),
+        (
+            '"": 21',
+            "(float[N, 2] x, bool c) => (float[N, 2] y) <float[2, 2] w = {1, 0, 0, 1}> { z = MatMul(x, w)  y = If (c) <"
+            "then_branch = a () => (float[N, 2] p) { p = Mul(z, z) }, else_branch = b () => (float[N, 2] q) { q = Tanh(z) }> }",
+            "branches and loops have no gradient yet, found If",
+        ),
     ],
 )
 def test_models_that_are_refused(tmp_path: Path, imports: str, graph: str, message: str) -> None:
@@ -267,6 +274,24 @@ def test_models_that_are_refused(tmp_path: Path, imports: str, graph: str, messa
         loaded(tmp_path, f"<ir_version: 10, opset_import: [{imports}]> model {graph}")
     assert str(caught.value).startswith(str(tmp_path / "model.onnx"))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path, number: float) -> None:
+    model = parser.parse_model(MLP.format(opset=21))
+    weights = next(tensor for tensor in model.graph.initializer if tensor.name == "w")
+    weights.float_data[0] = number
+    with pytest.raises(ModelError, match="the weights 'w' hold numbers that are not finite"):
+        load(written(tmp_path, model))
+
+
+def test_a_scalar_input_is_analysed(tmp_path: Path) -> None:
+    network = loaded(
+        tmp_path,
+        """<ir_version: 10, opset_import: ["": 21]> m (float s, float[N, 2] x) => (float[N, 2] y)
+        <float[2, 2] w = {1, 0, 0, 1}> { f = Mul(x, s)  y = MatMul(f, w) }""",
+    )
+    assert analyze(network, Options(batch=3)).layers[0].gain.measured == pytest.approx(0.0, abs=1e-6)
 
 
 def test_files_that_are_no_model(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +135,7 @@ def test_random_rows_are_of_one_draw_for_all_arrays(npz: Any) -> None:
         ({"image": np.where(PIXELS == 3, np.nan, PIXELS), "label": LABELS}, "not finite in float"),
         ({"image": PIXELS, "label": LABELS[:9]}, "different numbers of samples: image 10, label 9"),
         ({"image": PIXELS, "label": np.array([{}] * 10)}, "not an .npz file of plain arrays"),
+        ({"image": PIXELS[:0], "label": LABELS[:0]}, "the arrays hold no samples; at least 1 is needed"),
     ],
 )
 def test_data_that_do_not_fit(npz: Any, arrays: dict[str, np.ndarray[Any, Any]], message: str) -> None:
@@ -150,6 +152,12 @@ def test_files_that_are_none(tmp_path: Path, npz: Any) -> None:
         (tmp_path / "bad.npz").write_bytes(content)
         with pytest.raises(DataError, match=message):
             data.batch(network(IMAGE), file=str(tmp_path / "bad.npz"))
+    with zipfile.ZipFile(tmp_path / "bad.npz", "w") as archive:
+        archive.writestr("image", "text")
+    with pytest.raises(DataError, match="'image' is no NumPy array"):
+        data.batch(network(IMAGE), file=str(tmp_path / "bad.npz"))
+    with pytest.raises(DataError, match=r"a folder, not an \.npz file"):
+        data.batch(network(IMAGE), file=str(tmp_path))
     np.save(tmp_path / "one.npy", PIXELS)
     with pytest.raises(DataError, match="one bare array"):
         data.batch(network(IMAGE), file=str(tmp_path / "one.npy"))

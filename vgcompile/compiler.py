@@ -44,7 +44,9 @@ def open_network(
     an ONNX file that cannot be taken, UserError for a missing file.
     """
     path = Path(path)
-    if not path.is_file():
+    if path.is_dir():
+        raise UserError(f"{path}: a folder; give a YAML model or an .onnx file")
+    if not path.exists():
         raise UserError(f"{path}: no such file; give a YAML model or an .onnx file")
     if path.suffix == ".onnx":
         from vgcompile.graph.load import load

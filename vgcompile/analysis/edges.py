@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import TYPE_CHECKING
 
 import networkx as nx
 import onnx_ir as ir
 
 from vgcompile.analysis.result import Edge, Expected, Reason, Sound, Tiers
-from vgcompile.analysis.uses import Use
+from vgcompile.analysis.uses import Use, learned
 from vgcompile.graph.network import Network
 from vgcompile.graph.view import dependencies
 
@@ -24,12 +24,11 @@ FLOAT32_SMALL = -34.0  # log10 of a norm whose elements begin to fall below floa
 
 def annotate(network: Network, every_use: Sequence[Use], tiers: Tiers3) -> list[Edge]:
     """Every edge of the graph with its gain (against ||dL/dy||) and its local factor (against the consumer's output)."""
-    parameters = set(network.parameters)
-    beyond = _beyond_outputs(network)
-    return [_edge(use, network, tiers, use.value.name in parameters, use.node in beyond) for use in every_use]
+    shared, beyond = learned(network), beyond_outputs(network)
+    return [_edge(use, network, tiers, shared, use.node in beyond) for use in every_use]
 
 
-def _beyond_outputs(network: Network) -> set[ir.Node]:
+def beyond_outputs(network: Network) -> set[ir.Node]:
     """The nodes of the loss: those from which no output is reached."""
     producers = [node for node in network.model.graph if any(v.name in network.outputs for v in node.outputs)]
     graph = dependencies(network.model.graph)
@@ -37,8 +36,8 @@ def _beyond_outputs(network: Network) -> set[ir.Node]:
     return {node for node in network.model.graph if node not in before}
 
 
-def _edge(use: Use, network: Network, tiers: Tiers3, parameter: bool, in_loss: bool) -> Edge:
-    output = use.node.outputs[0]
+def _edge(use: Use, network: Network, tiers: Tiers3, shared: Set[ir.Value], in_loss: bool) -> Edge:
+    output, parameter = use.node.outputs[0], use.value in shared
     key = (use.node, use.position)
     bounds = tiers.sound.gain.get(key) if tiers.sound else None
     prediction = tiers.expected.gain.get(key) if tiers.expected else None
@@ -54,7 +53,7 @@ def _edge(use: Use, network: Network, tiers: Tiers3, parameter: bool, in_loss: b
         parameter=parameter,
         no_bound="undefined" if in_loss else "zero",
     )
-    total = value_tiers(tiers, output, "undefined" if in_loss else "zero")
+    total = value_tiers(tiers, output, "undefined" if in_loss else "zero", output in shared)
     return Edge(
         use.id,
         use.source,
@@ -69,17 +68,20 @@ def _edge(use: Use, network: Network, tiers: Tiers3, parameter: bool, in_loss: b
     )
 
 
-def value_tiers(tiers: Tiers3, value: ir.Value, no_bound: Reason = "zero") -> Tiers:
-    """total(value): the norm of the sum over its consumers against ||dL/dy||.
+def value_tiers(tiers: Tiers3, value: ir.Value, no_bound: Reason = "zero", shared: bool = False) -> Tiers:
+    """total(value): the norm of the sum over its consumers against ||dL/dy|| or, where all samples share it, sqrt(N) ||dL/dy||.
 
     ``no_bound`` says why a bound may be absent: nothing flows (``zero``), or the value lies inside the loss, which no bound
     covers.
     """
+    prediction = tiers.expected.total.get(value) if tiers.expected else None
     return tiers_of(
         tiers,
         sound=tiers.sound.total.get(value) if tiers.sound else None,
-        expected=tiers.expected.total.get(value) if tiers.expected else None,
+        expected=_per_sample(prediction, tiers.batch) if shared else prediction,
         measured=[run.totals.get(value.name or "") for run in tiers.measured],
+        scale=math.sqrt(tiers.batch) if shared else 1.0,
+        parameter=shared,
         no_bound=no_bound,
     )
 

@@ -106,11 +106,12 @@ class Forward:
             self._put_through(node, row.moments)
 
     def _put_through(self, node: ir.Node, moments: Moments) -> None:
-        """What the operator's row makes of its inputs' statistics; a case that the row has no formula for stays unknown."""
+        """What the operator's row makes of its inputs' statistics; a case that the row has no formula for stays
+        unknown, and so does one whose moments no double holds."""
         signals = [None if v is None else self.signals.get(v) for v in node.inputs]
         try:
             found = moments.forward(self.case(node), signals)
-        except (NotImplementedError, AssertionError):
+        except (NotImplementedError, AssertionError, OverflowError):
             return
         if isinstance(moments, Carried) and node.inputs[0] in self.readings:
             self.signals[node.outputs[0]] = found if isinstance(found, Signal) else found[0]

@@ -142,9 +142,12 @@ class Meter:
         """A Gaussian adjoint of fixed seed for each output, where there is no loss."""
         if self.network.loss is not None:
             return {}
-        size = next(iter(feeds.values())).shape[0] if feeds else 1
+        fed = [(given.shape, feeds[name].shape) for name, given in self.network.inputs.items() if name in feeds]
+        sizes = {dim: extent for shape, extents in fed for dim, extent in zip(shape, extents, strict=True)}
+        batch = next((extents[0] for _, extents in fed if extents), 1)
         rng = np.random.default_rng(0)
         seeds = [v for v in self.instrumented.model.graph.inputs if _name(v).startswith(ADJOINT)]
         return {
-            _name(v): rng.standard_normal([size if isinstance(d, str) else d for d in dims(v)]).astype(_dtype(v)) for v in seeds
+            _name(v): rng.standard_normal([sizes.get(d, batch) if isinstance(d, str) else d for d in dims(v)]).astype(_dtype(v))
+            for v in seeds
         }

@@ -6,6 +6,7 @@ import math
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from typing import Any, Literal
 
@@ -18,11 +19,13 @@ from vgcompile.analysis.expected import ExpectedTier, expected
 from vgcompile.analysis.inputs import input_signals
 from vgcompile.analysis.measured import ADJOINT, Measured, Meter
 from vgcompile.analysis.result import Analysis, SelfCheck
-from vgcompile.analysis.selfcheck import self_check
+from vgcompile.analysis.selfcheck import float32_bounds, self_check
 from vgcompile.analysis.sound import SoundTier, sound, stated_set
 from vgcompile.analysis.uses import parameter_layers, uses
 from vgcompile.errors import DataError, UserError
-from vgcompile.graph.network import Network
+from vgcompile.graph.emit import dims
+from vgcompile.graph.network import Input, Network
+from vgcompile.passes.gradient import named_values
 from vgcompile.runtime import data
 
 Array = np.ndarray[Any, Any]
@@ -73,11 +76,12 @@ def analyze(network: Network, options: Options = Options(), progress: Callable[[
     if options.seed_input:
         network = replace(network, loss=None)
     feeds = _feeds(network, options)
-    batch = next(iter(feeds.values())).shape[0] if feeds else (options.batch or 64)
+    batch = next((array.shape[0] for array in feeds.values() if array.ndim), options.batch or 64)
     region = options.region or _default_region(network)
 
     progress("bounding")
-    bounds = sound(network, region) if "sound" in options.tiers else None
+    with np.errstate(over="ignore"):  # a bound beyond float64 is infinite
+        bounds = sound(network, region) if "sound" in options.tiers else None
     progress("predicting")
     prediction = expected(network, batch, input_signals(network, feeds)) if "expected" in options.tiers else None
     progress("measuring")
@@ -90,7 +94,8 @@ def analyze(network: Network, options: Options = Options(), progress: Callable[[
     found = edges.annotate(network, every_use, tiers)
     layers, verdict, worst = verdicts.judge(network, parameter_layers(network), found, tiers)
     inside = _inside(network, feeds, region)
-    checked = self_check(found, runs, inside) if runs else SelfCheck()
+    stated = inside and options.seed in (None, network.seed)  # the bounds are for these weights, not for others drawn anew
+    checked = self_check(found, runs, stated, partial(float32_bounds, network, region)) if runs else SelfCheck()
     plots = activations(network, runs[-1].watched if runs else {})
     return Analysis(
         network.name,
@@ -108,19 +113,21 @@ def analyze(network: Network, options: Options = Options(), progress: Callable[[
 
 def _feeds(network: Network, options: Options) -> Mapping[str, Array]:
     seed = options.seed if options.seed is not None else network.seed
-    feeds = data.batch(network, file=options.data, size=options.batch, seed=seed)
-    return {**feeds, **_adjoints(network, options.data)} if options.seed_input else feeds
+    if options.seed_input:
+        network = replace(network, inputs={**network.inputs, **_adjoints(network, options.data)})
+    return data.batch(network, file=options.data, size=options.batch, seed=seed)
 
 
-def _adjoints(network: Network, file: str | None) -> dict[str, Array]:
-    """The arrays ``adj.<output>`` of a data file."""
+def _adjoints(network: Network, file: str | None) -> dict[str, Input]:
+    """The arrays ``adj.<output>`` of a data file, as inputs."""
     if file is None:
         raise DataError("--seed-input takes the adjoints of the outputs from --data FILE.npz; no file was given")
-    with np.load(file, allow_pickle=False) as arrays:
-        missing = [f"{ADJOINT}{name}" for name in network.outputs if f"{ADJOINT}{name}" not in arrays]
-        if missing:
-            raise DataError(f"{file}: no array {missing[0]!r}; it holds {', '.join(arrays.files)}")
-        return {f"{ADJOINT}{name}": arrays[f"{ADJOINT}{name}"] for name in network.outputs}
+    values, found = named_values(network.model), {}
+    for name in network.outputs:
+        dtype = values[name].dtype
+        assert dtype is not None
+        found[f"{ADJOINT}{name}"] = Input(f"{ADJOINT}{name}", dims(values[name]), dtype, role="target")
+    return found
 
 
 def _measure(meter: Meter | None, network: Network, feeds: Mapping[str, Array], options: Options) -> list[Measured]:

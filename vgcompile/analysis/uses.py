@@ -16,8 +16,8 @@ from vgcompile.graph.provenance import fact, line_of
 class Use:
     """One use of one value.
 
-    ``role`` is ``parameter`` for a trainable parameter, ``activation`` for what depends on data, ``none`` where no gradient can
-    flow (an integer, a constant).
+    ``role`` is ``parameter`` for a trainable parameter and for what is computed from such alone, ``activation`` for what depends
+    on data, ``none`` where no gradient can flow (an integer, a constant).
     """
 
     node: ir.Node
@@ -34,17 +34,28 @@ class Use:
         return f"{self.node.name}#{self.position}"
 
 
+def learned(network: Network) -> set[ir.Value]:
+    """The parameters, and what is computed from them and from constants alone: the same for every sample of a batch."""
+    parameters = set(network.parameters)
+    found = {value for value in network.model.graph.inputs if value.name in parameters}
+    for node in network.model.graph:
+        read = {value for value in node.inputs if value is not None and constant_of(value) is None}
+        if read and read <= found:
+            found.update(node.outputs)
+    return found
+
+
 def uses(network: Network) -> list[Use]:
     """Every edge of the graph in graph order, constants left out."""
-    parameters = set(network.parameters)
+    parameters = learned(network)
     found = []
     for node in network.model.graph:
         for position, value in enumerate(node.inputs):
-            if value is None or (constant_of(value) is not None and value.name not in parameters):
+            if value is None or constant_of(value) is not None:
                 continue
             producer = value.producer()
             source = (producer.name if producer is not None else value.name) or ""
-            role: Role = "parameter" if value.name in parameters else "activation"
+            role: Role = "parameter" if value in parameters else "activation"
             if value.dtype is None or not value.dtype.is_floating_point():
                 role = "none"
             found.append(
@@ -84,15 +95,11 @@ class ParameterLayer:
 def parameter_layers(network: Network) -> list[ParameterLayer]:
     """The layers with parameters, in graph order."""
     parameters = set(network.parameters)
-    learned = set(network.parameters)
+    prepared = learned(network)  # a transposed weight is still a weight
     nodes: dict[str, list[ir.Node]] = {}
     for node in network.model.graph:
-        read = [value for value in node.inputs if value is not None]
-        if learned.isdisjoint(str(value.name) for value in read):
-            continue
-        nodes.setdefault(layer_of(node) or node.name or "", []).append(node)
-        if all(value.name in learned or constant_of(value) is not None for value in read):
-            learned.update(str(value.name) for value in node.outputs)  # a transposed weight is still a weight
+        if not prepared.isdisjoint(node.inputs):
+            nodes.setdefault(layer_of(node) or node.name or "", []).append(node)
     return [_layer(name, members, parameters) for name, members in nodes.items()]
 
 

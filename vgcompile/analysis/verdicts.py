@@ -117,6 +117,8 @@ def _update(layer: ParameterLayer, tiers: Tiers3) -> Tiers:
 
 
 def _verdict(layer: ParameterLayer, relative: Tiers, tiers: Tiers3) -> Verdict:
+    if tiers.measured and all(run.norm == 0.0 for run in tiers.measured):
+        return Verdict("dead", "observed", None, "the loss sends no gradient")
     verdict = _certified(relative) or _seen(relative, tiers)
     if verdict.kind == "healthy" and saturated(layer.value, tiers):
         return Verdict(
@@ -141,7 +143,9 @@ def _seen(relative: Tiers, tiers: Tiers3) -> Verdict:
 def _certified(relative: Tiers) -> Verdict | None:
     lo, hi = relative.sound.lo, relative.sound.hi
     if hi is None and relative.why.get("sound.hi") == "zero":
-        return Verdict("dead", "certified", None, "no differentiable way leads from this layer to the loss")
+        return Verdict(
+            "dead", "certified", None, "every way from the loss is cut: by weights of 0, or by an operator that lets none through"
+        )
     if hi is not None and hi < VANISHING:
         return Verdict("vanishing", "certified", None, f"at most 10^{hi:.2f} of the gradient at the last hidden layer")
     if lo is not None and lo > EXPLODING:

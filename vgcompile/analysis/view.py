@@ -1,7 +1,7 @@
 """The annotated graph as NetworkX sees it: a view, made fresh from an analysis and never edited back.
 
-    graph = as_networkx(analysis.edges)
-    weak = [(u, v) for u, v, edge in graph.edges(data="edge") if (edge.gain.measured or 0.0) < -6.0]
+graph = as_networkx(analysis.edges)
+weak = [(u, v) for u, v, edge in graph.edges(data="edge") if (edge.gain.measured or 0.0) < -6.0]
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ from vgcompile.cli.parameters import (
     open_model,
     several,
 )
+from vgcompile.errors import UserError
 
 TIERS = "sound,expected,measured"
 
@@ -58,6 +59,8 @@ def analyze(
     """
     kinds = several(fail, KINDS, "--fail-on")
     chosen = several(tiers, TIERS.split(","), "--tiers")
+    if not chosen:
+        raise UserError(f"--tiers names none; it takes {TIERS}")
     network = open_model(model, loss, output, mode, seed)
     from vgcompile.analysis import Options
     from vgcompile.analysis.document import dumps
@@ -86,6 +89,10 @@ def analyze(
         typer.echo(
             f"note: {len(deviations)} edges lie far from their prediction (--json lists them): {first.edge} {first.message}",
             err=True,
+        )
+    if "measured" in chosen and analysis.provenance["loss"] is not None and analysis.provenance["loss_value"] is None:
+        typer.echo(
+            "note: the measured loss is not finite, and with it no measured number is; scale inputs or weights down", err=True
         )
     if violations:
         raise SelfCheckError("\n".join(f"{found.edge}: {found.message}" for found in violations))

@@ -10,6 +10,7 @@ import typer
 from vgcompile.cli.parameters import (
     FOUND,
     KINDS,
+    Data,
     FailOn,
     Loss,
     Model,
@@ -25,7 +26,14 @@ if TYPE_CHECKING:
     from vgcompile.graph.network import Input, Network
 
 
-def check(model: Model, loss: Loss = None, output: Output = None, mode: ModeOption = "training", fail: FailOn = "") -> None:
+def check(
+    model: Model,
+    data: Data = None,
+    loss: Loss = None,
+    output: Output = None,
+    mode: ModeOption = "training",
+    fail: FailOn = "",
+) -> None:
     """Say what a model holds, and what is wrong with it.
 
     Nothing is run. Complaints about the text come with line and column; a model that reads well is judged by bounds and by
@@ -38,18 +46,17 @@ def check(model: Model, loss: Loss = None, output: Output = None, mode: ModeOpti
     kinds = several(fail, KINDS, "--fail-on")
     network = open_model(model, loss, output, mode)
     from vgcompile.analysis import Options
+    from vgcompile.analysis.measured import instrument
     from vgcompile.errors import GradientRefused
     from vgcompile.passes.gradient import gradient
 
-    typer.echo("\n".join(_description(network)))
-    if network.loss is not None:
-        try:
-            gradient(network)
-        except GradientRefused as refused:
-            typer.echo(f"{model}: no gradient: {refused}")
-    analysis = analysed(network, Options(tiers=("sound", "expected"), mode=mode))
-    for line in findings(analysis, KINDS):
-        typer.echo(line)
+    lines = _description(network)
+    try:
+        instrument(network) if network.loss is None else gradient(network)
+    except GradientRefused as refused:
+        lines.append(f"{model}: no gradient: {refused}")
+    analysis = analysed(network, Options(data=data, tiers=("sound", "expected"), mode=mode))
+    typer.echo("\n".join([*lines, *findings(analysis, KINDS)]))
     if findings(analysis, kinds):
         raise typer.Exit(FOUND)
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from vgcompile.cli.files import deliver
+from vgcompile.cli.files import deliver, within
 from vgcompile.cli.parameters import Loss, Model, Output, Seed, open_model
 
 
@@ -31,7 +30,7 @@ def compile(
 
     compiled = compile_network(open_model(model, loss, output, seed=seed))
     for name, content in compiled.files.items():
-        deliver(Path(folder) / name, content)
+        deliver(within(folder, name), content)
     if compiled.gradient is None:
         typer.echo(
             f"note: {model} has no loss, so there is no NAME.grad.onnx; state one (`loss:` in YAML, --loss for ONNX)", err=True

@@ -34,6 +34,13 @@ def write_atomically(path: str | Path, content: bytes) -> None:
         raise UserError(f"cannot write {path}: {error.strerror}; name another place with -o") from None
 
 
+def within(folder: str, name: str) -> Path:
+    """Where one of several files goes. Raises UserError for stdout, which takes one alone."""
+    if folder == STDOUT:
+        raise UserError(f"-o {STDOUT}: there are several files to write; name a folder for them")
+    return Path(folder) / name
+
+
 def deliver(target: str | Path, content: bytes) -> None:
     """Write a result to a file, which is said on stderr, or to stdout for ``-``."""
     if str(target) == STDOUT:

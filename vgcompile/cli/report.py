@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from vgcompile.cli.files import deliver
+from vgcompile.cli.files import deliver, within
 from vgcompile.cli.parameters import Batch, Data, Loss, Model, ModeOption, Output, ProviderOption, Seed, analysed, open_model
 
 
@@ -49,5 +48,5 @@ def report(
     files[f"{network.name}.json"] = document.encode()
     files[f"{network.name}.html"] = render(network, analysis, document, engine).encode()
     for name, content in files.items():
-        deliver(Path(folder) / name, content)
+        deliver(within(folder, name), content)
     typer.echo(f"{analysis.source}: {analysis.verdict.kind} ({analysis.verdict.grade}), {analysis.verdict.why}")

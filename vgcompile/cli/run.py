@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from vgcompile.cli.files import deliver
+from vgcompile.cli.files import STDOUT, deliver
 from vgcompile.cli.parameters import Batch, Data, Json, Loss, Model, Output, ProviderOption, Seed, open_model
 
 PREFIX = "grad."
@@ -25,7 +25,8 @@ def run(
     output: Output = None,
     as_json: Json = False,
     file: Annotated[
-        str | None, typer.Option("-o", metavar="FILE.npz", help="Save the gradients as arrays grad.PARAMETER.")
+        str | None,
+        typer.Option("-o", metavar="FILE.npz", help="Save the gradients as arrays grad.PARAMETER; - for stdout, alone."),
     ] = None,
 ) -> None:
     """Run one batch; print loss and gradient norms.
@@ -48,6 +49,13 @@ def run(
     results = session.run(None, {name: array for name, array in feeds.items() if name in known})
     value = float(results[str(network.loss)])
     norms = {name: float(np.linalg.norm(results[f"{PREFIX}{name}"].astype(np.float64))) for name in network.parameters}
+    if file is not None:
+        buffer = io.BytesIO()
+        gradients = {name: array for name, array in results.items() if name.startswith(PREFIX)}
+        np.savez(buffer, **gradients)  # type: ignore[arg-type]
+        deliver(file, buffer.getvalue())
+    if file == STDOUT:
+        return
     if as_json:
         result = {
             "schema": 1,
@@ -62,11 +70,6 @@ def run(
         typer.echo(f"loss {value:.6g} on {session.provider}")
         for name, norm in norms.items():
             typer.echo(f"{PREFIX}{name:{width}}  {norm:.3e}")
-    if file is not None:
-        buffer = io.BytesIO()
-        gradients = {name: array for name, array in results.items() if name.startswith(PREFIX)}
-        np.savez(buffer, **gradients)  # type: ignore[arg-type]
-        deliver(file, buffer.getvalue())
 
 
 def _finite(number: float) -> float | None:

@@ -15,12 +15,14 @@ from vgcompile.analysis.result import Analysis, Layer, Path, Reason, Tiers, Verd
 
 COLOURS = {"vanishing": "blue", "exploding": "red", "dead": "magenta", "saturated": "yellow", "healthy": "green"}
 WORDS: dict[Reason, str] = {"zero": "zero", "underflow": "underflow", "unbounded": "unbounded", "undefined": "-", "not_run": ""}
-WIDE = 10_000  # a row of numbers that a narrow terminal wraps is read more easily than one that is cut or folded cell by cell
+# A row of numbers that a narrow terminal wraps is read more easily than one that is cut or folded cell by cell. Rich minds the
+# width on a dumb terminal only where it is given the height too.
+WIDE = 10_000
 
 
 def print_analysis(analysis: Analysis) -> None:
     """Print to stdout, without blanks at the ends of lines; colours only on a terminal."""
-    console = Console(highlight=False, markup=False, emoji=False, width=WIDE)
+    console = Console(highlight=False, markup=False, emoji=False, width=WIDE, height=WIDE)
     with console.capture() as captured:
         console.print(f"{analysis.source}, {analysis.region}; numbers are log10 of gradient norms")
         console.print()

@@ -7,10 +7,11 @@ The order matters: conversion drops metadata and inlining drops names inside bod
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
@@ -47,6 +48,7 @@ def load(path: str | Path, *, loss: str | None = None, output: str | None = None
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     _name_nodes(model)
     parameters = _parameters(model, initializers)
+    _refuse_not_finite(model, parameters, path)
     _set_inputs(model, parameters)
     try:
         found = objective(model, set(parameters), loss, output)
@@ -93,6 +95,7 @@ def _normalized(proto: onnx.ModelProto, path: Path) -> tuple[onnx.ModelProto, li
             proto = inliner.inline_local_functions(proto, convert_version=True)
     except (onnx.checker.ValidationError, RuntimeError, ValueError) as error:  # ValueError: text that is not UTF-8
         raise ModelError(f"{path}: not valid ONNX: {_line(error)}; export it anew") from None
+    _refuse_control_flow(proto, path)
     _refuse_foreign(proto, path)
     opset = _opset(proto)
     newest = defs.onnx_opset_version()
@@ -111,7 +114,7 @@ def _opset(proto: onnx.ModelProto) -> int:
     opset = max((entry.version for entry in proto.opset_import if entry.domain in STANDARD), default=OPSET)
     del proto.opset_import[:]
     proto.opset_import.add(domain="", version=opset)
-    for node in _nodes(proto.graph):
+    for node in proto.graph.node:
         node.domain = ""
     return opset
 
@@ -126,20 +129,21 @@ def _deserialized(proto: onnx.ModelProto, path: Path) -> ir.Model:
     return model
 
 
+def _refuse_control_flow(proto: onnx.ModelProto, path: Path) -> None:
+    """What a body reads of the graph around it is no operand of its node: every sweep over edges would miss it in silence."""
+    held = sorted({node.op_type for node in proto.graph.node if any(a.HasField("g") or a.graphs for a in node.attribute)})
+    if held:
+        raise ModelError(
+            f"{path}: branches and loops have no gradient yet, found {', '.join(held)}; export the model without them"
+        )
+
+
 def _refuse_foreign(proto: onnx.ModelProto, path: Path) -> None:
-    foreign = sorted({f"{node.domain}::{node.op_type}" for node in _nodes(proto.graph) if node.domain not in STANDARD})
+    foreign = sorted({f"{node.domain}::{node.op_type}" for node in proto.graph.node if node.domain not in STANDARD})
     if foreign:
         raise ModelError(
             f"{path}: operators outside the ONNX standard: {', '.join(foreign)}; export to standard operators, unfused"
         )
-
-
-def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    for node in graph.node:
-        yield node
-        for attribute in node.attribute:
-            for inner in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
-                yield from _nodes(inner)
 
 
 def _converted(proto: onnx.ModelProto, opset: int, path: Path) -> onnx.ModelProto:
@@ -172,6 +176,15 @@ def _parameters(model: ir.Model, initializers: Set[str]) -> list[str]:
 
 def _learned(value: ir.Value) -> bool:
     return any((row := lookup(node.op_type, node.domain)) is None or place not in row.untrained for node, place in value.uses())
+
+
+def _refuse_not_finite(model: ir.Model, parameters: Sequence[str], path: Path) -> None:
+    for name in parameters:
+        tensor = model.graph.initializers[name].const_value
+        if tensor is not None and not np.isfinite(tensor.numpy()).all():
+            raise ModelError(
+                f"{path}: the weights {name!r} hold numbers that are not finite; export a model that has not diverged"
+            )
 
 
 def _set_inputs(model: ir.Model, parameters: Sequence[str]) -> None:

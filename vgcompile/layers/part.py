@@ -6,13 +6,21 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-LARGEST_FLOAT = 3.4028235e38  # a float32, as all numbers of a network are
+LARGEST_FLOAT = 3.4028234e38  # of float32, a little less
 LARGEST_INT = 2**31 - 1  # no extent of an array that fits into memory is larger
 
 Positive = Annotated[int, Field(gt=0, le=LARGEST_INT)]
 Natural = Annotated[int, Field(ge=0)]
-Finite = Annotated[float, Field(ge=-LARGEST_FLOAT, le=LARGEST_FLOAT, allow_inf_nan=False)]
-PositiveFloat = Annotated[float, Field(gt=0, le=LARGEST_FLOAT, allow_inf_nan=False)]
+
+
+def _single(given: float) -> float:
+    if abs(given) > LARGEST_FLOAT:
+        raise ValueError("the numbers of a network are float32: at most 3.4e38")
+    return given
+
+
+Finite = Annotated[float, Field(allow_inf_nan=False), AfterValidator(_single)]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False), AfterValidator(_single)]
 
 
 def _not_empty(given: Any) -> Any:

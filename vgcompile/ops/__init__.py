@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vgcompile.errors import GradientRefused, nearest
+from vgcompile.errors import GradientRefused
 from vgcompile.ops import (
     activation,
     arithmetic,
@@ -70,11 +70,11 @@ def lookup(operator: str, domain: str = "") -> Op | None:
 
 
 def require(operator: str, node: str, domain: str = "") -> Op:
-    """The row of an operator; raises GradientRefused with the nearest known name where there is none."""
+    """The row of an operator; raises GradientRefused where there is none."""
     row = lookup(operator, domain)
     if row is None:
         name = f"{domain}::{operator}" if domain else operator
         raise GradientRefused(
-            name, node, "no row in the operator table", nearest(operator, OPS) or "see `vgcompile doctor` for the table"
+            name, node, "it has no gradient rule", "`vgcompile doctor` lists those that have, CONTRIBUTING.md says how to add one"
         )
     return row

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import reduce
 from typing import Any
 
@@ -33,11 +34,19 @@ Sub = broadcasting(
     samples=PAIRS,
 )
 
+
+def _sum_range(case: Case) -> Interval:
+    """One operand after the other: each partial sum has its own rounding, and there are too many corners at once."""
+    return reduce(lambda a, b: corners(np.add, [a, b]), [r or WHOLE for r in case.ranges])
+
+
 Sum = broadcasting(
     "Sum",
     "The sum of all operands.",
     numpy=lambda *x: reduce(np.add, x),
     derivatives=Variadic(lambda i, op, *x_y: 1.0),
+    range=_sum_range,
+    slope=lambda case, position: interval(1.0, 1.0),
     linear=True,
     samples=TUPLES,
 )
@@ -47,6 +56,8 @@ Mean = broadcasting(
     "The mean of all operands.",
     numpy=lambda *x: reduce(np.add, x) / len(x),
     derivatives=Variadic(lambda i, op, *x_y: 1.0 / (len(x_y) - 1)),
+    range=lambda case: corners(lambda total: total / len(case.ranges), [_sum_range(case)]),
+    slope=lambda case, position: corners(lambda: np.asarray(1.0 / len(case.ranges)), []),
     linear=True,
     samples=TUPLES,
 )
@@ -172,15 +183,30 @@ def _extreme_vjp(op: Any, g: Any, y: Any, *x: Any) -> tuple[Any, ...]:
     return tuple(op.Where(op.Equal(value, y), part, 0.0) for value in x)
 
 
+def _extreme_range(case: Case, f: Rule) -> Interval:
+    return reduce(lambda a, b: corners(f, [a, b]), [r or WHOLE for r in case.ranges])
+
+
+def _extreme_slope(case: Case, position: int, f: Rule) -> Interval:
+    """1 where the operand wins whatever the others are, 0 where it never does."""
+    others = tuple(r for i, r in enumerate(case.ranges) if i != position)
+    if not others:
+        return interval(1.0, 1.0)
+    x, rest = case.ranges[position] or WHOLE, _extreme_range(replace(case, ranges=others), f)
+    if f is np.minimum:
+        x, rest = (Interval(-bound.hi, -bound.lo) for bound in (x, rest))
+    return Interval((x.lo > rest.hi).astype(np.float64), (x.hi >= rest.lo).astype(np.float64))
+
+
 def _extreme(name: str, doc: str, f: Rule) -> Op:
-    """Each derivative is a step up in its own operand (down, for a minimum) and a step the other way in each other one:
-    monotone."""
     return broadcasting(
         name,
         doc,
         numpy=lambda *x: reduce(f, x),
         derivatives=Variadic(_share),
         vjp=_extreme_vjp,
+        range=lambda case: _extreme_range(case, f),
+        slope=lambda case, position: _extreme_slope(case, position, f),
         samples=TUPLES,
     )
 

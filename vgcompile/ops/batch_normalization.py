@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from vgcompile.interval import WHOLE, Interval, corners
+from vgcompile.interval import WHOLE, Interval, corners, product
 from vgcompile.ops.normalization import (
     ONE,
     added,
@@ -23,6 +23,7 @@ from vgcompile.ops.normalization import (
     channel_shape,
     dims_of,
     known,
+    largest_factor,
     parameter,
     per_channel,
     positions,
@@ -33,7 +34,7 @@ from vgcompile.ops.normalization import (
     through_statistics,
 )
 from vgcompile.ops.op import INTERNAL, Body, Case, Inference, Op, sample
-from vgcompile.ops.shape import is_sample_axis, shaped, summed
+from vgcompile.ops.shape import meeting, shaped, summed
 from vgcompile.signal import Signal, independent_sum, replace
 
 
@@ -76,13 +77,6 @@ def _train_vjp(op: Any, given: Sequence[Any], x: Any, scale: Any, *, epsilon: fl
     return (dx, dscale, dbias, *(None if h is None else h * momentum for h in running))
 
 
-def _uses(case: Case) -> float:
-    """How many elements of one sample share a channel's scale and bias."""
-    dims = dims_of(case)
-    alone = is_sample_axis(dims, 0, case.batch)
-    return positions(dims) * (1.0 if alone else dims[0] if isinstance(dims[0], int) else math.inf)
-
-
 def _batch_range(case: Case) -> tuple[Interval, ...]:
     dims = dims_of(case)
     rank = len(dims)
@@ -92,7 +86,8 @@ def _batch_range(case: Case) -> tuple[Interval, ...]:
         y = affine(standardized(size), scale, bias)
     else:
         mean, inverse = channel_shape(known(case, 3), rank), channel_shape(_inverse_deviation(case), rank)
-        y = corners(lambda x, m, i, a, b: (x - m) * i * a + b, [case.ranges[0] or WHOLE, mean, inverse, scale, bias])
+        centred = corners(np.subtract, [case.ranges[0] or WHOLE, mean])
+        y = affine(product(centred, inverse), scale, bias)
     return (y, WHOLE, WHOLE)[: len(case.outputs)]
 
 
@@ -104,17 +99,17 @@ def _inverse_deviation(case: Case) -> Interval:
 
 
 def _batch_norms(case: Case, position: int) -> tuple[float, float]:
-    """In training a projection, times gamma / s with s >= sqrt(epsilon); the sum of z^2 is at most the number of elements."""
-    uses = _uses(case)
+    """In training a projection, times gamma / s; the sum of z^2 is at most the number of elements."""
+    if any(case.outputs[1:]):
+        return (0.0, math.inf)  # the running statistics are in use, too
+    uses = meeting(case, position, dims_of(case)) / max(case.count(case.shapes[1]), 1)
     if position == 2:
         return (1.0 if uses == 1 else 0.0, math.sqrt(uses))
     if position > 2 and case.attributes["training_mode"]:
         return (0.0, 0.0)
-    scale = known(case, 1)
     if case.attributes["training_mode"]:
-        hi = float(scale.magnitude.max()) / math.sqrt(float(case.attributes["epsilon"])) if position == 0 else math.sqrt(uses)
-        return (0.0, hi * (1.0 + 1e-12))
-    return _inference_norms(case, position, scale, uses)
+        return (0.0, largest_factor(case) if position == 0 else math.sqrt(uses))
+    return _inference_norms(case, position, known(case, 1), uses)
 
 
 def _inference_norms(case: Case, position: int, scale: Interval, uses: float) -> tuple[float, float]:

@@ -14,7 +14,7 @@ from vgcompile.interval import EPSILON, WHOLE, Interval, corners, point
 from vgcompile.norms import convolution_norm
 from vgcompile.ops.convolution_gradient import taps_of, window_of
 from vgcompile.ops.op import Attributes, Case, Dim, Op, sample
-from vgcompile.ops.shape import extents, per_sample, shaped, summed
+from vgcompile.ops.shape import extents, meeting, shaped, summed
 from vgcompile.ops.window import Window, same_extents, unresolved, window
 from vgcompile.signal import Signal, independent_sum, replace
 
@@ -67,14 +67,14 @@ def _range(case: Case, padded: bool, transposed: bool) -> Interval:
     return corners(np.add, [y, bias.map(lambda b: b.reshape(lead) if b.ndim else b)])
 
 
-def sample_norm(case: Case, position: int) -> float:
-    """A bound of the Euclidean norm of one sample of an input, from its range; the first axis counts samples."""
-    dims, bound = case.shapes[position], case.ranges[position]
-    if dims is None or bound is None or not bound.bounded or any(isinstance(dim, str) for dim in dims[1:]):
+def _input_norm(case: Case) -> float:
+    """A bound of the Euclidean norm of the input, from its range: of one sample of it, where the kernel is shared by all."""
+    dims, bound = case.shapes[0], case.ranges[0]
+    if dims is None or bound is None or not bound.bounded or math.isinf(meeting(case, 1, dims)):
         return math.inf
-    spread = np.broadcast_to(bound.magnitude, np.broadcast_shapes(bound.magnitude.shape, (1, *(int(d) for d in dims[1:]))))
-    squares = (spread**2).reshape(spread.shape[0], -1).sum(axis=1)
-    return float(np.sqrt(squares.max(initial=0.0)) * (1.0 + spread.size * EPSILON))
+    extents = [1 if isinstance(dim, str) else dim for dim in dims]
+    squares = np.broadcast_to(bound.magnitude, extents) ** 2
+    return float(np.sqrt(squares.sum()) * (1.0 + squares.size * EPSILON))
 
 
 def _norms(case: Case, position: int, at: Window) -> tuple[float, float]:
@@ -87,8 +87,8 @@ def _norms(case: Case, position: int, at: Window) -> tuple[float, float]:
             else (0.0, convolution_norm(weight, at.strides, at.dilations, case.attributes["group"]))
         )
     if position == 1:
-        return (0.0, math.sqrt(at.overlap) * sample_norm(case, 0))
-    positions = per_sample((case.outputs[0] or ("",))[2:]) if case.outputs[0] else math.inf
+        return (0.0, math.sqrt(at.overlap) * _input_norm(case))
+    positions = meeting(case, 2, case.outputs[0] or ("",)) / case.count(case.shapes[2])
     return (1.0 if positions == 1 else 0.0, math.sqrt(positions))
 
 

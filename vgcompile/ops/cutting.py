@@ -17,7 +17,7 @@ from vgcompile.interval import WHOLE, Interval, interval, point
 from vgcompile.ops.families import layout
 from vgcompile.ops.layout import Moved
 from vgcompile.ops.op import Array, Case, sample
-from vgcompile.ops.shape import extents, per_sample, reshaped, shaped
+from vgcompile.ops.shape import extents, meeting, reshaped, shaped
 from vgcompile.signal import Signal, replace
 
 LAST = np.iinfo(np.int64).max
@@ -164,7 +164,7 @@ def _pad_norms(case: Case, position: int) -> tuple[float, float]:
     """A constant pad's adjoint keeps a part of g; another mode adds the copies of an element up."""
     if position == 2:
         out = case.outputs[0]
-        return (0.0, math.inf if out is None else math.sqrt(per_sample(out, case.batch)))
+        return (0.0, math.inf if out is None else math.sqrt(meeting(case, 2, out)))
     if case.attributes.get("mode", "constant") == "constant":
         return (0.0, 1.0)
     pads, dims = case.values[1], case.shapes[0]

@@ -13,8 +13,8 @@ from vgcompile.interval import WHOLE, Interval
 from vgcompile.ops.cutting import bound_of, hull_of
 from vgcompile.ops.families import isometry, layout
 from vgcompile.ops.layout import Moved, restriction
-from vgcompile.ops.op import Case, Op, sample
-from vgcompile.ops.shape import extents, is_sample_axis, per_sample, shaped, zeros_like
+from vgcompile.ops.op import Case, Dim, Op, sample
+from vgcompile.ops.shape import extents, is_shared_axis, meeting, shaped, zeros_like
 from vgcompile.signal import Signal, replace
 
 
@@ -37,7 +37,7 @@ def _add_rows(op: Any, x: Any, indices: Any, g: Any) -> Any:
 
 
 def _uses(case: Case, position: int) -> float:
-    """How often, in one sample, a lookup may use one and the same element: at worst as often as there are indices."""
+    """How often a lookup may use one and the same element: at worst as often as there are indices."""
     indices, dims = case.values[1], case.shapes[1]
     if indices is not None and indices.size:
         x = case.shapes[0]
@@ -48,7 +48,7 @@ def _uses(case: Case, position: int) -> float:
             if isinstance(extent, int) or (indices >= 0).all()
             else float(indices.size)
         )
-    return math.inf if dims is None else per_sample(dims, case.batch)
+    return math.inf if dims is None else meeting(case, 0, dims)
 
 
 def _gather_norms(case: Case, position: int) -> tuple[float, float]:
@@ -112,6 +112,16 @@ Gather = layout(
     ),
 )
 
+
+def _along(case: Case, position: int, dims: Sequence[Dim] | None) -> float:
+    """How many single elements may meet in one: all that lie along the axis."""
+    if dims is None:
+        return math.inf
+    axis = int(case.attributes.get("axis", 0)) % len(dims)
+    extent = 1 if is_shared_axis(case, position, dims, axis) else dims[axis]
+    return math.inf if isinstance(extent, str) else extent
+
+
 GatherElements = layout(
     "GatherElements",
     "Single elements looked up by their place along one axis.",
@@ -120,7 +130,7 @@ GatherElements = layout(
         None,
     ),
     range=lambda case: hull_of(case),
-    norms=lambda case, position: (0.0, math.sqrt(per_sample(case.outputs[0] or ("",)))),
+    norms=lambda case, position: (0.0, math.sqrt(_along(case, 0, case.shapes[1]))),
     moments=Moved(),
     samples=(sample((3, 4), np.array([[0, 2], [1, 1], [-1, 0]]), axis=1), sample((3, 2), np.array([[0, 1], [0, -1]]))),
 )
@@ -135,7 +145,7 @@ GatherND = layout(
     "Slices looked up by index tuples.",
     vjp=lambda op, g, y, x, indices, **_: (shaped(op.ScatterND(zeros_like(op, x), indices, g, reduction="add"), x), None),
     range=lambda case: hull_of(case),
-    norms=lambda case, position: (0.0, math.sqrt(per_sample((case.shapes[1] or ("",))[:-1]))),
+    norms=lambda case, position: (0.0, math.sqrt(meeting(case, 0, (case.shapes[1] or ("",))[:-1]))),
     moments=Moved(),
     refuses=_without_batch,
     samples=(sample((3, 4), np.array([[0, 1], [2, 3], [0, 1]])), sample((3, "T", 2), np.array([[[2]], [[0]]]))),
@@ -168,7 +178,7 @@ def _scatter_range(case: Case) -> Interval:
     base, updates = bound_of(case, 0).scalar(), bound_of(case, 2).scalar()
     if case.attributes.get("reduction", "none") == "none":
         return base.hull(updates)
-    size = per_sample(case.shapes[2] or ("",))
+    size = _updates(case)
     most = float(updates.magnitude) * size * (1.0 + 1e-12) if math.isfinite(size) and updates.bounded else math.inf
     return Interval(base.lo - most * (1.0 + 1e-12), base.hi + most * (1.0 + 1e-12)) if math.isfinite(most) else WHOLE
 
@@ -179,9 +189,14 @@ def _scatter_norms(case: Case, position: int) -> tuple[float, float]:
         return isometry(case, 0) if case.attributes.get("reduction", "none") == "add" else restriction(case, 0)
     if case.attributes.get("reduction", "none") == "none":
         return (0.0, 1.0)
-    dims = case.shapes[1] or ("",)
-    sizes = [1 if is_sample_axis(dims, axis, case.batch) else dim for axis, dim in enumerate(dims)]
-    return (0.0, math.inf if any(isinstance(d, str) for d in sizes) else math.sqrt(math.prod(int(d) for d in sizes)))
+    return (0.0, math.sqrt(_updates(case)))
+
+
+def _updates(case: Case) -> float:
+    """How many updates may name one and the same element."""
+    if "axis" in case.attributes:
+        return _along(case, 2, case.shapes[1])
+    return meeting(case, 2, (case.shapes[1] or ("",))[:-1])
 
 
 ScatterElements = Op(

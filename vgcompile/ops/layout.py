@@ -12,7 +12,7 @@ import numpy as np
 from vgcompile.interval import WHOLE, Interval
 from vgcompile.ops.families import layout, spread
 from vgcompile.ops.op import Array, Case, Op, sample
-from vgcompile.ops.shape import extents, is_sample_axis, per_sample, repeats, reshaped, shaped, summed, zeros_like
+from vgcompile.ops.shape import extents, is_sample_axis, repeats, reshaped, shaped, summed, zeros_like
 from vgcompile.signal import Signal, replace
 
 
@@ -54,17 +54,8 @@ def _has_batch(case: Case, position: int) -> bool:
 
 def _repeat_norms(case: Case, position: int) -> tuple[float, float]:
     """||J^T g||: each element sums the adjoints of its k copies, at most sqrt(k) times their norm."""
-    copies = _copies(case, position)
+    copies = repeats(case, position)
     return (1.0, 1.0) if copies == 1 else (0.0, math.sqrt(copies))
-
-
-def _copies(case: Case, position: int) -> float:
-    out, dims = case.outputs[0], case.shapes[position]
-    if out is None or dims is None:
-        return math.inf
-    if len(out) >= len(dims) and all(a == b or a == 1 for a, b in zip(dims, out[len(out) - len(dims) :], strict=True)):
-        return repeats(case, position)
-    return per_sample(out, case.batch) / per_sample(dims, case.batch) if math.isfinite(per_sample(out, case.batch)) else math.inf
 
 
 def restriction(case: Case, position: int) -> tuple[float, float]:

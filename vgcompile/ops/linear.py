@@ -13,7 +13,7 @@ from vgcompile import interval
 from vgcompile.interval import EPSILON, WHOLE, Interval, corners, point
 from vgcompile.norms import smallest_singular_value, spectral_norm
 from vgcompile.ops.op import Array, Case, Dim, Op, sample
-from vgcompile.ops.shape import is_sample_axis, repeats, shaped, summed
+from vgcompile.ops.shape import is_sample_axis, is_shared_axis, repeats, shaped, summed
 from vgcompile.signal import Signal, independent_sum, replace
 
 
@@ -143,7 +143,7 @@ def _known_factor(case: Case, operands: tuple[_Operand, _Operand], position: int
     """Extreme gains of g -> g B^T (or A^T g). It has a smallest one above 0 only where no direction of g is lost: in >= out."""
     stack = other.reshape(-1, *other.shape[-2:])
     hi = float(spectral_norm(stack).max(initial=0.0))
-    copies = _broadcast_copies(case, operands[position].dims, operands[1 - position].dims)
+    copies = _broadcast_copies(case, position, operands)
     if copies != 1:
         return (0.0, math.sqrt(copies) * hi)
     rows, columns = stack.shape[-2:]
@@ -151,13 +151,14 @@ def _known_factor(case: Case, operands: tuple[_Operand, _Operand], position: int
     return (min(map(smallest_singular_value, stack), default=0.0) if injective else 0.0, hi)
 
 
-def _broadcast_copies(case: Case, dims: Sequence[Dim], other: Sequence[Dim]) -> float:
+def _broadcast_copies(case: Case, position: int, operands: tuple[_Operand, _Operand]) -> float:
     """How many matrices of one sample's stack share this operand."""
+    dims, other = operands[position].dims, operands[1 - position].dims
     lead, own = other[:-2], dims[:-2]
     padded = (1,) * (len(lead) - len(own)) + tuple(own)
     count = 1.0
     for axis, (mine, yours) in enumerate(zip(padded[len(padded) - len(lead) :], lead, strict=True)):
-        if mine == 1 and yours != 1 and not is_sample_axis(other, axis, case.batch):
+        if mine == 1 and yours != 1 and not is_shared_axis(case, position, other, axis):
             count *= yours if isinstance(yours, int) else math.inf
     return count
 
@@ -165,13 +166,15 @@ def _broadcast_copies(case: Case, dims: Sequence[Dim], other: Sequence[Dim]) -> 
 def _largest_slice(case: Case, operands: tuple[_Operand, _Operand], position: int) -> float:
     """A bound of the other operand's norm over its range: the Frobenius norm of each sample's slice, the largest one.
 
-    Rows that are samples are alternatives, not a sum: what each sample sends is bounded by its own row.
+    Rows that are samples are alternatives, not a sum: what each sample sends is bounded by its own row, to an operand that all
+    share or to its own matrix of a stack.
     """
     mine, other = operands[position], operands[1 - position]
     contracted, rows = (len(other.dims) - 1, len(other.dims) - 2)[:: 1 if position == 1 else -1]
     order = other.dims if rows < contracted or len(other.dims) > 2 else other.dims[::-1]  # a batch in columns, A' x^T
     shape = list(other.dims)
-    if is_sample_axis(order, 0, case.batch):
+    stacked = len(mine.dims) == len(other.dims) > 2 and is_sample_axis(mine.dims, 0, case.batch)
+    if is_shared_axis(case, position, order, 0) or (stacked and is_sample_axis(order, 0, case.batch)):
         shape[0 if order is other.dims else rows] = 1
     if any(isinstance(dim, str) for dim in shape) or not other.bound.bounded:
         return math.inf

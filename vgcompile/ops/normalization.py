@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from vgcompile.interval import WHOLE, Interval, corners, interval, point
+from vgcompile.interval import WHOLE, Interval, corners, interval, point, product
 from vgcompile.ops.op import Case, Dim, Op, sample
-from vgcompile.ops.shape import is_sample_axis, reshaped, shaped, summed
+from vgcompile.ops.shape import meeting, reshaped, shaped, summed
 from vgcompile.signal import Signal, constant, independent_sum, replace
 
 ONE = constant(1.0, 1.0)
@@ -92,13 +92,21 @@ def dims_of(case: Case, position: int = 0) -> tuple[Dim, ...]:
 
 
 def affine(z: Interval, scale: Interval, bias: Interval) -> Interval:
-    return corners(lambda a, b, c: a * b + c, [z, scale, bias])
+    return corners(np.add, [product(z, scale), bias])
 
 
 def standardized(size: float) -> Interval:
     """Of n numbers with mean 0 and mean square 1 at most, none is larger than sqrt(n - 1)."""
     most = math.sqrt(max(size - 1.0, 0.0)) * (1.0 + 1e-12)
     return interval(-most, most)
+
+
+def largest_factor(case: Case) -> float:
+    """The greatest |gamma| / s, with s >= sqrt(epsilon)."""
+    gamma, epsilon = float(known(case, 1).magnitude.max()), float(case.attributes["epsilon"])
+    if epsilon == 0.0:
+        return math.inf if gamma else 0.0
+    return gamma / math.sqrt(epsilon) * (1.0 + 1e-12)
 
 
 def parameter(case: Case, signals: Sequence[Signal | None], position: int, default: float) -> Signal:
@@ -179,14 +187,12 @@ def _inner_range(case: Case) -> tuple[Interval, ...]:
 
 
 def _inner_norms(case: Case, position: int) -> tuple[float, float]:
-    """A projection, times gamma / s with s >= sqrt(epsilon); no normalized element exceeds sqrt(n - 1)."""
+    """A projection, times gamma / s; no normalized element exceeds sqrt(n - 1)."""
+    if any(case.outputs[1:]):
+        return (0.0, math.inf)  # mean and deviation are in use, too
     if position == 0:
-        hi = float(known(case, 1).magnitude.max()) / math.sqrt(float(case.attributes["epsilon"]))
-        return (0.0, hi * (1.0 + 1e-12))
-    dims = dims_of(case)
-    own = case.count(case.shapes[position])
-    sizes = [1 if is_sample_axis(dims, axis, case.batch) else dim for axis, dim in enumerate(dims)]
-    uses = math.inf if any(isinstance(dim, str) for dim in sizes) else math.prod(int(dim) for dim in sizes) / max(own, 1)
+        return (0.0, largest_factor(case))
+    uses = meeting(case, position, dims_of(case)) / max(case.count(case.shapes[position]), 1)
     most = 1.0 if position == 2 else float(standardized(_members(case)).hi)
     return (1.0 if uses == 1 and position == 2 else 0.0, math.sqrt(uses) * most)
 

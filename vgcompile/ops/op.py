@@ -48,8 +48,8 @@ class Case:
     """What is known of one node where a row's facts are read.
 
     Shapes hold ints and symbols. ``ranges`` enclose the inputs (``None`` for an absent one); ``values`` holds the inputs that
-    are known arrays, as they are in this model (parameters, constants). ``batch`` is the number of samples, 1 where it does
-    not matter.
+    are known arrays, as they are in this model (parameters, constants). ``data`` are the positions of inputs that depend on
+    data; the others are the same for every sample. ``batch`` is the number of samples, 1 where it does not matter.
     """
 
     attributes: Attributes = field(default_factory=dict)
@@ -58,6 +58,7 @@ class Case:
     ranges: tuple[Interval | None, ...] = ()
     values: tuple[Array | None, ...] = ()
     batch: int = 1
+    data: frozenset[int] = frozenset()
 
     def count(self, dims: Sequence[Dim] | None) -> int:
         """Number of elements, symbols read as the batch size."""

@@ -55,17 +55,31 @@ def is_sample_axis(dims: Sequence[Dim], axis: int, batch: int) -> bool:
     return first.isidentifier() and not first.startswith("unk") if isinstance(first, str) else batch > 1 and first == batch
 
 
+def is_shared_axis(case: Case, position: int, dims: Sequence[Dim], axis: int) -> bool:
+    """Whether an axis counts samples that all use one and the same operand: of its gradient, which is measured against sqrt(N),
+    each of N samples has a share of its own. What depends on data is no such operand."""
+    return position not in case.data and is_sample_axis(dims, axis, case.batch)
+
+
 def repeats(case: Case, position: int) -> float:
-    """How often, in one sample, broadcasting to the output uses each element of an input; inf where a symbol hides it."""
+    """How often, in one sample, broadcasting or tiling to the output uses each element of an input; inf where a symbol hides
+    it."""
     out, dims = case.outputs[0], case.shapes[position]
     if out is None or dims is None:
         return math.inf
     count = 1.0
     padded = (1,) * (len(out) - len(dims)) + tuple(dims)
     for axis, (have, want) in enumerate(zip(padded, out, strict=True)):
-        if have != want and not is_sample_axis(out, axis, case.batch):
-            count *= want if isinstance(want, int) else math.inf
+        if have != want and not is_shared_axis(case, position, out, axis):
+            count *= want / have if isinstance(want, int) and isinstance(have, int) else math.inf
     return count
+
+
+def meeting(case: Case, position: int, dims: Sequence[Dim]) -> float:
+    """Number of elements, of a tensor with these extents, that may all meet in one element of an operand: those of one sample
+    where the operand is shared; inf where a symbol hides it."""
+    known = [1 if is_shared_axis(case, position, dims, axis) else dim for axis, dim in enumerate(dims)]
+    return math.prod(math.inf if isinstance(dim, str) else dim for dim in known)
 
 
 def per_sample(dims: Sequence[Dim], batch: int = 1) -> float:

@@ -24,7 +24,8 @@ from vgcompile.passes.optimize import optimize
 def gradient(network: Network, wanted: Sequence[str] | None = None) -> ir.Model:
     """Compile the joint graph for ``wanted`` values (default: all parameters), in standard operators only.
 
-    Raises UserError for a network without a loss and GradientRefused where an operator has no rule for its case.
+    Raises UserError for a network without a loss, or with a value that has a gradient's name, and GradientRefused where an
+    operator has no rule for its case.
     """
     if network.loss is None:
         raise UserError(
@@ -58,6 +59,8 @@ def _output(emitter: Emitter, target: ir.Value, adjoint: ir.Value | None) -> ir.
     elif adjoint.producer() is None or (adjoint.name or "").startswith("grad."):
         adjoint = emitter.Identity(adjoint)
     adjoint.name = emitter.fresh_value_name(name)
+    if adjoint.name != name:
+        raise UserError(f"the model holds a value called {name!r}, which is to be the gradient of {target.name!r}; rename it")
     adjoint.shape = target.shape
     return adjoint
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -97,11 +98,19 @@ def _open(path: Path) -> dict[str, Array]:
         if isinstance(file, np.ndarray):
             raise DataError(f"{path}: one bare array; save the arrays by name with numpy.savez")
         with file:
-            return {name: file[name] for name in file.files}
+            arrays = {name: file[name] for name in file.files}
     except FileNotFoundError:
         raise DataError(f"{path}: no such data file") from None
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path}: not an .npz file of plain arrays ({error})") from None
+    except IsADirectoryError:
+        raise DataError(f"{path}: a folder, not an .npz file") from None
+    except PermissionError:
+        raise DataError(f"{path}: may not be read; check the file's permissions") from None
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error):  # ValueError: among others, pickled objects
+        raise DataError(f"{path}: not an .npz file of plain arrays; save them with numpy.savez") from None
+    foreign = next((name for name, array in arrays.items() if not isinstance(array, np.ndarray)), None)
+    if foreign is not None:
+        raise DataError(f"{path}: {foreign!r} is no NumPy array; save the arrays with numpy.savez")
+    return arrays
 
 
 def _array(declared: Input, arrays: Mapping[str, Array], data: DataFile | None, path: Path) -> Array:
@@ -169,7 +178,9 @@ def _picker(found: Mapping[str, Array], size: int | None, seed: int, rows: Rows,
         raise DataError(
             f"{path}: arrays of different numbers of samples: {', '.join(f'{name} {count}' for name, count in counts.items())}"
         )
-    there = next(iter(counts.values()), 0)
+    there = next(iter(counts.values()), 1)
+    if there == 0:
+        raise DataError(f"{path}: the arrays hold no samples; at least 1 is needed")
     if size is not None and size > there:
         raise DataError(f"{path}: a batch of {size} samples is asked for, the file holds {there}")
     if size is None or rows == "first":

@@ -27,7 +27,7 @@ Array = np.ndarray[Any, Any]
 
 MANY_NODES = 20_000  # beyond, optimizing takes longer than what it saves: 32,000 nodes load in 4 s, unoptimized in 1.4
 PROTOBUF_LIMIT = 2**31 - 2**20  # bytes; a larger model is not one message any more, its weights go to a file beside it
-ERRORS_ONLY = 3  # ONNX Runtime warns once for each overridable parameter
+FATAL_ONLY = 4  # ONNX Runtime warns once for each overridable parameter, and says errors twice: we raise them
 _FAILURES = tuple(failure for failure in vars(failures).values() if isinstance(failure, type) and issubclass(failure, Exception))
 
 
@@ -98,7 +98,7 @@ def _source(model: onnx.ModelProto | str | Path, folder: Path) -> str | bytes:
 
 def _options(model: onnx.ModelProto | str | Path, threads: int | None) -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = ERRORS_ONLY
+    options.log_severity_level = FATAL_ONLY
     options.use_deterministic_compute = True
     if threads is not None:
         options.intra_op_num_threads = threads
