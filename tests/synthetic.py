@@ -59,7 +59,9 @@ class Sketch:
 
     def _parameter(self, name: str, *shape: int) -> ir.Value:
         self.parameters.append(name)
-        return self.op.constant(np.zeros(shape, np.float32), name)
+        value = self.op.constant(np.zeros(shape, np.float32), name)
+        self.graph.inputs.append(value)
+        return value
 
     def network(self, output: ir.Value) -> Network:
         target = self.input("target", "batch", *list(output.shape)[1:], role="target")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
@@ -144,6 +145,15 @@ def test_worst_path_adds_up() -> None:
         assert path is not None
         assert sum(step.factor + step.merge for step in path.steps) == pytest.approx(path.gain, abs=1e-9)
         assert path.gain == layer.gain.measured
+
+
+def test_what_no_output_reads_is_no_violation() -> None:
+    """With the adjoint given from outside the loss takes no part: nothing is certified of it, and nothing measured there is no bug."""
+    opened = vgcompile.open_network(MODELS / "deep_tanh.yaml")
+    analysis = vgcompile.analyze(replace(opened, loss=None))
+    assert analysis.self_check.violations == ()
+    into_loss = next(edge for edge in analysis.edges if edge.value == "logits")
+    assert into_loss.gain.why == {"sound.lo": "zero", "sound.hi": "zero", "expected": "undefined", "measured": "zero"}
 
 
 def test_networkx_view_keeps_parallel_edges() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import onnxruntime
 import pytest
 
 from tests.one_node import FLOAT, ROWS, OneNode, build, case_in, one_node, over, samples, stream
+from vgcompile.analysis.sound import _extremes
 from vgcompile.interval import Interval, interval
 from vgcompile.ops import NUMPY, OPS, lookup
 from vgcompile.ops.op import Array, Case, Op, at, sample
@@ -295,3 +297,34 @@ def test_norms_enclose_the_singular_values(row: Op) -> None:
                     continue
                 assert lo - 1e-6 * max(lo, 1.0) <= least, f"{one.sample}, input {position}: {lo} > {least}"
                 assert float(values.max()) <= hi + 1e-6 * max(hi, 1.0), f"{one.sample}, input {position}: {hi} < {values.max()}"
+
+
+SAMPLED = [row for row in ROWS if row.vjp is not None and (row.norms is not None or len(row.derivatives) > 1) and not row.random]
+
+
+@over(SAMPLED)
+def test_bound_of_a_row_holds_for_a_batch(row: Op) -> None:
+    """Of the Jacobian of a whole batch: as it is for an operand that depends on data, over sqrt(N) for one that is shared.
+
+    The first symbol counts samples; every other one is unknown.
+    """
+    rng = stream(row)
+    for one in samples(row):
+        if one.extents == (1,):
+            continue
+        ranges, _ = boxes(one, rng, open_ends=False)
+        n = 3
+        x = {i: np.asarray(r.lo + rng.uniform(size=one.shape(i, n)) * (r.hi - r.lo)) for i, r in ranges.items()}
+        for position in one.adjoints:
+            case = case_in(one, ranges)
+            case = replace(case, shapes=tuple(map(anonymous, case.shapes)), outputs=tuple(map(anonymous, case.outputs)))
+            greatest = float(np.linalg.norm(jacobian(one, x, position), 2))
+            for data, scale in ((frozenset(range(len(x))), 1.0), (frozenset(x) - {position}, math.sqrt(n))):
+                if scale > 1.0 and "N" in (case.shapes[position] or ()):
+                    continue  # nothing that has samples is shared by them
+                hi = _extremes(row, replace(case, data=data), position, 0.0)[1]
+                assert greatest <= scale * hi * (1.0 + 1e-6) + 1e-6, f"{one.sample}, input {position}, data {data}: {hi}"
+
+
+def anonymous(dims: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
+    return dims and tuple("?" + dim if isinstance(dim, str) and dim != "N" else dim for dim in dims)

@@ -29,11 +29,15 @@ def annotate(network: Network, every_use: Sequence[Use], tiers: Tiers3) -> list[
 
 
 def beyond_outputs(network: Network) -> set[ir.Node]:
-    """The nodes of the loss: those from which no output is reached."""
-    producers = [node for node in network.model.graph if any(v.name in network.outputs for v in node.outputs)]
+    """The nodes of the loss: those that lead to it, and from which no output is reached."""
     graph = dependencies(network.model.graph)
-    before = set(producers).union(*(nx.ancestors(graph, node) for node in producers))
-    return {node for node in network.model.graph if node not in before}
+    return _leading_to({network.loss}, graph) - _leading_to(set(network.outputs), graph)
+
+
+def _leading_to(names: Set[str | None], graph: nx.DiGraph) -> set[ir.Node]:
+    """The nodes from which a value of one of these names is reached."""
+    values = [value for value in graph if isinstance(value, ir.Value) and value.name in names]
+    return {node for node in set().union(*(nx.ancestors(graph, value) for value in values)) if isinstance(node, ir.Node)}
 
 
 def _edge(use: Use, network: Network, tiers: Tiers3, shared: Set[ir.Value], in_loss: bool) -> Edge:

@@ -155,8 +155,7 @@ def _node_range(node: ir.Node, case: Case) -> Iterable[Interval]:
 
 
 def _case(network: Network, node: ir.Node, ranges: Mapping[ir.Value, Interval], shared: Set[ir.Value]) -> Case:
-    """A symbol that does not count samples may stand for anything, which its name then tells; an output that nothing reads is left
-    out."""
+    """A symbol that does not count samples may stand for anything, as its name then tells; an unread output is left out."""
 
     def anonymous(dims: tuple[Dim, ...] | None) -> tuple[Dim, ...] | None:
         return dims and tuple((SAMPLES if dim == samples else UNKNOWN + dim) if isinstance(dim, str) else dim for dim in dims)
