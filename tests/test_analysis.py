@@ -148,7 +148,7 @@ def test_worst_path_adds_up() -> None:
 
 
 def test_what_no_output_reads_is_no_violation() -> None:
-    """Where the adjoint comes from elsewhere the loss takes no part: nothing is certified of it, nothing measured there is no bug."""
+    """Where the adjoint comes from elsewhere the loss takes no part: nothing is certified of it, and nothing need be measured."""
     opened = vgcompile.open_network(MODELS / "deep_tanh.yaml")
     analysis = vgcompile.analyze(replace(opened, loss=None))
     assert analysis.self_check.violations == ()
