@@ -163,6 +163,7 @@ def test_a_loss_that_overflows_is_said_and_nothing_warns(run: Run) -> None:
     assert done.code == 0
     assert [line for line in done.err.splitlines() if not line.startswith("note: ")] == []
     assert "note: the measured loss is not finite" in done.err
+    assert "verdict: exploding (" in done.out
 
 
 def test_a_loss_without_a_gradient_is_dead(run: Run) -> None:
@@ -399,3 +400,9 @@ assert not {{"onnx", "onnx_ir", "onnxruntime", "scipy", "matplotlib"}} & set(sys
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "more than 200,000 values" in done.stderr
+
+
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("vgcompile.cli._run", lambda arguments: __import__("no_such_package"))
+    assert main(["doctor"]) == 2
+    assert "the package 'no_such_package' is not installed here" in capsys.readouterr().err

@@ -137,6 +137,8 @@ def _seen(relative: Tiers, tiers: Tiers3) -> Verdict:
     for grade, number in choices:
         if number is not None:
             return Verdict(_kind(number), grade, None, f"10^{number:.2f} of the gradient at the last hidden layer")
+    if relative.why.get("measured") == "undefined":
+        return Verdict("exploding", "observed", None, "the float32 run overflowed")
     return Verdict("healthy", _grade(tiers), None, "unknown: no tier gives a number and the bound is vacuous")
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from typing import TypeGuard
 
 from vgcompile.errors import SelfCheckError, VgcompileError
 
@@ -46,6 +47,8 @@ def _message(error: Exception) -> str:
         return str(error)
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    if _is_missing_package(error):
+        return f"the package {error.name!r} is not installed here; `pip install vgcompile` brings all that vgcompile needs"
     if isinstance(error, MemoryError):
         return f"not enough memory: {error or 'none is left'}; take a smaller batch or a narrower model"
     return f"internal error: {type(error).__name__}: {error}; run with --debug for a traceback to report"
@@ -54,4 +57,8 @@ def _message(error: Exception) -> str:
 def _exit_code(error: Exception) -> int:
     if isinstance(error, VgcompileError):
         return error.exit_code
-    return 2 if isinstance(error, OSError | MemoryError) else SelfCheckError.exit_code
+    return 2 if isinstance(error, OSError | MemoryError) or _is_missing_package(error) else SelfCheckError.exit_code
+
+
+def _is_missing_package(error: Exception) -> TypeGuard[ModuleNotFoundError]:
+    return isinstance(error, ModuleNotFoundError) and not (error.name or "vgcompile").startswith("vgcompile")

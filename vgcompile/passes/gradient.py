@@ -28,8 +28,11 @@ def gradient(network: Network, wanted: Sequence[str] | None = None) -> ir.Model:
     operator has no rule for its case.
     """
     if network.loss is None:
+        scalars = [str(value.name) for value in network.model.graph.outputs if value.shape is not None and not dims(value)]
+        choices = f"; its scalar outputs are {', '.join(scalars)}" if scalars else ""
         raise UserError(
             f"{network.source}: the model has no loss, so it has no gradient; state one (a `loss:` in YAML, --loss for ONNX)"
+            + choices
         )
     model = network.model.clone()
     values = named_values(model)
