@@ -22,7 +22,7 @@ import onnx_ir as ir
 
 from vgcompile.analysis.forward import Base, Forward, Reading, features, mixed
 from vgcompile.analysis.result import Expected
-from vgcompile.graph.emit import dims
+from vgcompile.graph.emit import dims, is_real
 from vgcompile.graph.network import Network
 from vgcompile.ops import NUMPY, lookup
 from vgcompile.ops.families import Carried
@@ -141,9 +141,9 @@ class _Backward:
             if row is None or row.moments is None or node.outputs[0].name != self.network.loss:
                 continue
             try:
-                signals = [None if v is None else self.forward.signals.get(v) for v in node.inputs]
+                signals = self.forward.signals_of(node)
                 seed = row.moments.backward(self.forward.case(node), position, Signal(0.0, 1.0, 1.0, 1.0), signals)
-            except (NotImplementedError, AssertionError, TypeError, AttributeError):
+            except (NotImplementedError, AssertionError):
                 continue
         return self._wave(replace(seed, spread=0.0), 0.0, None, self.batch, output)
 
@@ -183,7 +183,7 @@ class _Backward:
         """New waves, one for each input: what the operator's row makes of the adjoint's statistics."""
         total, log = self._collapse(node.outputs[0], waves)
         case = self.forward.case(node)
-        signals = [None if v is None else self.forward.signals.get(v) for v in node.inputs]
+        signals = self.forward.signals_of(node)
         for position, value in enumerate(node.inputs):
             if value is None or (value not in self.forward.signals and not self._is_float_activation(value)):
                 continue
@@ -200,7 +200,7 @@ class _Backward:
 
     @staticmethod
     def _is_float_activation(value: ir.Value) -> bool:
-        return value.producer() is not None and value.dtype is not None and value.dtype.is_floating_point()
+        return value.producer() is not None and is_real(value)
 
     def _mixing(self, node: ir.Node, position: int, case: Case) -> tuple[int | None, int]:
         """Over how many independent units, and for how many adjoints, a random operand spreads the adjoint of this input."""

@@ -108,9 +108,8 @@ class Forward:
     def _put_through(self, node: ir.Node, moments: Moments) -> None:
         """What the operator's row makes of its inputs' statistics; a case that the row has no formula for stays
         unknown, and so does one whose moments no double holds."""
-        signals = [None if v is None else self.signals.get(v) for v in node.inputs]
         try:
-            found = moments.forward(self.case(node), signals)
+            found = moments.forward(self.case(node), self.signals_of(node))
         except (NotImplementedError, AssertionError, OverflowError):
             return
         if isinstance(moments, Carried) and node.inputs[0] in self.readings:
@@ -135,6 +134,10 @@ class Forward:
         if reading is not None and reading.base is not None and reading.base.value.producer() is not None:
             alignment = mixed(alignment, features(operand))
         return alignment / math.prod(int(dim) for dim in dims(matrices[0])[2:])
+
+    def signals_of(self, node: ir.Node) -> list[Signal | None]:
+        """Statistics of a node's inputs; None for one that is absent or of which nothing is known."""
+        return [None if value is None else self.signals.get(value) for value in node.inputs]
 
     def case(self, node: ir.Node) -> Case:
         return replace(case_of(node), batch=self.batch)

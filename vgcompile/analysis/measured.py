@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from vgcompile.graph.emit import Emitter, dims
+from vgcompile.graph.emit import Emitter, dims, is_real
 from vgcompile.graph.network import Network
 from vgcompile.passes.check import check
 from vgcompile.passes.differentiate import differentiate
@@ -62,7 +62,7 @@ def instrument(network: Network, watched: Sequence[str] = ()) -> Instrumented:
     values = named_values(model)
     emitter = Emitter(model.graph, model.opset_imports[""])
     outputs = [values[name] for name in network.outputs]
-    wanted = [v for v in model.graph.inputs if v.dtype is not None and v.dtype.is_floating_point()]
+    wanted = [v for v in model.graph.inputs if is_real(v)]
     with emitter.scope(role="backward"):
         seeds = _seeds(emitter, model, values, network, outputs)
         adjoints = differentiate(model, seeds, wanted, emitter)

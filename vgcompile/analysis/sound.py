@@ -22,7 +22,7 @@ import onnx_ir as ir
 
 from vgcompile.analysis.edges import beyond_outputs
 from vgcompile.analysis.uses import learned
-from vgcompile.graph.emit import constant_of
+from vgcompile.graph.emit import constant_of, is_real
 from vgcompile.graph.network import Network
 from vgcompile.graph.view import dependencies
 from vgcompile.interval import WHOLE, Array, Interval, interval, point
@@ -184,7 +184,7 @@ def _locals(network: Network, cases: Mapping[ir.Node, Case], unit: float) -> dic
         if row is None or row.blocked:
             continue
         for position, value in enumerate(node.inputs):
-            if value is None or value.dtype is None or not value.dtype.is_floating_point() or constant_of(value) is not None:
+            if value is None or not is_real(value) or constant_of(value) is not None:
                 continue
             lo, hi = _extremes(row, case, position, unit)
             gathers = value in shared and node.outputs[0] not in shared

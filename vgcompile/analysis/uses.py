@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from vgcompile.analysis.result import Role
-from vgcompile.graph.emit import constant_of, dims
+from vgcompile.graph.emit import constant_of, dims, is_real
 from vgcompile.graph.network import Network
 from vgcompile.graph.provenance import fact, line_of
 
@@ -56,7 +56,7 @@ def uses(network: Network) -> list[Use]:
             producer = value.producer()
             source = (producer.name if producer is not None else value.name) or ""
             role: Role = "parameter" if value in parameters else "activation"
-            if value.dtype is None or not value.dtype.is_floating_point():
+            if not is_real(value):
                 role = "none"
             found.append(
                 Use(

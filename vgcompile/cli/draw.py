@@ -8,7 +8,19 @@ from typing import Annotated, Literal, get_args
 import typer
 
 from vgcompile.cli.files import STDOUT, deliver
-from vgcompile.cli.parameters import Batch, Data, Loss, Model, ModeOption, Output, ProviderOption, Seed, analysed, open_model
+from vgcompile.cli.parameters import (
+    Batch,
+    Data,
+    EngineOption,
+    Loss,
+    Model,
+    ModeOption,
+    Output,
+    ProviderOption,
+    Seed,
+    analysed,
+    open_model,
+)
 from vgcompile.errors import UserError
 
 Format = Literal["svg", "png", "pdf", "dot"]
@@ -19,9 +31,7 @@ def draw(
     model: Model,
     format: Annotated[Format | None, typer.Option("-f", "--format", help="Format; else by the file's ending, else svg.")] = None,
     view: Annotated[View, typer.Option("--view", help="Which picture.")] = "forward",
-    engine: Annotated[
-        str | None, typer.Option("--engine", metavar="PATH", help="Graphviz program; else VGCOMPILE_DOT, else found.")
-    ] = None,
+    engine: EngineOption = None,
     file: Annotated[
         str | None, typer.Option("-o", metavar="FILE", help="File for the picture, - for stdout; else under out.")
     ] = None,

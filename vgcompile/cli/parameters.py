@@ -29,6 +29,9 @@ Batch = Annotated[int | None, typer.Option("--batch", metavar="N", min=1, help="
 Seed = Annotated[
     int | None, typer.Option("--seed", metavar="S", help="Seed of initial values and drawn data; else the model's own.")
 ]
+EngineOption = Annotated[
+    str | None, typer.Option("--engine", metavar="PATH", help="Graphviz program; else VGCOMPILE_DOT, else found.")
+]
 ProviderOption = Annotated[Provider, typer.Option("--provider", help="Where it runs.")]
 ModeOption = Annotated[Mode, typer.Option("--mode", help="Which graph is meant: as it trains, or as it predicts.")]
 FailOn = Annotated[

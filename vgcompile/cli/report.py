@@ -7,15 +7,25 @@ from typing import Annotated
 import typer
 
 from vgcompile.cli.files import deliver, within
-from vgcompile.cli.parameters import Batch, Data, Loss, Model, ModeOption, Output, ProviderOption, Seed, analysed, open_model
+from vgcompile.cli.parameters import (
+    Batch,
+    Data,
+    EngineOption,
+    Loss,
+    Model,
+    ModeOption,
+    Output,
+    ProviderOption,
+    Seed,
+    analysed,
+    open_model,
+)
 
 
 def report(
     model: Model,
     folder: Annotated[str, typer.Option("-o", metavar="DIR", help="Folder for the files.")] = "out",
-    engine: Annotated[
-        str | None, typer.Option("--engine", metavar="PATH", help="Graphviz program; else VGCOMPILE_DOT, else found.")
-    ] = None,
+    engine: EngineOption = None,
     data: Data = None,
     loss: Loss = None,
     output: Output = None,

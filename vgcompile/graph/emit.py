@@ -40,6 +40,11 @@ def dims(value: ir.Value) -> tuple[Dim, ...]:
     return tuple(dim if isinstance(dim, int) else str(dim.value) for dim in value.shape)
 
 
+def is_real(value: ir.Value) -> bool:
+    """Whether a value holds floating-point numbers: what a gradient can flow to."""
+    return value.dtype is not None and value.dtype.is_floating_point()
+
+
 def constant_of(value: ir.Value) -> np.ndarray[Any, Any] | None:
     """The array that a value is known to hold, or None. A graph input with a default is not constant."""
     if value.const_value is None or value.is_graph_input():

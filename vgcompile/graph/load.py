@@ -20,10 +20,10 @@ from onnx_ir.passes import common
 
 from vgcompile.errors import ModelError
 from vgcompile.graph.attributes import attributes_of
-from vgcompile.graph.emit import IR_VERSION, OPSET, dims
+from vgcompile.graph.emit import IR_VERSION, OPSET, dims, is_real
 from vgcompile.graph.grouping import group
 from vgcompile.graph.network import Input, Network
-from vgcompile.graph.objective import is_real, objective
+from vgcompile.graph.objective import objective
 from vgcompile.graph.shapes import infer_shapes
 from vgcompile.ops import lookup
 from vgcompile.ops.op import Case

@@ -12,7 +12,7 @@ import networkx as nx
 import onnx_ir as ir
 
 from vgcompile.errors import ModelError, nearest
-from vgcompile.graph.emit import dims
+from vgcompile.graph.emit import dims, is_real
 from vgcompile.graph.view import dependencies
 
 
@@ -42,10 +42,6 @@ def objective(model: ir.Model, parameters: Set[str], loss: str | None, output: s
     if not real:
         raise ModelError("no real output that depends on data was found; name one with --output")
     return Objective(scalar, tuple(real), targets)
-
-
-def is_real(value: ir.Value) -> bool:
-    return value.dtype is not None and value.dtype.is_floating_point()
 
 
 def downstream(reach: nx.DiGraph, sources: Iterable[object]) -> set[object]:
