@@ -8,6 +8,7 @@ from vgcompile.ops import (
     arithmetic,
     average_pooling,
     batch_normalization,
+    control,
     convolution,
     convolution_gradient,
     cutting,
@@ -46,6 +47,7 @@ _ROOMS = (
     losses,
     random,
     indexing,
+    control,
 )
 
 

@@ -24,8 +24,9 @@ from vgcompile.passes.differentiate import case_of
 
 def lower(model: ir.Model) -> ir.Model:
     """Open the composites of a model and of its subgraphs. Changes ``model`` and returns it."""
+    outermost = Emitter(model.graph, model.opset_imports[""])
     for graph in (model.graph, *model.graph.subgraphs()):
-        emitter = Emitter(graph, model.opset_imports[""])
+        emitter = outermost.inside(graph)
         with arithmetic(emitter):
             while composites := _composites(graph):
                 for node, row in composites:
