@@ -80,7 +80,7 @@ class Emitter:
         self._constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
 
     def inside(self, graph: ir.Graph, before: ir.Node | None = None) -> Emitter:
-        """An emitter for a subgraph of this one's graph: names are unique among all of them, constants stand in the main graph."""
+        """An emitter for a subgraph of this one's: names are unique among all of them, constants stand in the main graph."""
         inner = copy(self)
         inner.graph, inner._before = graph, before
         return inner
