@@ -15,11 +15,11 @@ from collections.abc import Iterable, Sequence
 
 import onnx_ir as ir
 
+from vgcompile.graph.case import case_of
 from vgcompile.graph.emit import Emitter, arithmetic
 from vgcompile.graph.provenance import PREFIX, fact, origin
 from vgcompile.ops import INTERNAL, lookup
 from vgcompile.ops.op import Body, Case, Op
-from vgcompile.passes.differentiate import case_of
 
 
 def lower(model: ir.Model) -> ir.Model:
