@@ -6,6 +6,7 @@ from vgcompile.errors import GradientRefused
 from vgcompile.ops import (
     activation,
     arithmetic,
+    attention,
     average_pooling,
     batch_normalization,
     control,
@@ -44,6 +45,7 @@ _ROOMS = (
     opaque,
     normalization,
     batch_normalization,
+    attention,
     losses,
     random,
     indexing,
