@@ -1,7 +1,8 @@
 """Attention and normalizations in plain NumPy, written from the standard's text, where its evaluator (onnx 1.23.2) falls short.
 
 Its Attention takes a mask's extent for the number of queries when it is causal, and shows raw scores after the softcap; its LRN
-counts channels by the batch; its L1 norm adds the elements themselves; it has no GroupNormalization that keeps float64.
+counts channels by the batch; its L1 norm adds the elements themselves; its MeanVarianceNormalization and the activation of
+CausalConvWithState are of float32.
 """
 
 from __future__ import annotations
@@ -100,4 +101,25 @@ class LpNormalization(OpRun):
         return (np.divide(x, norm, out=np.zeros_like(x), where=norm != 0.0),)
 
 
-OPERATORS = [Attention, LRN, LpNormalization]
+class MeanVarianceNormalization(OpRun):
+    op_domain = ""
+
+    def _run(self, x: Array, axes: Sequence[int] = (0, 2, 3)) -> tuple[Array]:
+        over = tuple(axes)
+        return ((x - x.mean(axis=over, keepdims=True)) / (x.std(axis=over, keepdims=True) + 1e-9),)
+
+
+class CausalConvWithState(OpRun):
+    op_domain = ""
+
+    def _run(
+        self, x: Array, w: Array, bias: Array | None = None, past: Array | None = None, activation: str | None = "none"
+    ) -> tuple[Array, Array]:
+        taps, length = w.shape[2], x.shape[2]
+        line = np.concatenate([np.zeros((*x.shape[:2], taps - 1)) if past is None else past, x], axis=2)
+        y = sum(w[:, 0, tap, None] * line[:, :, tap : tap + length] for tap in range(taps))
+        y = y if bias is None else y + bias[:, None]
+        return (y if activation in (None, "none") else y / (1.0 + np.exp(-y))), line[:, :, length:]
+
+
+OPERATORS = [Attention, LRN, LpNormalization, MeanVarianceNormalization, CausalConvWithState]

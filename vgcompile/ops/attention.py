@@ -9,16 +9,15 @@ of keys, those that share one are rows of one matrix, so that the products sum o
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import reduce
 from typing import Any
 
 import numpy as np
 
+from vgcompile.ops.attention_mask import bias_of, full_mask, sees_a_key, visible
 from vgcompile.ops.normalization import added, adjoints_of
 from vgcompile.ops.op import Attributes, Case, Dim, Op, sample
-from vgcompile.ops.shape import extents, reshaped, shaped
+from vgcompile.ops.shape import extents, shaped
 
 SWAPPED = [0, 1, 3, 2]
 
@@ -76,98 +75,6 @@ def _heads(op: Any, q: Any, k: Any, attributes: Attributes) -> Heads:
     return Heads(op, q, k, queries, attributes["kv_num_heads"] if given else extents(k)[1])
 
 
-# ---- which keys a query sees
-
-
-def _counted(op: Any, x: Any, axis: int) -> Any:
-    """0, 1, 2 ... along an axis."""
-    extent = extents(x)[axis]
-    if isinstance(extent, int):
-        return np.arange(extent)
-    return op.Range(0, op.Squeeze(op.Shape(x, start=axis, end=axis + 1), [0]), 1)
-
-
-def _offset(op: Any, q: Any, past: Any, valid: Any) -> Any:
-    """How many keys precede the queries: an int, or a tensor that broadcasts against [batch, 1, queries, keys]."""
-    if valid is not None:
-        length = extents(q)[-2]
-        queries = np.array([length]) if isinstance(length, int) else op.Shape(q, start=-2, end=-1)
-        return op.Unsqueeze(op.Sub(valid, queries), [1, 2, 3])
-    if past is None:
-        return 0
-    length = extents(past)[2]
-    return length if isinstance(length, int) else op.Shape(past, start=2, end=3)
-
-
-def _visible(op: Any, q: Any, keys: Any, past: Any, valid: Any, attributes: Attributes) -> list[Any]:
-    """Conditions that a key must meet: causality, the window, and what is no padding."""
-    causal, left, right = (attributes.get(name, -1) for name in ("is_causal", "left_window_size", "right_window_size"))
-    right = 0 if causal == 1 else right
-    key = _counted(op, keys, 2)
-    conditions = []
-    if left >= 0 or right >= 0:
-        offset, query = _offset(op, q, past, valid), _counted(op, q, len(q.shape) - 2)
-        column = query[:, None] if isinstance(query, np.ndarray) else op.Unsqueeze(query, [1])
-
-        def limit(by: int) -> Any:
-            """The position of each query, moved by so many keys."""
-            if isinstance(offset, int):
-                return _plus(op, column, offset + by)
-            return _plus(op, op.Add(column, offset), by)
-
-        if right >= 0:
-            conditions.append(op.LessOrEqual(key, limit(right)))
-        if left >= 0:
-            conditions.append(op.GreaterOrEqual(key, limit(-left)))
-    if valid is not None:
-        conditions.append(op.Less(key, op.Unsqueeze(valid, [1, 2, 3])))
-    return conditions
-
-
-def _plus(op: Any, x: Any, number: int) -> Any:
-    """Folded where x is known."""
-    return x + number if isinstance(x, np.ndarray) or not number else op.Add(x, number)
-
-
-def _full_mask(op: Any, mask: Any, keys: Any) -> Any:
-    """A mask that covers the first keys alone hides the others."""
-    have, want = extents(mask)[-1], extents(keys)[2]
-    if have == want:
-        return mask
-    if isinstance(have, int) and isinstance(want, int):
-        pads: Any = [0, want - have]
-    else:
-        missing = op.Sub(op.Shape(keys, start=2, end=3), op.Shape(mask, start=-1))
-        pads = op.Concat([0], missing, axis=0)
-    hidden = np.bool_(False) if mask.dtype.name == "BOOL" else -math.inf
-    return op.Pad(mask, pads, hidden, [-1])
-
-
-def _bias(op: Any, mask: Any, conditions: Sequence[Any]) -> Any:
-    """What is added to the scores: the mask's numbers, minus infinity where a key is hidden; None where none is."""
-    number: Any = 0.0
-    if mask is not None and mask.dtype.name == "BOOL":
-        conditions = [*conditions, mask]
-    elif mask is not None:
-        number = mask if mask.dtype == op.dtype else op.Cast(mask, to=int(op.dtype))
-    if not conditions:
-        return None if mask is None else number
-    return op.Where(reduce(op.And, conditions), number, -math.inf)
-
-
-def _sees_a_key(q: Any, k: Any, past: Any, mask: Any, valid: Any, attributes: Attributes) -> bool:
-    """Whether it is plain that each query sees a key: the first one or, in a window, its own."""
-    if mask is not None or valid is not None:
-        return False
-    queries, keys = extents(q)[-2], extents(k)[-2]
-    if attributes.get("left_window_size", -1) < 0 or queries == keys:
-        return True
-    return isinstance(queries, int) and isinstance(keys, int) and queries < keys
-
-
-# ---- the rule
-
-
 class Scores:
     """Scores and weights of a node, computed again: queries, weights and their adjoints by key head, the bias by head."""
 
@@ -184,7 +91,7 @@ class Scores:
         self.weights = self._weights(scores, safe, attributes["softmax_precision"])
 
     def _weights(self, scores: Any, safe: bool, precision: int | None) -> Any:
-        """A row in which every key is hidden has the weights 0: it goes without the bias through the softmax, which would be 0 / 0."""
+        """A row in which every key is hidden has the weights 0: its softmax would be 0 / 0, and is that of the scores alone."""
         op, bias, dead = self.op, self.bias, None
         if bias is not None:
             if not safe:
@@ -248,9 +155,9 @@ def _attention_vjp(
     keys = _with_past(op, past_key, heads.split(k, heads.keys))
     dmask = dq = None
     if g is not None or dshown is not None:
-        whole = None if mask is None else _full_mask(op, mask, keys)
-        bias = _bias(op, whole, _visible(op, q, keys, past_key, valid, attributes))
-        scores = Scores(heads, keys, bias, _sees_a_key(q, k, past_key, mask, valid, attributes), attributes)
+        whole = None if mask is None else full_mask(op, mask, keys)
+        bias = bias_of(op, whole, visible(op, q, keys, past_key, valid, attributes))
+        scores = Scores(heads, keys, bias, sees_a_key(q, k, past_key, mask, valid, attributes), attributes)
         dy, by = (None if g is None else heads.by_key_head(heads.split(x, heads.queries)) for x in (g, outputs[0]))
         if dy is not None:
             dvalues = added([op.MatMul(op.Transpose(scores.weights, perm=SWAPPED), dy), dvalues])
