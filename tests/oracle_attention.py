@@ -1,8 +1,8 @@
 """Attention and normalizations in plain NumPy, written from the standard's text, where its evaluator (onnx 1.23.2) falls short.
 
 Its Attention takes a mask's extent for the number of queries when it is causal, and shows raw scores after the softcap; its LRN
-counts channels by the batch; its L1 norm adds the elements themselves; its MeanVarianceNormalization and the activation of
-CausalConvWithState are of float32.
+counts channels by the batch; its L1 norm adds the elements themselves; its MeanVarianceNormalization,
+its GroupNormalization and the activation of CausalConvWithState are of float32.
 """
 
 from __future__ import annotations
@@ -109,6 +109,18 @@ class MeanVarianceNormalization(OpRun):
         return ((x - x.mean(axis=over, keepdims=True)) / (x.std(axis=over, keepdims=True) + 1e-9),)
 
 
+class GroupNormalization(OpRun):
+    op_domain = ""
+
+    def _run(
+        self, x: Array, scale: Array, bias: Array, epsilon: float = 1e-5, num_groups: int = 1, stash_type: int = 1
+    ) -> tuple[Array]:
+        rows = x.reshape(x.shape[0], num_groups, -1)
+        z = (rows - rows.mean(axis=2, keepdims=True)) / np.sqrt(rows.var(axis=2, keepdims=True) + epsilon)
+        channels = (-1, *[1] * (x.ndim - 2))
+        return (z.reshape(x.shape) * scale.reshape(channels) + bias.reshape(channels),)
+
+
 class CausalConvWithState(OpRun):
     op_domain = ""
 
@@ -116,10 +128,10 @@ class CausalConvWithState(OpRun):
         self, x: Array, w: Array, bias: Array | None = None, past: Array | None = None, activation: str | None = "none"
     ) -> tuple[Array, Array]:
         taps, length = w.shape[2], x.shape[2]
-        line = np.concatenate([np.zeros((*x.shape[:2], taps - 1)) if past is None else past, x], axis=2)
+        line = np.concatenate([np.zeros((*x.shape[:2], taps - 1), x.dtype) if past is None else past, x], axis=2)
         y = sum(w[:, 0, tap, None] * line[:, :, tap : tap + length] for tap in range(taps))
         y = y if bias is None else y + bias[:, None]
         return (y if activation in (None, "none") else y / (1.0 + np.exp(-y))), line[:, :, length:]
 
 
-OPERATORS = [Attention, LRN, LpNormalization, MeanVarianceNormalization, CausalConvWithState]
+OPERATORS = [Attention, LRN, LpNormalization, MeanVarianceNormalization, GroupNormalization, CausalConvWithState]
