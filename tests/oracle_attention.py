@@ -2,7 +2,7 @@
 
 Its Attention takes a mask's extent for the number of queries when it is causal, and shows raw scores after the softcap; its LRN
 counts channels by the batch; its L1 norm adds the elements themselves; its MeanVarianceNormalization,
-its GroupNormalization and the activation of CausalConvWithState are of float32.
+its GroupNormalization, its LinearAttention and the activation of CausalConvWithState are of float32.
 """
 
 from __future__ import annotations
@@ -121,6 +121,42 @@ class GroupNormalization(OpRun):
         return (z.reshape(x.shape) * scale.reshape(channels) + bias.reshape(channels),)
 
 
+class LinearAttention(OpRun):
+    """Token after token, head after head."""
+
+    op_domain = ""
+
+    def _run(
+        self,
+        q: Array,
+        k: Array,
+        v: Array,
+        past: Array | None = None,
+        decay: Array | None = None,
+        beta: Array | None = None,
+        chunk_size: int = 64,
+        kv_num_heads: int = 1,
+        q_num_heads: int = 1,
+        scale: float = 0.0,
+        update_rule: str = "gated_delta",
+    ) -> tuple[Array, Array]:
+        q, k, v = heads_of(q, q_num_heads), heads_of(k, kv_num_heads), heads_of(v, kv_num_heads)
+        batch, heads, tokens, size = q.shape
+        share = heads // kv_num_heads
+        state = np.zeros((batch, kv_num_heads, size, v.shape[3]), q.dtype) if past is None else past.copy()
+        y = np.empty((batch, tokens, heads, v.shape[3]), q.dtype)
+        rate = None if decay is None else np.exp(heads_of(decay, kv_num_heads))
+        for b, h, t in np.ndindex(batch, kv_num_heads, tokens):
+            held = state[b, h] if rate is None else state[b, h] * rate[b, h, t][:, None]
+            written = v[b, h, t]
+            if beta is not None:
+                written = (written - k[b, h, t] @ held) * beta[b, t, h if beta.shape[2] > 1 else 0]
+            state[b, h] = held + np.outer(k[b, h, t], written)
+            for reader in range(h * share, (h + 1) * share):
+                y[b, t, reader] = (scale or size**-0.5) * q[b, reader, t] @ state[b, h]
+        return y.reshape(batch, tokens, -1), state
+
+
 class CausalConvWithState(OpRun):
     op_domain = ""
 
@@ -134,4 +170,4 @@ class CausalConvWithState(OpRun):
         return (y if activation in (None, "none") else y / (1.0 + np.exp(-y))), line[:, :, length:]
 
 
-OPERATORS = [Attention, LRN, LpNormalization, MeanVarianceNormalization, GroupNormalization, CausalConvWithState]
+OPERATORS = [Attention, LRN, LpNormalization, MeanVarianceNormalization, GroupNormalization, LinearAttention, CausalConvWithState]

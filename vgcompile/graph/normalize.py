@@ -112,7 +112,8 @@ def _state_defaults(proto: onnx.ModelProto) -> None:
             continue
         schema = defs.get_schema(node.op_type, opset)
         given = {attribute.name for attribute in node.attribute}
-        missing = [a.default_value for name, a in schema.attributes.items() if schema.has_function and name not in given]
+        by_function = schema.has_function  # type: ignore[attr-defined]
+        missing = [a.default_value for name, a in schema.attributes.items() if by_function and name not in given]
         node.attribute.extend(value for value in missing if value.type != onnx.AttributeProto.UNDEFINED)
 
 
