@@ -161,15 +161,15 @@ def _layer_vjp(
         z = (wide - mean) * inverse
     else:
         mean, _variance, inverse, z = statistics(op, wide, axes, epsilon)
-    terms, dscale = [], None
+    terms, dscale, dbias = [], None, None
     if g is not None:
         wide_g = in_type(op, g, stage)
         terms = [three_terms(op, wide_g * in_type(op, scale, stage), z, inverse, axes)]
-        dscale = summed_to(op, wide_g * z, scale)
+        dscale, dbias = summed_to(op, wide_g * z, scale), None if bias is None else summed_to(op, wide_g, bias)
     dvariance = None if dinverse is None else in_type(op, dinverse, stage) * inverse * inverse * inverse * -0.5
     terms.append(through_statistics(op, wide, mean, None if dmean is None else in_type(op, dmean, stage), dvariance))
     dx = added(terms)
-    return None if dx is None else shaped(in_type(op, dx, x.dtype), x), dscale, None if bias is None else g
+    return None if dx is None else shaped(in_type(op, dx, x.dtype), x), dscale, dbias
 
 
 def _instance_vjp(op: Any, g: Any, y: Any, x: Any, scale: Any, bias: Any, *, epsilon: float) -> tuple[Any, ...]:
