@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import numpy as np
 
+from vgcompile.interval import WHOLE, Interval, corners, interval, point
 from vgcompile.ops.attention_mask import bias_of, full_mask, sees_a_key, visible
+from vgcompile.ops.cutting import bound_of
 from vgcompile.ops.normalization import added, adjoints_of
 from vgcompile.ops.op import Attributes, Case, Dim, Op, sample
 from vgcompile.ops.shape import extents, shaped, sized
@@ -201,6 +204,20 @@ def _cut(op: Any, adjoint: Any, whole: Any, mask: Any) -> Any:
     return adjoint if adjoint.dtype == mask.dtype else op.Cast(adjoint, to=int(mask.dtype))
 
 
+def _range(case: Case) -> tuple[Interval, ...]:
+    """Each output is an average of values, or 0."""
+    keys, values = (_hull(case, new, past) for new, past in ((1, 4), (2, 5)))
+    hull = values.hull(point(0.0))
+    wide = corners(np.multiply, [hull, interval(1.0, 1.0 + 1e-12)])
+    return (wide, keys, values, WHOLE)[: len(case.outputs)]
+
+
+def _hull(case: Case, *positions: int) -> Interval:
+    """Of what is known of inputs, those left out that are absent."""
+    given = [bound_of(case, i).scalar() for i in positions if i < len(case.shapes) and case.shapes[i] is not None]
+    return reduce(Interval.hull, given)
+
+
 def _refuses(case: Case) -> str:
     mask, k, past = ((case.shapes[i] if i < len(case.shapes) else None) for i in (3, 1, 4))
     if mask is None or k is None or not mask or mask[-1] != 1:
@@ -222,6 +239,7 @@ Attention = Op(
     "Attention",
     "softmax(scale Q K^T + bias) V; a query that sees no key gives 0, and nothing flows through it.",
     vjp=_attention_vjp,
+    range=_range,
     refuses=_refuses,
     samples=(
         sample(*_self(2, 2, 3, 4)),

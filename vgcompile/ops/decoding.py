@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from vgcompile.ops.cutting import LAST
+from vgcompile.ops.cutting import LAST, bound_of
 from vgcompile.ops.gates import swish_slope
 from vgcompile.ops.normalization import added, adjoints_of
 from vgcompile.ops.op import Case, Dim, Op, sample
@@ -105,6 +105,8 @@ TensorScatter = Op(
     "TensorScatter",
     "A cache with an update written over it, in each sample from a place of its own on.",
     vjp=_tensor_scatter_vjp,
+    range=lambda case: bound_of(case, 0).scalar().hull(bound_of(case, 1).scalar()),
+    norms=lambda case, position: (0.0, 1.0),
     samples=(
         sample((2, 3, 5, 2), (2, 3, 2, 2), np.array([1, 3])),
         sample((2, 5, "D"), (2, 3, "D"), np.array([4, 7]), mode="circular"),

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 
 from vgcompile.interval import WHOLE, Interval, corners, interval, point, product
 from vgcompile.ops.op import Case, Dim, Op, sample
@@ -133,7 +134,7 @@ def normalized_axes(x: Any, axis: int) -> list[int]:
 
 def stage_type(x: Any, stash_type: int) -> Any:
     """The type that statistics are computed in: float32 for 16-bit numbers, where the node says so; else the data's own."""
-    return type(x.dtype)(stash_type) if x.dtype.itemsize == 2 and stash_type == 1 else x.dtype
+    return ir.DataType.FLOAT if x.dtype.itemsize == 2 and stash_type == ir.DataType.FLOAT else x.dtype
 
 
 def in_type(op: Any, value: Any, dtype: Any) -> Any:
