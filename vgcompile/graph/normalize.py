@@ -110,7 +110,8 @@ def _state_defaults(proto: onnx.ModelProto) -> None:
     """Write out the default attributes of operators that the standard defines by a function: the checker misses them inside."""
     opset = max((entry.version for entry in proto.opset_import if entry.domain in STANDARD), default=OPSET)
     for node in _nodes(proto.graph):
-        if node.domain not in STANDARD or not defs.has(node.op_type, max_inclusive_version=opset):
+        text = isinstance(node.op_type, str) and isinstance(node.domain, str)  # bytes where a damaged file has no UTF-8
+        if not text or node.domain not in STANDARD or not defs.has(node.op_type, max_inclusive_version=opset):
             continue
         schema = defs.get_schema(node.op_type, opset)
         given = {attribute.name for attribute in node.attribute}
