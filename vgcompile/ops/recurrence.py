@@ -43,8 +43,8 @@ class Run:
     r: Any  # [G H, H]
     b: Any  # [2 G H]: of the inputs, of the states; or None
     valid: Any  # [T, B, 1] or None
-    h: Any  # [B, H] or None, the initial states
-    c: Any
+    h: Any  # [1, B, H] or None, the initial state
+    c: Any  # [B, H] or None, the initial cell
     p: Any  # [3 H] or None
     y: Any  # [T, B, H]
     gy: Any
@@ -79,26 +79,23 @@ class Run:
         total = bias
         for x, w in terms:
             total = self.op.Gemm(rows(self.op, x), w, total, transB=1)
-        width = extents(total)[1]
-        times: tuple[Dim, ...] = extents(self.x)[:2]
-        named = [isinstance(dim, str) for dim in times]
-        if all(named):
-            shape = self.op.Concat(self.op.Shape(self.x, end=2), [width], axis=0)
+        dims: tuple[Dim, ...] = (*extents(self.x)[:2], extents(total)[1])
+        if all(isinstance(dim, str) for dim in dims[:2]):
+            shape = self.op.Concat(self.op.Shape(self.x, end=2), [-1], axis=0)
         else:
-            shape = [*(-1 if symbol else dim for symbol, dim in zip(named, times, strict=True)), width]
-        return typed(self.op.Reshape(total, shape), (*times, width))
+            shape = [-1 if isinstance(dim, str) else dim for dim in dims]
+        return typed(self.op.Reshape(total, shape), dims)
 
     def before(self, states: Any) -> Any:
         """The state that each step starts from: ``states`` [T, B, H] moved on by one step, the initial h in front."""
         op = self.op
         if self.h is None:
             return shaped(op.Pad(states, [-1, 0, 0, 1, 0, 0] if self.reverse else [1, 0, 0, -1, 0, 0]), states)
-        first = op.Unsqueeze(self.h, [0])
         if not self.reverse:
-            return shaped(op.Concat(first, op.Slice(states, [0], [-1], [0]), axis=0), states)
+            return shaped(op.Concat(self.h, op.Slice(states, [0], [-1], [0]), axis=0), states)
         if self.valid is not None:  # a sample starts at its own end
             states = shaped(op.Where(self.valid, states, self.h), states)
-        return shaped(op.Concat(op.Slice(states, [1], [END], [0]), first, axis=0), states)
+        return shaped(op.Concat(op.Slice(states, [1], [END], [0]), self.h, axis=0), states)
 
     def after(self, states: Any, end: Any) -> Any:
         """The state that each step ends with, given those that it starts from and the last one."""
@@ -174,7 +171,7 @@ def runs(
                 r=of(r),
                 b=of(b),
                 p=of(p),
-                h=of(h),
+                h=h if h is None or count == 1 else op.Gather(h, [d], axis=0),
                 c=of(c),
                 valid=valid,
                 y=of(y, 1),
