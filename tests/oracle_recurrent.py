@@ -1,12 +1,12 @@
-"""RNN, GRU, LSTM and Scan as the standard defines them, for the reference evaluator.
+"""RNN, GRU and LSTM as the standard defines them, for the reference evaluator.
 
-onnx's own (1.23.2) know neither sequence_lens, activations, clip nor input_forget, and scan forward only. What stands here
-is written from the operators' equations, one sample and one step at a time.
+onnx's own (1.23.2) know neither sequence_lens, activations, clip nor input_forget. What stands here is written from the
+operators' equations, one sample and one step at a time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -142,46 +142,4 @@ class LSTM(Recurrent):
         return step
 
 
-class Scan(OpRun):
-    op_domain = ""
-
-    def need_context(self) -> bool:
-        return True
-
-    def _run(self, *operands: Array, context: dict[str, Array] | None = None, **_: Any) -> tuple[Array, ...]:
-        count = self.num_scan_inputs
-        states, inputs = list(operands[: len(operands) - count]), operands[len(operands) - count :]
-        rows = [
-            _turned(np.moveaxis(x, axis, 0), backward)
-            for x, axis, backward in zip(
-                inputs, _given(self.scan_input_axes, count), _given(self.scan_input_directions, count), strict=True
-            )
-        ]
-        names = list(self.body.input_names)
-        gathered: list[list[Array]] = [[] for _ in self.body.output_names[len(states) :]]
-        for slices in zip(*rows, strict=True):
-            found = self._run_body({**(context or {}), **dict(zip(names, (*states, *slices), strict=True))})
-            states = list(found[: len(states)])
-            for kept, value in zip(gathered, found[len(states) :], strict=True):
-                kept.append(value)
-        stacked = [
-            np.moveaxis(_turned(np.stack(values), backward), 0, axis)
-            for values, axis, backward in zip(
-                gathered,
-                _given(self.scan_output_axes, len(gathered)),
-                _given(self.scan_output_directions, len(gathered)),
-                strict=True,
-            )
-        ]
-        return (*states, *stacked)
-
-
-def _given(flags: Sequence[int] | None, count: int) -> list[int]:
-    return list(flags or [0] * count)
-
-
-def _turned(rows: Array, backward: int) -> Array:
-    return rows[::-1] if backward else rows
-
-
-OPERATORS = [RNN, GRU, LSTM, Scan]
+OPERATORS = [RNN, GRU, LSTM]
