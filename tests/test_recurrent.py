@@ -50,7 +50,7 @@ def model(
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
 
 
-def gradient(proto: onnx.ModelProto) -> onnx.ModelProto:
+def gradient(proto: onnx.ModelProto, mark: str = "d") -> onnx.ModelProto:
     """Adjoints d.<input> of the real inputs, given those of the outputs, g.<output>."""
     made = ir.from_proto(onnx.shape_inference.infer_shapes(proto, strict_mode=True, data_prop=True))
     graph, emitter = made.graph, Emitter(made.graph, made.opset_imports[""])
@@ -60,7 +60,7 @@ def gradient(proto: onnx.ModelProto) -> onnx.ModelProto:
     totals = differentiate(made, seeds, wanted, emitter).totals
     for x in wanted:
         adjoint = emitter.Identity(totals[x])
-        adjoint.name = f"d.{x.name}"
+        adjoint.name = f"{mark}.{x.name}"
         graph.outputs.append(adjoint)
     return ir.to_proto(optimize(lower(made)))
 
@@ -122,9 +122,9 @@ def seeded(proto: onnx.ModelProto, feeds: Arrays) -> Arrays:
     return {f"g.{key}": rng.normal(size=value.shape) for key, value in run(proto, feeds).items()}
 
 
-def agrees_with_differences(proto: onnx.ModelProto, feeds: Arrays) -> None:
+def agrees_with_differences(proto: onnx.ModelProto, feeds: Arrays, mark: str = "d") -> None:
     """<v, J^T g> = d <g, f(x + t v)> / dt in float64."""
-    compiled, seeds = gradient(proto), seeded(proto, feeds)
+    compiled, seeds = gradient(proto, mark), seeded(proto, feeds)
     rng = np.random.default_rng(11)
     along = {key: rng.normal(size=value.shape) for key, value in feeds.items() if value.dtype.kind == "f"}
 
@@ -133,8 +133,8 @@ def agrees_with_differences(proto: onnx.ModelProto, feeds: Arrays) -> None:
         return sum(float(np.vdot(seeds[f"g.{key}"], y)) for key, y in moved.items())
 
     found = run(compiled, {**feeds, **seeds})
-    total = sum(float(np.vdot(v, found[f"d.{key}"])) for key, v in along.items())
-    scale = sum(float(np.abs(v * found[f"d.{key}"]).sum()) for key, v in along.items())
+    total = sum(float(np.vdot(v, found[f"{mark}.{key}"])) for key, v in along.items())
+    scale = sum(float(np.abs(v * found[f"{mark}.{key}"]).sum()) for key, v in along.items())
     assert total == pytest.approx((value(1e-6) - value(-1e-6)) / 2e-6, abs=1e-7 * max(scale, 1.0))
 
 
@@ -303,6 +303,26 @@ def test_a_sample_without_steps_passes_nothing_on() -> None:
 def test_refusals(name: str, attributes: dict[str, Any], reason: str) -> None:
     with pytest.raises(GradientRefused, match=reason):
         gradient(case(name, **attributes)[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("RNN", {}),
+        ("GRU", {"direction": "reverse", "lengths": [4, 0, 2]}),
+        ("GRU", {"linear_before_reset": 1, "symbols": True}),
+        ("LSTM", {"input_forget": 1, "symbols": True}),
+        ("LSTM", {"direction": "bidirectional", "lengths": [4, 0, 2]}),
+    ],
+    ids=str,
+)
+def test_gradient_can_be_differentiated_again(name: str, options: dict[str, Any]) -> None:
+    proto, feeds = case(name, **options)
+    first = gradient(proto)
+    adjoints = [value for value in first.graph.output if value.name.startswith("d.")]
+    del first.graph.output[:]
+    first.graph.output.extend(adjoints)
+    agrees_with_differences(first, feeds | seeded(proto, feeds), mark="dd")
 
 
 @pytest.mark.parametrize(
