@@ -118,8 +118,8 @@ def _array(given: Any) -> Array:
 
 
 def symbolic(case: Case) -> Case | None:
-    """The case with its first axis a symbol: ``N`` stands for the first extent of the first real input of rank one or more, and of
-    every other real input that has the same one.
+    """The case with its first axis a symbol: ``N`` stands for the first extent of the first real input of rank one or more, and
+    of every other real input that has the same one.
 
     Taken is the first of two choices (all such inputs, the first alone) for which ONNX's inference still holds and ONNX Runtime
     runs the model with these inputs twice as long; None where there is no such choice. Choices where the longer outputs are the

@@ -74,7 +74,9 @@ def _value(array: Array) -> onnxruntime.OrtValue:
         return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(
             np.ascontiguousarray(array).view(np.uint16), onnx.TensorProto.BFLOAT16
         )
-    return onnxruntime.OrtValue.ortvalue_from_numpy(array if array.dtype.kind in "OSU" else np.ascontiguousarray(array).reshape(array.shape))
+    return onnxruntime.OrtValue.ortvalue_from_numpy(
+        array if array.dtype.kind in "OSU" else np.ascontiguousarray(array).reshape(array.shape)
+    )
 
 
 def _read(value: onnxruntime.OrtValue, kind: str) -> Array:

@@ -87,7 +87,9 @@ def suite(
 
     def lost(index: int, why: str) -> _Judged:
         case = cases[index]
-        return _Judged(tuple(Verdict(case.name, case.operator, form, tool, WRONG, "crashes", why) for form in forms for tool in tools))
+        return _Judged(
+            tuple(Verdict(case.name, case.operator, form, tool, WRONG, "crashes", why) for form in forms for tool in tools)
+        )
 
     found: dict[int, _Judged] = {}
     for index, result in spread(lambda i: judged(cases[i], tools, forms), len(cases), jobs, LIMIT, lost):

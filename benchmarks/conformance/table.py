@@ -49,24 +49,25 @@ HEADER = """# Conformance: ONNX's node tests, differentiated
 
 <!-- Generated: python -m benchmarks.conformance --markdown docs/conformance.md -->
 
-Every single-operator test that ONNX ships for backends is a small model with inputs. Here each one that has a real input and a real
-output is differentiated by all of its real inputs, with the adjoints of its outputs coming in from outside; the gradient file is run in
-stock ONNX Runtime and compared with differences of the forward in float64. {versions}.
+Every single-operator test that ONNX ships for backends is a small model with inputs. Here each one that has a real input and a
+real output is differentiated by all of its real inputs, with the adjoints of its outputs coming in from outside; the gradient
+file is run in stock ONNX Runtime and compared with differences of the forward in float64. {versions}.
 
 - **right**: agrees with the truth for every real input, along random directions of that input alone.
 - **refused**: the tool says that it does not differentiate the case.
 - **WRONG**: disagrees, is not finite where the truth is, crashes, or makes a file that ONNX Runtime does not run.
 - **not judged**: there is a gradient, and nothing independent to compare it with.
 
-The truth is one-sided differences, extrapolated from two steps, of the reference evaluator in float64; of ONNX Runtime in float64 or
-float32 where the evaluator is not faithful to the published outputs. Where the two sides disagree the published data sit on a kink: there
-the gradient has to lie between the slopes of the two sides, and it is compared strictly where a small seeded perturbation moves the
-inputs off the kink. An input without a gradient needs zeros. The adjoint of what no framework learns (the scales and the region of Resize,
-the ratio of Dropout) only has to be finite. Random operators are compared with the mask of the same run (Dropout) or with zero.
+The truth is one-sided differences, extrapolated from two steps, of the reference evaluator in float64; of ONNX Runtime in
+float64 or float32 where the evaluator is not faithful to the published outputs. Where the two sides disagree the published data
+sit on a kink: there the gradient has to lie between the slopes of the two sides, and it is compared strictly where a small
+seeded perturbation moves the inputs off the kink. An input without a gradient needs zeros. The adjoint of what no framework
+learns (the scales and the region of Resize, the ratio of Dropout) only has to be finite. Random operators are compared with the
+mask of the same run (Dropout) or with zero.
 
-Two forms: *published* is the test as it is: integer operands (axes, shapes, indices) arrive at run time as graph inputs. *symbolic* is the
-same test with the first axis of the first real input made a symbol, and of every other real input of the same extent: where ONNX's
-inference still holds and ONNX Runtime runs the model with twice that extent.
+Two forms: *published* is the test as it is: integer operands (axes, shapes, indices) arrive at run time as graph inputs.
+*symbolic* is the same test with the first axis of the first real input made a symbol, and of every other real input of the same
+extent: where ONNX's inference still holds and ONNX Runtime runs the model with twice that extent.
 """
 
 
@@ -81,8 +82,8 @@ def _the_set(result: Result) -> str:
     return "\n".join(
         [
             "## The set\n",
-            f"{len(judged)} of ONNX's {len(judged) + len(result.excluded)} node tests; {len(result.without_symbol)} of them have no "
-            "symbolic form.\n",
+            f"{len(judged)} of ONNX's {len(judged) + len(result.excluded)} node tests; "
+            f"{len(result.without_symbol)} of them have no symbolic form.\n",
             *lines,
             "",
         ]

@@ -89,7 +89,9 @@ def truth(case: Case) -> Truth:
     """Raises NoTruth where there is no faithful forward, or no smooth place near the published data."""
     rng = np.random.default_rng(zlib.crc32(case.name.encode()))
     if case.operator in INDEPENDENT or case.operator == MASKED:
-        adjoints = {name: rng.standard_normal(y.shape).astype(y.dtype) for name in case.real_outputs for y in [case.expected[name]]}
+        adjoints = {
+            name: rng.standard_normal(y.shape).astype(y.dtype) for name in case.real_outputs for y in [case.expected[name]]
+        }
         return Truth(SINGLE, (Point("published", case.feeds, adjoints, (), True),))
     precision, forward = _forward(case)
     first = point(case, forward, precision, "published", case.feeds, rng)
@@ -147,9 +149,7 @@ def point(
     exact = {name: array.astype(np.float64) if name in case.real_inputs else array for name, array in feeds.items()}
     base = _evaluated(forward, exact)
     kinds = {value.name: case.expected[value.name].dtype for value in case.model.graph.output}
-    adjoints = {
-        name: np.asarray(rng.standard_normal(base[name].shape)).astype(kinds[name]) for name in case.real_outputs
-    }
+    adjoints = {name: np.asarray(rng.standard_normal(base[name].shape)).astype(kinds[name]) for name in case.real_outputs}
     held = _settings(case)
     slopes = tuple(
         _slope(case, forward, precision, exact, base, name, rng)
@@ -278,7 +278,9 @@ def _require_faithful(case: Case, forward: Forward, precision: Precision) -> Non
         loose = case_tolerance(case)
         if want.shape != have.shape:
             raise NoTruth(f"{name} is of shape {have.shape}, published {want.shape}")
-        if want.size and not np.allclose(have, want, loose, loose * max(1e-3, float(np.nan_to_num(np.abs(want), posinf=0).max())), True):
+        if want.size and not np.allclose(
+            have, want, loose, loose * max(1e-3, float(np.nan_to_num(np.abs(want), posinf=0).max())), True
+        ):
             raise NoTruth(f"{name} is not what is published")
     if precision is DOUBLE:
         rng = np.random.default_rng(0)
@@ -312,7 +314,7 @@ def retyped(model: onnx.ModelProto, kind: int) -> onnx.ModelProto:
     return made
 
 
-_TYPE_ATTRIBUTES = {"to", "dtype", "softmax_precision", "output_dtype", "stash_type"}
+_TYPE_ATTRIBUTES = {"to", "dtype", "softmax_precision", "output_dtype"}
 
 
 def _retype_graph(graph: onnx.GraphProto, kind: int) -> None:
@@ -324,8 +326,7 @@ def _retype_graph(graph: onnx.GraphProto, kind: int) -> None:
     for node in graph.node:
         for attribute in node.attribute:
             if attribute.name in _TYPE_ATTRIBUTES and attribute.type == onnx.AttributeProto.INT and attribute.i in REAL:
-                if attribute.name != "stash_type":
-                    attribute.i = kind
+                attribute.i = kind
             if attribute.type == onnx.AttributeProto.TENSOR:
                 _retype_tensor(attribute.t, kind)
             if node.op_type == "Constant" and attribute.name in ("value_float", "value_floats"):

@@ -41,7 +41,7 @@ class Wrong(Exception):
 
 
 def judge(case: Case, form: str, tool: str, truth: Callable[[], Truth]) -> Verdict:
-    """What a tool makes of a case; ``case`` is in the form that is judged, ``truth`` is asked for only where there is a gradient."""
+    """What a tool makes of a case in the form that is judged; ``truth`` is asked for only where there is a gradient."""
 
     def verdict(kind: str, what: str = "", reason: str = "", nodes: int = 0) -> Verdict:
         return Verdict(case.name, case.operator, form, tool, kind, what, reason, nodes)
@@ -67,9 +67,7 @@ def judge(case: Case, form: str, tool: str, truth: Callable[[], Truth]) -> Verdi
 def gradients(case: Case, compiled: Compiled, place: Point) -> dict[str, Array]:
     """The gradient of each real input by its name, and the outputs of the same run under ``OUTPUT`` and theirs."""
     seeds = {
-        compiled.seeds[name]: g[..., None] if compiled.axis else g
-        for name, g in place.adjoints.items()
-        if name in compiled.seeds
+        compiled.seeds[name]: g[..., None] if compiled.axis else g for name, g in place.adjoints.items() if name in compiled.seeds
     }
     feeds = {**place.feeds, **seeds}
     try:
@@ -96,7 +94,9 @@ def check(case: Case, known: Truth, place: Point, found: Mapping[str, Array]) ->
     """Raises Wrong where a gradient is not finite, of another shape, or not what the slopes say."""
     for name in case.real_inputs:
         if found[name].shape != place.feeds[name].shape:
-            raise Wrong("disagrees", f"the gradient of {name} has the shape {found[name].shape}, {name} {place.feeds[name].shape}")
+            raise Wrong(
+                "disagrees", f"the gradient of {name} has the shape {found[name].shape}, {name} {place.feeds[name].shape}"
+            )
         if place.finite and not np.isfinite(found[name].astype(np.float64)).all():
             raise Wrong("not finite", f"the gradient of {name} is not finite ({place.where} data)")
     if not place.finite:
@@ -133,5 +133,6 @@ def check(case: Case, known: Truth, place: Point, found: Mapping[str, Array]) ->
         if not low - room - floor <= predicted <= high + room + floor:
             stated = f"{low:.6g}" if low == high else f"between {low:.6g} and {high:.6g}"
             raise Wrong(
-                "disagrees", f"along a direction of {slope.name} the gradient gives {predicted:.6g}, the truth is {stated} ({place.where} data)"
+                "disagrees",
+                f"along a direction of {slope.name} it gives {predicted:.6g}, the truth is {stated} ({place.where} data)",
             )

@@ -43,7 +43,7 @@ def _serve(pipe: Connection, task: Task) -> None:
 
 
 def spread(task: Task, count: int, jobs: int, limit: float, lost: Callable[[int, str], Any]) -> Iterator[tuple[int, Any]]:
-    """``task(i)`` for each i below ``count``, as they finish; ``lost(i, why)`` for one that died or took longer than ``limit``."""
+    """``task(i)`` for each i below ``count``, as they finish; ``lost(i, why)`` for one that died or took too long."""
     waiting = list(reversed(range(count)))
     workers: list[_Worker] = []
     try:
