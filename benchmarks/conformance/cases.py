@@ -13,10 +13,10 @@ from onnx import TensorProto, numpy_helper
 from onnx.backend.test.loader import load_model_tests
 
 from benchmarks.conformance.running import CannotRun, run
+from vgcompile.reference import REAL
 
 Array = np.ndarray[Any, Any]
 STANDARD = ("", "ai.onnx")
-REAL = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE}
 SYMBOL = "N"
 
 

@@ -63,6 +63,8 @@ def _once(case: Case) -> Callable[[], Truth]:
             return truth(case)
         except NoTruth as reason:
             return reason
+        except Exception as error:  # a failure of the instrument is no verdict on a tool
+            return NoTruth(f"the instrument failed: {type(error).__name__}: {error}")
 
     def known() -> Truth:
         there = found()

@@ -12,7 +12,7 @@ from onnx.reference import ReferenceEvaluator
 from benchmarks.conformance.cases import Case
 from benchmarks.conformance.running import CannotRun, Runner
 from benchmarks.conformance.tools import TOOLS, Compiled, Refused
-from benchmarks.conformance.truth import INDEPENDENT, MASKED, NoTruth, Point, Truth, case_tolerance, flat
+from benchmarks.conformance.truth import INDEPENDENT, MASKED, Direction, NoTruth, Point, Truth, case_tolerance, flat
 
 Array = np.ndarray[Any, Any]
 RIGHT, REFUSED, WRONG, UNJUDGED = "right", "refused", "WRONG", "not judged"
@@ -115,24 +115,22 @@ def check(case: Case, known: Truth, place: Point, found: Mapping[str, Array]) ->
         return
     g = flat(place.adjoints, case.real_outputs)
     tolerance = max(case_tolerance(case), known.precision.tolerance)
-    steepest = max((float(np.linalg.norm(s.right) / np.linalg.norm(s.v)) for s in place.slopes if s.smooth), default=0.0)
-    for slope in place.slopes:
-        gradient = found[slope.name].astype(np.float64).ravel()
-        v = slope.v.ravel()
-        terms = gradient * v
+    steepest = max((_steepness(d) for d in place.directions if d.slopes.smooth), default=0.0)
+    for direction in place.directions:
+        terms = found[direction.name].astype(np.float64).ravel() * direction.v.ravel()
         predicted = float(terms.sum())
-        sides = np.stack([g * slope.left, g * slope.right])
-        if slope.smooth:
-            low = high = float(sides.mean(axis=0).sum())
-        elif np.isfinite(sides).all():
-            low, high = float(sides.min(axis=0).sum()), float(sides.max(axis=0).sum())
-        else:
+        low, high = direction.slopes.along(g)
+        if not direction.slopes.finite:
             continue  # a jump, or the edge of where the function is defined: finite is all that can be asked
         room = tolerance * (np.abs(terms).sum() + abs(low) + abs(high))
-        floor = 1e-2 * tolerance * float(np.linalg.norm(g) * np.linalg.norm(v)) * max(steepest, 1e-3)
+        floor = 1e-2 * tolerance * float(np.linalg.norm(g) * np.linalg.norm(direction.v)) * max(steepest, 1e-3)
         if not low - room - floor <= predicted <= high + room + floor:
             stated = f"{low:.6g}" if low == high else f"between {low:.6g} and {high:.6g}"
             raise Wrong(
                 "disagrees",
-                f"along a direction of {slope.name} it gives {predicted:.6g}, the truth is {stated} ({place.where} data)",
+                f"along a direction of {direction.name} it gives {predicted:.6g}, the truth is {stated} ({place.where} data)",
             )
+
+
+def _steepness(direction: Direction) -> float:
+    return float(np.linalg.norm(direction.slopes.right) / np.linalg.norm(direction.v))
