@@ -33,12 +33,16 @@ def _function(node: ir.Node, opset: int) -> onnx.FunctionProto | None:
     except defs.SchemaError:
         return None
     if schema.has_context_dependent_function:
-        types = [_type(value) for value in node.inputs]
-        return onnx.FunctionProto.FromString(
-            schema.get_context_dependent_function(ir.to_proto(node).SerializeToString(), [t.SerializeToString() for t in types])
-        )
+        types = [_type(value).SerializeToString() for value in node.inputs]
+        return _parsed(schema.get_context_dependent_function(ir.to_proto(node).SerializeToString(), types))
     body: onnx.FunctionProto | None = schema.function_body if schema.has_function else None
     return body
+
+
+def _parsed(text: bytes) -> onnx.FunctionProto:
+    function = onnx.FunctionProto()
+    function.ParseFromString(text)
+    return function
 
 
 def _type(value: ir.Value | None) -> onnx.TypeProto:
