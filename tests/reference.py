@@ -7,7 +7,7 @@ from functools import lru_cache
 import onnx
 from onnx.reference import ReferenceEvaluator
 
-from tests import oracle_control
+from tests import oracle_control, oracle_recurrent
 from vgcompile import reference
 from vgcompile.reference import in_float64, padding
 
@@ -16,6 +16,7 @@ __all__ = ["evaluator", "in_float64", "padding"]
 OPERATORS = [
     *reference.OPERATORS,
     *oracle_control.OPERATORS,
+    *oracle_recurrent.OPERATORS,
 ]
 
 

@@ -170,13 +170,14 @@ class Emitter:
         return value
 
     def complete(self, node: ir.Node, outputs: int) -> None:
-        """Give a node the further outputs that its schema allows, up to ``outputs`` of them, typed and named."""
+        """Give a node its first ``outputs`` outputs, where it lacks them or leaves them nameless, typed and named."""
+        outputs = max(outputs, len(node.outputs))
         given = {name: attribute.value for name, attribute in node.attributes.items()}
         types = self._infer(node.op_type, node.domain, node.inputs, given, outputs)
-        have = len(node.outputs)
         node.resize_outputs(outputs)
-        for index in range(have, outputs):
-            value, (dtype, shape) = node.outputs[index], types[index]
+        for index, (value, (dtype, shape)) in enumerate(zip(node.outputs, types, strict=True)):
+            if value.name:
+                continue
             value.name = self.fresh_value_name(f"{(node.name or node.op_type).lstrip('/')}.{index}")
             value.type = ir.TensorType(dtype)
             if shape is not None:

@@ -21,6 +21,8 @@ from vgcompile.ops import (
     opaque,
     pooling,
     random,
+    recurrent,
+    recurrent_activation,
     reduction,
     softmax,
 )
@@ -48,6 +50,8 @@ _ROOMS = (
     random,
     indexing,
     control,
+    recurrent,
+    recurrent_activation,
 )
 
 
