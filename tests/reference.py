@@ -7,7 +7,7 @@ from functools import lru_cache
 import onnx
 from onnx.reference import ReferenceEvaluator
 
-from tests import oracle_control, oracle_recurrent
+from tests import oracle_attention, oracle_control, oracle_recurrent
 from vgcompile import reference
 from vgcompile.reference import in_float64, padding
 
@@ -15,6 +15,7 @@ __all__ = ["evaluator", "in_float64", "padding"]
 
 OPERATORS = [
     *reference.OPERATORS,
+    *oracle_attention.OPERATORS,
     *oracle_control.OPERATORS,
     *oracle_recurrent.OPERATORS,
 ]
