@@ -18,6 +18,8 @@ from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 from scipy import special
 
+from tests import oracle_quantization
+
 Array = np.ndarray[Any, Any]
 
 
@@ -194,15 +196,19 @@ class Pad(OpRun):
         return (wide[tuple(slice(b, n - e) for n, (b, e) in zip(wide.shape, cut, strict=True))],)
 
 
+_NARROW = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
+
+
 def in_float64(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with every float32 constant and cast made float64, for operators that the standard has in float32 only."""
+    """The model with every constant and cast of a narrower real type made float64, for operators that the standard has in
+    narrow types only."""
     double = onnx.ModelProto()
     double.CopyFrom(model)
     for tensor in double.graph.initializer:
-        if tensor.data_type == onnx.TensorProto.FLOAT:
+        if tensor.data_type in _NARROW:
             tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor).astype(np.float64), tensor.name))
     for attribute in (a for node in double.graph.node if node.op_type == "Cast" for a in node.attribute):
-        if attribute.name == "to" and attribute.i == onnx.TensorProto.FLOAT:
+        if attribute.name == "to" and attribute.i in _NARROW:
             attribute.i = onnx.TensorProto.DOUBLE
     return double
 
@@ -210,4 +216,4 @@ def in_float64(model: onnx.ModelProto) -> onnx.ModelProto:
 @lru_cache(maxsize=64)
 def evaluator(model: bytes) -> ReferenceEvaluator:
     """Runs a serialized model in the precision of what it is fed."""
-    return ReferenceEvaluator(onnx.load_from_string(model), new_ops=[Erf, Gelu, Softsign, MaxPool, ConvTranspose, Pad])
+    return ReferenceEvaluator(onnx.load_from_string(model), new_ops=[Erf, Gelu, Softsign, MaxPool, ConvTranspose, Pad, *oracle_quantization.OPERATORS])

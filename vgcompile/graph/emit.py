@@ -42,8 +42,9 @@ def dims(value: ir.Value) -> tuple[Dim, ...]:
 
 
 def is_real(value: ir.Value) -> bool:
-    """Whether a value holds floating-point numbers: what a gradient can flow to."""
-    return value.dtype is not None and value.dtype.is_floating_point()
+    """Whether a value is a tensor of numbers that ONNX computes with, of 16 bits and more: what a gradient can flow to."""
+    dtype = value.dtype
+    return isinstance(value.type, ir.TensorType) and dtype is not None and dtype.is_floating_point() and dtype.bitwidth >= 16
 
 
 def constant_of(value: ir.Value) -> np.ndarray[Any, Any] | None:
@@ -170,13 +171,14 @@ class Emitter:
         return value
 
     def complete(self, node: ir.Node, outputs: int) -> None:
-        """Give a node the further outputs that its schema allows, up to ``outputs`` of them, typed and named."""
+        """Give a node the outputs that its schema allows and it lacks, up to ``outputs`` of them, typed and named."""
+        outputs = max(outputs, len(node.outputs))
         given = {name: attribute.value for name, attribute in node.attributes.items()}
         types = self._infer(node.op_type, node.domain, node.inputs, given, outputs)
-        have = len(node.outputs)
         node.resize_outputs(outputs)
-        for index in range(have, outputs):
-            value, (dtype, shape) = node.outputs[index], types[index]
+        for index, (value, (dtype, shape)) in enumerate(zip(node.outputs, types, strict=True)):
+            if value.name:
+                continue
             value.name = self.fresh_value_name(f"{(node.name or node.op_type).lstrip('/')}.{index}")
             value.type = ir.TensorType(dtype)
             if shape is not None:

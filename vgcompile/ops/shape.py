@@ -6,13 +6,20 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from vgcompile.ops.op import Case, Dim
+import numpy as np
+
+from vgcompile.ops.op import Array, Case, Dim
 from vgcompile.signal import Signal, replace
 
 
 def extents(x: Any) -> tuple[Dim, ...]:
     """A value's shape as ints and symbols."""
     return tuple(dim if isinstance(dim, int) else str(dim.value) for dim in x.shape)
+
+
+def constant(x: Any) -> Array | None:
+    """The array that an operand is known to hold, or None where it is absent or only a run tells."""
+    return None if x is None or x.const_value is None or x.is_graph_input() else np.asarray(x.const_value.numpy())
 
 
 def shaped(adjoint: Any, x: Any) -> Any:

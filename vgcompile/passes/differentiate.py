@@ -21,7 +21,7 @@ import onnx_ir as ir
 
 from vgcompile.errors import GradientRefused
 from vgcompile.graph.case import case_of
-from vgcompile.graph.emit import Emitter, arithmetic, dims
+from vgcompile.graph.emit import Emitter, arithmetic, dims, is_real
 from vgcompile.graph.provenance import origin
 from vgcompile.graph.view import dependencies
 from vgcompile.ops import require
@@ -64,7 +64,7 @@ def differentiate(model: ir.Model, seeds: Mapping[ir.Value, ir.Value], wanted: I
                     continue
                 for position, part in _node_adjoints(emitter, node, adjoints):
                     operand = node.inputs[position]
-                    if operand is None or operand not in active.values:
+                    if operand is None or operand not in active.values or not is_real(operand):
                         continue
                     parts[node, position] = part = fit(emitter, part, operand)
                     contributions[operand].append(part)
@@ -115,9 +115,9 @@ def _node_adjoints(emitter: Emitter, node: ir.Node, adjoints: Sequence[ir.Value 
 
 
 def _refuse_uncovered(row: Op, node: ir.Node, case: Case) -> None:
-    if row.vjp is None:
+    if row.bodies and row.vjp is None:
         raise GradientRefused(row.name, node.name or "", "its gradient goes through its body", "run the lower pass first")
-    reason = row.refuses(case)
+    reason = row.uncovered or row.refuses(case)
     if reason:
         raise GradientRefused(row.name, node.name or "", reason, "rewrite this part of the model or exclude it from the gradient")
 
