@@ -221,7 +221,7 @@ class Emitter:
         found = _infer_node(operator, self.opset, types, frozen, outputs)
         row = lookup(operator)
         like = row.infer(*inputs, **attributes) if row is not None and row.infer is not None else None
-        return found if like is None else [_completed(found[0], dims(like)), *found[1:]]
+        return found if like is None else [_completed(found[0], like.shape), *found[1:]]
 
     @staticmethod
     def _declared(operator: str, inputs: Sequence[ir.Value | None], attributes: Mapping[str, Any]) -> Sequence[TypeAndDims]:
@@ -250,9 +250,13 @@ class Emitter:
         return self.emit(operator, a, b)
 
 
-def _completed(found: TypeAndDims, like: tuple[Dim, ...]) -> TypeAndDims:
-    """A type with the dimensions that ONNX's inference left open taken from a shape that the operator's row declares."""
+def _completed(found: TypeAndDims, declared: ir.Shape | None) -> TypeAndDims:
+    """A type with the dimensions that ONNX's inference left open taken from a shape that the operator's row declares, which may
+    leave some of them open as well."""
     dtype, shape = found
+    if declared is None:
+        return found
+    like = tuple(dim if isinstance(dim, int) else dim.value for dim in declared)
     return dtype, like if shape is None else tuple(dim if have is None else have for have, dim in zip(shape, like, strict=True))
 
 

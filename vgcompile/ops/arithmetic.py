@@ -124,7 +124,8 @@ def _power_base(op: Any, a: Any, b: Any, y: Any) -> Any:
 
 
 def _power_exponent(op: Any, a: Any, b: Any, y: Any) -> Any:
-    return y * op.Log(op.Where(op.Equal(a, 0.0), 1.0, a))
+    zero = op.Equal(a, 0.0)
+    return op.Where(zero, 0.0, y * op.Log(op.Where(zero, 1.0, a)))
 
 
 def _power(a: Interval, b: Interval) -> Interval:

@@ -12,7 +12,7 @@ from vgcompile.ops.op import Op, sample
 
 def _one_hot_vjp(op: Any, g: Any, y: Any, indices: Any, depth: Any, values: Any, *, axis: int) -> tuple[Any, ...]:
     """``values`` holds what stands at a cold and at a hot place: each gets the sum of the adjoints there."""
-    hot = op.Cast(op.OneHot(indices, depth, [0, 1], axis=axis), to=TensorProto.BOOL)
+    hot = op.Cast(op.OneHot(indices, depth, np.array([0, 1], g.dtype.numpy()), axis=axis), to=TensorProto.BOOL)
     sums = [op.ReduceSum(part, keepdims=0) for part in (op.Where(hot, 0.0, g), op.Where(hot, g, 0.0))]
     return (None, None, op.Concat(*(op.Unsqueeze(part, [0]) for part in sums), axis=0))
 

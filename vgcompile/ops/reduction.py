@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 from scipy import special
 
 from vgcompile.interval import EPSILON, TINY, WHOLE, Interval, image, interval, product
@@ -81,9 +82,14 @@ def _restored(op: Any, x: Any, over: Over, *narrow: Any) -> tuple[Any, ...]:
     do it."""
     if not isinstance(over.axes, tuple):
         shape = _kept_shape(op, x, over.axes, over.noop)
-        return tuple(op.Reshape(value, shape) for value in narrow)
+        return tuple(op.Reshape(value, shape, allowzero=1) for value in narrow)
     leading = over.axes == tuple(range(len(over.axes)))
     return narrow if leading else tuple(op.Unsqueeze(value, over.axes) for value in narrow)
+
+
+def _ranked(x: Any, axes: Any = None, *, keepdims: int = 1, **_: Any) -> Any:
+    """Reduced axes that stay at extent 1 keep the rank, whichever they are."""
+    return ir.Value(shape=ir.Shape([None] * len(x.shape))) if keepdims and x.shape is not None else ir.Value()
 
 
 def reduction(name: str, doc: str, *, fold: Fold, rule: Rule, range: Callable[[Case, Fold], Interval], **facts: Any) -> Op:
@@ -104,6 +110,7 @@ def reduction(name: str, doc: str, *, fold: Fold, rule: Rule, range: Callable[[C
         vjp=vjp,
         numpy=numpy,
         range=lambda case: range(case, fold),
+        infer=_ranked,
         **{"samples": (*AXES, NOOP), **facts},
     )
 
