@@ -1,5 +1,5 @@
-"""Looking up and choosing in plain NumPy: the reference evaluator demands of GatherElements that all axes but one agree, and takes
-Unique's elements in sorted order where the first occurrence is asked for."""
+"""Looking up and choosing in plain NumPy: the reference evaluator demands of GatherElements that all axes but one agree, and
+sorts Unique's elements where they are to stand in the order of their first occurrence."""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ class Unique(OpRun):
 
     def _run(self, x: Array, axis: int | None = None, sorted: int = 1) -> tuple[Array, ...]:
         """Slices compared as tuples, one after the other."""
-        slices = [tuple(row) for row in (x.reshape(-1, 1) if axis is None else np.moveaxis(x, axis, 0).reshape(x.shape[axis], -1))]
+        slices = [
+            tuple(row) for row in (x.reshape(-1, 1) if axis is None else np.moveaxis(x, axis, 0).reshape(x.shape[axis], -1))
+        ]
         found = list(dict.fromkeys(slices))
         if sorted:
             found.sort()

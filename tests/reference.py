@@ -216,4 +216,7 @@ def in_float64(model: onnx.ModelProto) -> onnx.ModelProto:
 @lru_cache(maxsize=64)
 def evaluator(model: bytes) -> ReferenceEvaluator:
     """Runs a serialized model in the precision of what it is fed."""
-    return ReferenceEvaluator(onnx.load_from_string(model), new_ops=[Erf, Gelu, Softsign, MaxPool, ConvTranspose, Pad, *oracle_quantization.OPERATORS, *oracle_indexing.OPERATORS])
+    return ReferenceEvaluator(
+        onnx.load_from_string(model),
+        new_ops=[Erf, Gelu, Softsign, MaxPool, ConvTranspose, Pad, *oracle_quantization.OPERATORS, *oracle_indexing.OPERATORS],
+    )

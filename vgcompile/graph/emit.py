@@ -171,7 +171,7 @@ class Emitter:
         return value
 
     def complete(self, node: ir.Node, outputs: int) -> None:
-        """Give a node the outputs that its schema allows and it lacks, up to ``outputs`` of them, typed and named."""
+        """Give a node its first ``outputs`` outputs, where it lacks them or leaves them nameless, typed and named."""
         outputs = max(outputs, len(node.outputs))
         given = {name: attribute.value for name, attribute in node.attributes.items()}
         types = self._infer(node.op_type, node.domain, node.inputs, given, outputs)

@@ -284,7 +284,7 @@ def _mod_range(case: Case) -> Interval:
 
 Mod = broadcasting(
     "Mod",
-    "a - q b, the remainder at the quotient q = a / b rounded toward 0 (`fmod`) or down; q is a step, the slope at a jump that of it.",
+    "The remainder a - q b, where q is a / b rounded toward 0 (`fmod`) or down: a step, so that the slope by b is -q.",
     numpy=_mod,
     derivatives=(
         lambda op, a, b, y, **_: 1.0,

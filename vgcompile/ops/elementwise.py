@@ -199,7 +199,7 @@ def _cast_range(case: Case) -> Interval:
 
 Cast = elementwise(
     "Cast",
-    "x as another type; the gradient flows between floating-point types of 16 bits and more, cast back, and not through narrower.",
+    "x as another type; the gradient flows between floating-point types of 16 bits and more, and through no narrower one.",
     numpy=_cast,
     derivative=lambda op, x, y, **to: 1.0,
     vjp=_flows_between_floats,

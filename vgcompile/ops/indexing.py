@@ -151,8 +151,9 @@ def _along_axis(op: Any, indices: Any, axis: int) -> Any:
     """For each tuple of ``indices`` its own place along an axis, [..., 1]."""
     dims = extents(indices)
     narrow = [-1 if i == axis else 1 for i in range(len(dims))]
-    if all(isinstance(dim, int) for dim in dims):
-        return np.array(np.broadcast_to(np.arange(dims[axis]).reshape(narrow), (*dims[:-1], 1)))
+    known = [dim for dim in dims[:-1] if isinstance(dim, int)]
+    if len(known) == len(dims) - 1:
+        return np.array(np.broadcast_to(np.arange(known[axis]).reshape(narrow), (*known, 1)))
     count = op.Squeeze(op.Shape(indices, start=axis, end=axis + 1), [0])
     shape = op.Concat(op.Shape(indices, end=-1), [1], axis=0)
     return op.Expand(op.Reshape(op.Range(0, count, 1), narrow), shape)

@@ -258,17 +258,9 @@ def _depth_vjp(op: Any, g: Any, y: Any, x: Any, blocksize: int, mode: str = "DCR
     """SpaceToDepth undoes DepthToSpace up to the order of channels: (row, column, depth), where CRD has (depth, row, column)."""
     dx = op.SpaceToDepth(g, blocksize=blocksize)
     if mode == "CRD":
-        dx = op.Gather(dx, _depth_first(op, x, blocksize**2), axis=1)
+        channels = int(extents(x)[1])
+        dx = op.Gather(dx, np.arange(channels).reshape(blocksize**2, -1).T.ravel(), axis=1)
     return (shaped(dx, x),)
-
-
-def _depth_first(op: Any, x: Any, places: int) -> Any:
-    """For the order (depth, place) of the channels of ``x`` their numbers in the order (place, depth)."""
-    channels = extents(x)[1]
-    if isinstance(channels, int):
-        return np.arange(channels).reshape(places, -1).T.ravel()
-    count = op.Squeeze(op.Shape(x, start=1, end=2), [0])
-    return op.Reshape(op.Transpose(op.Reshape(op.Range(0, count, 1), [places, -1]), perm=[1, 0]), [-1])
 
 
 DepthToSpace = layout(
@@ -282,7 +274,7 @@ DepthToSpace = layout(
 SpaceToDepth = layout(
     "SpaceToDepth",
     "Blocks of pixels gathered into channels.",
-    vjp=lambda op, g, y, x, blocksize, mode="DCR": (shaped(op.DepthToSpace(g, blocksize=blocksize, mode=mode), x),),
+    vjp=lambda op, g, y, x, blocksize: (shaped(op.DepthToSpace(g, blocksize=blocksize), x),),
     samples=(sample(("N", 2, 4, 6), blocksize=2),),
     range=lambda case: (case.ranges[0] or WHOLE).scalar(),
 )

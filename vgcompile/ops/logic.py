@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from vgcompile.interval import interval
@@ -11,6 +13,7 @@ from vgcompile.ops.op import Array, Op, Rule, sample
 
 TRUTH = "a truth value is a step: its slope is 0 wherever it has one"
 BITS = "it works on the bits of whole numbers"
+
 
 def _truth(name: str, doc: str, f: Rule, *operands: Array) -> Op:
     return blocked(
@@ -38,7 +41,7 @@ Not = _truth("Not", "Whether x does not hold.", np.logical_not, _YES_AND_NO[0])
 _A, _B = np.array([[1], [6]], np.uint8), np.array([3, 5], np.uint8)
 
 
-def _bitwise(name: str, doc: str, f: Rule, *operands: Array, **attributes: str) -> Op:
+def _bitwise(name: str, doc: str, f: Rule, *operands: Array, **attributes: Any) -> Op:
     return blocked(name, doc, BITS, numpy=f, samples=(sample(*operands, **attributes),))
 
 
@@ -54,7 +57,9 @@ BitShift = _bitwise(
     _B,
     direction="LEFT",
 )
-BitCast = blocked("BitCast", "The same bits, read as another type.", "a pattern of bits, read as another type, is no function with a slope")
+BitCast = blocked(
+    "BitCast", "The same bits, read as another type.", "a pattern of bits, read as another type, is no function with a slope"
+)
 
 ROWS = (
     *(Greater, Less, GreaterOrEqual, LessOrEqual, Equal, And, Or, Xor, Not),

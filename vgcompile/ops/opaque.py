@@ -90,7 +90,12 @@ TfIdfVectorizer = blocked(
         ),
     ),
 )
-ImageDecoder = blocked("ImageDecoder", "The pixels, bytes, of a compressed picture.", "its input is a stream of bytes", samples=(sample(np.zeros(8, np.uint8)),))
+ImageDecoder = blocked(
+    "ImageDecoder",
+    "The pixels, bytes, of a compressed picture.",
+    "its input is a stream of bytes",
+    samples=(sample(np.zeros(8, np.uint8)),),
+)
 
 StringConcat = blocked("StringConcat", "Texts joined.", TEXT)
 StringNormalizer = blocked("StringNormalizer", "Texts in one case, without stop words.", TEXT)

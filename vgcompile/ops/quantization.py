@@ -88,7 +88,10 @@ QuantizeLinear = blocked(
 def _dynamic_vjp(op: Any, g: Any, y: Any, x: Any) -> tuple[Any, ...]:
     """The scale is (max(x, 0) - min(x, 0)) / 255 over all elements; those that tie share its adjoint equally."""
     part = g[1] * (1.0 / 255.0)
-    sides = ((op.ReduceMax(x, keepdims=0), op.Greater(x, 0.0), part), (op.ReduceMin(x, keepdims=0), op.Less(x, 0.0), op.Neg(part)))
+    sides = (
+        (op.ReduceMax(x, keepdims=0), op.Greater(x, 0.0), part),
+        (op.ReduceMin(x, keepdims=0), op.Less(x, 0.0), op.Neg(part)),
+    )
     terms = []
     for extreme, outside, adjoint in sides:
         hit = op.And(op.Equal(x, extreme), outside)

@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import onnx_ir as ir
 from scipy import special
 
 from vgcompile.interval import EPSILON, TINY, WHOLE, Interval, image, interval, product
+from vgcompile.ops.axes import Over, axes_of, counted, over_of, ranked, restored
 from vgcompile.ops.families import spread
 from vgcompile.ops.moments import Reduced
 from vgcompile.ops.op import Array, Case, Op, Rule, sample
-from vgcompile.ops.shape import constant, extents, reshaped
+from vgcompile.ops.shape import extents, reshaped
 
 Fold = Callable[..., Any]  # (x, axis, keepdims) -> x folded along the axes
 
@@ -35,73 +34,16 @@ NOOP = sample((2, 3), np.zeros(0, np.int64), noop_with_empty_axes=1)
 POSITIVE = tuple(sample(*s.shapes, domain=(0.5, 2.0), **s.attributes) for s in (*AXES, NOOP))
 
 
-@dataclass(frozen=True)
-class Over:
-    """What a node reduces: axes counted from the front, or a value that only a run knows."""
-
-    axes: Any
-    noop: int = 1
-
-    def total(self, op: Any, x: Any) -> Any:
-        """The sum over the axes, which stay at extent 1."""
-        return op.ReduceSum(x, self.axes, keepdims=1, noop_with_empty_axes=self.noop)
-
-
-def axes_of(case: Case) -> tuple[int, ...]:
-    """The axes that a reduction node reduces, counted from the front; raises NotImplementedError where only a run tells."""
-    shape, given = case.shapes[0], (*case.values, None)[1]
-    computed = len(case.shapes) > 1 and case.shapes[1] not in (None, (0,)) and given is None
-    if shape is None or computed:
-        raise NotImplementedError("the reduced axes are known when it runs")
-    return _axes(len(shape), given, case.attributes["noop_with_empty_axes"])
-
-
-def _axes(rank: int, axes: Array | None, noop: int) -> tuple[int, ...]:
-    if axes is None or np.size(axes) == 0:
-        return () if noop else tuple(range(rank))
-    return tuple(sorted(int(axis) % rank for axis in np.ravel(axes)))
-
-
-def _over(x: Any, axes: Any, noop: int) -> Over:
-    """Without axes, none or all; an operand of axes may be known to be empty and still come in at run time."""
-    if axes is not None and constant(axes) is None and extents(axes) != (0,):
-        return Over(axes, noop)
-    return Over(_axes(len(x.shape), None if axes is None else constant(axes), noop))
-
-
-def _kept_shape(op: Any, x: Any, axes: Any, noop: int) -> Any:
-    """The shape of ``x`` with extent 1 along axes that only a run knows; none of them are all, unless ``noop``."""
-    count = extents(axes)[0]
-    ones = [1] * count if isinstance(count, int) else op.Expand(1, op.Shape(axes))
-    kept = op.ScatterElements(op.Shape(x), axes, ones, axis=0)
-    return kept if noop or isinstance(count, int) else op.Where(op.Equal(op.Size(axes), 0), 1, kept)
-
-
-def _restored(op: Any, x: Any, over: Over, *narrow: Any) -> tuple[Any, ...]:
-    """Results of a reduction with their reduced axes given back at extent 1, the leading ones only where broadcasting does not
-    do it."""
-    if not isinstance(over.axes, tuple):
-        shape = _kept_shape(op, x, over.axes, over.noop)
-        return tuple(op.Reshape(value, shape, allowzero=1) for value in narrow)
-    leading = over.axes == tuple(range(len(over.axes)))
-    return narrow if leading else tuple(op.Unsqueeze(value, over.axes) for value in narrow)
-
-
-def _ranked(x: Any, axes: Any = None, *, keepdims: int = 1, **_: Any) -> Any:
-    """Reduced axes that stay at extent 1 keep the rank, whichever they are."""
-    return ir.Value(shape=ir.Shape([None] * len(x.shape))) if keepdims and x.shape is not None else ir.Value()
-
-
 def reduction(name: str, doc: str, *, fold: Fold, rule: Rule, range: Callable[[Case, Fold], Interval], **facts: Any) -> Op:
     """``fold(x, axis, keepdims)`` is the reduction in NumPy; ``rule(op, g, y, x, over)`` the adjoint of x."""
 
     def numpy(x: Array, axes: Array | None = None, *, keepdims: int, noop_with_empty_axes: int) -> Array:
-        return np.asarray(fold(x, axis=_axes(np.ndim(x), axes, noop_with_empty_axes), keepdims=bool(keepdims)))
+        return np.asarray(fold(x, axis=counted(np.ndim(x), axes, noop_with_empty_axes), keepdims=bool(keepdims)))
 
     def vjp(op: Any, g: Any, y: Any, x: Any, axes: Any = None, *, keepdims: int, noop_with_empty_axes: int) -> tuple[Any, ...]:
-        over = _over(x, axes, noop_with_empty_axes)
+        over = over_of(x, axes, noop_with_empty_axes)
         if not keepdims:
-            g, y = _restored(op, x, over, g, y)
+            g, y = restored(op, x, over, g, y)
         return (rule(op, g, y, x, over), None)
 
     return Op(
@@ -110,7 +52,7 @@ def reduction(name: str, doc: str, *, fold: Fold, rule: Rule, range: Callable[[C
         vjp=vjp,
         numpy=numpy,
         range=lambda case: range(case, fold),
-        infer=_ranked,
+        infer=ranked,
         **{"samples": (*AXES, NOOP), **facts},
     )
 
@@ -172,13 +114,12 @@ SPREAD = 64  # elements of a constant that is as wide as what it is to spread ov
 
 def _mean_adjoint(op: Any, g: Any, y: Any, x: Any, over: Over) -> Any:
     """g over the number of elements of each mean; a narrow constant that is as wide as the mean spreads g as well."""
-    dims = extents(x)
-    reduced = [dims[axis] for axis in over.axes] if isinstance(over.axes, tuple) else [""]
-    symbols = [extent for extent in reduced if isinstance(extent, str)]
-    if not symbols:
-        share = 1.0 / max(math.prod(reduced), 1)
-        wide = [dim if axis in over.axes else 1 for axis, dim in enumerate(dims)]
-        return g * (share if math.prod(wide) > SPREAD else np.full(wide, share, g.dtype.numpy()))
+    wide = [dim if axis in over.axes else 1 for axis, dim in enumerate(extents(x))] if isinstance(over.axes, tuple) else [""]
+    known = [dim for dim in wide if isinstance(dim, int)]
+    if len(known) == len(wide):
+        size = math.prod(known)
+        share = 1.0 / max(size, 1)
+        return g * (share if size > SPREAD else np.full(known, share, g.dtype.numpy()))
     count = op.Size(x) if all(extent == 1 for extent in extents(y)) else op.Size(x) / op.Size(y)
     return g / op.Cast(count, to=int(g.dtype))
 

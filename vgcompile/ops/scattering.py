@@ -78,7 +78,7 @@ def _elements_vjp(
         return op.ScatterElements(base, indices, values, axis=axis, reduction=how)
 
     known = constant(indices)
-    distinct = known is not None and (known >= 0).all() and bool((np.diff(np.sort(known, axis), axis=axis) > 0).all())
+    distinct = known is not None and bool((known >= 0).all() and (np.diff(np.sort(known, axis), axis=axis) > 0).all())
     return _adjoints(op, g, y, x, updates, reduction, _Places(lambda v: op.GatherElements(v, indices, axis=axis), put, distinct))
 
 
@@ -88,7 +88,7 @@ def _nd_vjp(op: Any, g: Any, y: Any, x: Any, indices: Any, updates: Any, reducti
 
     known = constant(indices)
     tuples = None if known is None else known.reshape(-1, known.shape[-1])
-    distinct = tuples is not None and (tuples >= 0).all() and len(np.unique(tuples, axis=0)) == len(tuples)
+    distinct = tuples is not None and bool((tuples >= 0).all()) and len(np.unique(tuples, axis=0)) == len(tuples)
     return _adjoints(op, g, y, x, updates, reduction, _Places(lambda v: op.GatherND(v, indices), put, distinct))
 
 

@@ -20,7 +20,9 @@ SequenceMap = uncovered("SequenceMap", "A body run on each tensor of a sequence.
 SplitToSequence = uncovered("SplitToSequence", "A tensor cut into a sequence of pieces.", SEQUENCE)
 ConcatFromSequence = uncovered("ConcatFromSequence", "The tensors of a sequence, joined or stacked.", SEQUENCE)
 SequenceEmpty = blocked("SequenceEmpty", "A sequence without tensors.", "it holds no value")
-SequenceLength = blocked("SequenceLength", "The number of tensors in a sequence.", "a number of tensors does not change with their values")
+SequenceLength = blocked(
+    "SequenceLength", "The number of tensors in a sequence.", "a number of tensors does not change with their values"
+)
 
 Optional = uncovered("Optional", "A value that may be absent.", OPTIONAL)
 
@@ -36,7 +38,9 @@ OptionalGetElement = Op(
     refuses=_refuses,
     samples=(sample(("N", 3)),),
 )
-OptionalHasElement = blocked("OptionalHasElement", "Whether a value is there.", "its output is a truth value", samples=(sample((2, 3)),))
+OptionalHasElement = blocked(
+    "OptionalHasElement", "Whether a value is there.", "its output is a truth value", samples=(sample((2, 3)),)
+)
 
 ROWS = (
     *(SequenceConstruct, SequenceInsert, SequenceErase, SequenceAt, SequenceMap, SplitToSequence, ConcatFromSequence),

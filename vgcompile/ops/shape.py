@@ -43,7 +43,7 @@ def full_shape(op: Any, x: Any) -> Any:
 
 
 def reshaped(op: Any, adjoint: Any, x: Any) -> Any:
-    """``adjoint`` in the shape of ``x``; an extent that is found to be 0 when it runs is 0, and not "as it was"."""
+    """``adjoint`` in the shape of ``x``."""
     shape = shape_operand(op, x)
     return shaped(op.Reshape(adjoint, shape, allowzero=None if isinstance(shape, list) else 1), x)
 
