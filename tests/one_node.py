@@ -191,6 +191,7 @@ def _forward(row: Op, sample: Sample, dtype: ir.DataType) -> tuple[ir.Model, ir.
     attributes = {
         key: int(dtype) if key in ("to", "dtype") and value == FLOAT else value for key, value in sample.attributes.items()
     }
+    attributes = {key: value(emitter, dtype) if callable(value) else value for key, value in attributes.items()}
     made = emitter.emit(row.name, *operands, outputs=sample.outputs, **attributes)
     outputs = made if isinstance(made, tuple) else (made,)
     graph.outputs.extend(outputs)

@@ -18,7 +18,7 @@ from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 from scipy import special
 
-from tests import oracle_indexing, oracle_quantization
+from tests import oracle_control, oracle_indexing, oracle_quantization
 
 Array = np.ndarray[Any, Any]
 
@@ -213,10 +213,18 @@ def in_float64(model: onnx.ModelProto) -> onnx.ModelProto:
     return double
 
 
+OPERATORS = [Erf, Gelu, Softsign, MaxPool, ConvTranspose, Pad, *oracle_control.OPERATORS]
+
+
+OPERATORS = [
+    *(Erf, Gelu, Softsign, MaxPool, ConvTranspose, Pad),
+    *oracle_control.OPERATORS,
+    *oracle_indexing.OPERATORS,
+    *oracle_quantization.OPERATORS,
+]
+
+
 @lru_cache(maxsize=64)
 def evaluator(model: bytes) -> ReferenceEvaluator:
     """Runs a serialized model in the precision of what it is fed."""
-    return ReferenceEvaluator(
-        onnx.load_from_string(model),
-        new_ops=[Erf, Gelu, Softsign, MaxPool, ConvTranspose, Pad, *oracle_quantization.OPERATORS, *oracle_indexing.OPERATORS],
-    )
+    return ReferenceEvaluator(onnx.load_from_string(model), new_ops=OPERATORS)

@@ -184,6 +184,11 @@ class Emitter:
             if shape is not None:
                 value.shape = ir.Shape([f"{value.name}.{axis}" if dim is None else dim for axis, dim in enumerate(shape)])
 
+    def types_of(self, node: ir.Node) -> Sequence[TypeAndDims]:
+        """Type and shape of each output of a node as it stands; None for an extent that nothing tells."""
+        given = {name: attribute.value for name, attribute in node.attributes.items()}
+        return self._infer(node.op_type, node.domain, node.inputs, given, len(node.outputs))
+
     def fresh_value_name(self, name: str) -> str:
         """``name``, or ``name`` with the first free number behind it; taken from now on."""
         unique, n = name, 1
@@ -192,6 +197,10 @@ class Emitter:
             unique = f"{name}_{n}"
         self._values.add(unique)
         return unique
+
+    def fresh_node_name(self, name: str) -> str:
+        """``name``, or ``name`` with a number behind it; taken from now on."""
+        return self._unique(name)
 
     def _operand(self, operand: Operand) -> ir.Value | None:
         if operand is None or isinstance(operand, ir.Value):

@@ -18,6 +18,7 @@ from onnx import defs, inliner, version_converter
 from onnx_ir.passes import common
 
 from vgcompile.errors import ModelError
+from vgcompile.graph.bodies import infer_bodies
 from vgcompile.graph.emit import IR_VERSION, OPSET
 from vgcompile.graph.shapes import infer_shapes
 
@@ -49,6 +50,7 @@ def normalized(source: str | Path | onnx.ModelProto) -> Normalized:
     initializers = frozenset(model.graph.initializers)
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     _name_nodes(model)
+    infer_bodies(model)
     return Normalized(model, str(path), initializers, tuple(notes))
 
 
