@@ -160,7 +160,7 @@ def _fitted(
     try:
         for position, part in _node_adjoints(emitter, node, adjoints, active):
             operand = read[position]
-            if operand is not None and operand in active:
+            if operand is not None and operand in active and is_real(operand):
                 yield position, operand, fit(emitter, part, operand)
     except ModelError as error:
         hint = "export the model with shapes that are known, or exclude this part from the gradient"
@@ -223,9 +223,9 @@ def _draws(node: ir.Node) -> bool:
 
 
 def _refuse_uncovered(row: Op, node: ir.Node, case: Case) -> None:
-    if row.vjp is None and row.nested is None:
+    if row.bodies and row.vjp is None:
         raise GradientRefused(row.name, node.name or "", "its gradient goes through its body", "run the lower pass first")
-    reason = row.refuses(case)
+    reason = row.uncovered or row.refuses(case)
     if reason:
         raise GradientRefused(row.name, node.name or "", reason, "rewrite this part of the model or exclude it from the gradient")
 
