@@ -21,6 +21,7 @@ from vgcompile.ops import (
     pooling,
     random,
     reduction,
+    resizing,
     softmax,
 )
 from vgcompile.ops.op import INTERNAL as INTERNAL
@@ -46,6 +47,7 @@ _ROOMS = (
     losses,
     random,
     indexing,
+    resizing,
 )
 
 
