@@ -106,7 +106,7 @@ def build(row: Op, sample: Sample, dtype: ir.DataType = DOUBLE) -> OneNode:
     model = _forward(row, sample, built)[0]
     if row.vjp is None and not row.blocked:
         lower(model)
-    graph, emitter = model.graph, Emitter(model.graph)
+    graph, emitter = model.graph, Emitter(model.graph, opset_of(row))
     drawn = tuple(position for position, given in enumerate(sample.shapes) if isinstance(given, tuple))
     seeds = {k: _seed(y, k) for k, y in enumerate(graph.outputs) if y.dtype is not None and y.dtype.is_floating_point()}
     of_outputs = {graph.outputs[k]: g for k, g in seeds.items()}
@@ -126,10 +126,17 @@ def build(row: Op, sample: Sample, dtype: ir.DataType = DOUBLE) -> OneNode:
     return OneNode(row, sample, node, *protos, drawn, names, adjoints, frozenset(emitted))
 
 
+def opset_of(row: Op) -> int:
+    """The oldest opset that we write and that has the operator."""
+    if row.domain or defs.has(row.name, OPSET):
+        return OPSET
+    return int(defs.get_schema(row.name).since_version)
+
+
 def _allows(row: Op, dtype: ir.DataType) -> bool:
     if row.domain:
         return True
-    types = {t for i in defs.get_schema(row.name, OPSET, "").inputs for t in i.types}
+    types = {t for i in defs.get_schema(row.name, opset_of(row), "").inputs for t in i.types}
     return f"tensor({dtype.name.lower()})" in types
 
 
@@ -138,8 +145,8 @@ def _seed(y: ir.Value, k: int) -> ir.Value:
 
 
 def _forward(row: Op, sample: Sample, dtype: ir.DataType) -> tuple[ir.Model, ir.Node, Emitter]:
-    graph = ir.Graph([], [], nodes=[], opset_imports={"": OPSET, INTERNAL: 1}, name=row.name)
-    emitter = Emitter(graph)
+    graph = ir.Graph([], [], nodes=[], opset_imports={"": opset_of(row), INTERNAL: 1}, name=row.name)
+    emitter = Emitter(graph, opset_of(row))
     emitter.dtype = dtype
     operands: list[Any] = []
     for position, given in enumerate(sample.shapes):

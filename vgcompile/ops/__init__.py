@@ -5,6 +5,7 @@ from __future__ import annotations
 from vgcompile.errors import GradientRefused
 from vgcompile.ops import (
     activation,
+    algebra,
     arithmetic,
     average_pooling,
     batch_normalization,
@@ -33,6 +34,7 @@ _ROOMS = (
     activation,
     arithmetic,
     linear,
+    algebra,
     layout,
     cutting,
     convolution,

@@ -203,7 +203,8 @@ def _resized_identity(op: Any, at: Along, x: Any, operands: Sequence[Any], attri
         index = op.Range(0, op.Squeeze(op.Shape(x, start=at.axis, end=at.axis + 1), [0]), 1)
         identity = op.Cast(op.Equal(index, op.Unsqueeze(index, [1])), to=int(op.dtype))
     crops = attributes["coordinate_transformation_mode"] == "tf_crop_and_resize"
-    region = _entries(op, roi, [at.entry, at.entry + int(extents(roi)[0]) // 2]) if crops else None
+    count = len(attributes["axes"] or extents(x))
+    region = _entries(op, roi, [at.entry, at.entry + count]) if crops else None
     one = [_entries(op, operand, [at.entry]) for operand in (scales, sizes)]
     kept = {key: value for key, value in attributes.items() if key not in ("axes", "extrapolation_value")}
     return op.Resize(identity, region, *one, axes=[int(transposed)], **kept)
