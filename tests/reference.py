@@ -18,6 +18,8 @@ from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 from scipy import special
 
+from tests import oracle_sampling
+
 Array = np.ndarray[Any, Any]
 
 
@@ -207,7 +209,10 @@ def in_float64(model: onnx.ModelProto) -> onnx.ModelProto:
     return double
 
 
+OPERATORS = [Erf, Gelu, Softsign, MaxPool, ConvTranspose, Pad]
+
+
 @lru_cache(maxsize=64)
 def evaluator(model: bytes) -> ReferenceEvaluator:
     """Runs a serialized model in the precision of what it is fed."""
-    return ReferenceEvaluator(onnx.load_from_string(model), new_ops=[Erf, Gelu, Softsign, MaxPool, ConvTranspose, Pad])
+    return ReferenceEvaluator(onnx.load_from_string(model), new_ops=[*OPERATORS, *oracle_sampling.OPERATORS])

@@ -23,6 +23,7 @@ from vgcompile.ops import (
     random,
     reduction,
     resizing,
+    sampling,
     softmax,
 )
 from vgcompile.ops.op import INTERNAL as INTERNAL
@@ -50,6 +51,7 @@ _ROOMS = (
     random,
     indexing,
     resizing,
+    sampling,
 )
 
 
