@@ -1,5 +1,5 @@
 """GridSample and AffineGrid in float64, a loop for each point, from the definitions: the reference evaluator (onnx 1.23.2) works
-in float32."""
+in float32, and stops a cubic's place at the border, where ONNX Runtime and PyTorch stop each tap."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _taps(c: float, n: int, align: int, mode: str, padding: str) -> list[tuple[i
     ends = (0.0, n - 1.0) if align else (-0.5, n - 0.5)
     if mode == "nearest":
         u = float(np.rint(u))
-    if not ends[0] <= u <= ends[1]:
+    if mode not in ("cubic", "bicubic") and not ends[0] <= u <= ends[1]:
         u = min(max(u, 0.0), n - 1.0) if padding == "border" else _mirror(u, *ends) if padding == "reflection" else u
     low = math.floor(u)
     t = u - low

@@ -90,15 +90,16 @@ def _column(op: Any, part: Any) -> Any:
 
 
 def _places(op: Any, grid: Any, at: _Axes, mode: str, padding: str) -> tuple[Any, Any]:
-    """Places among the pixels, and their slopes by the grid's coordinates; at and beyond a border the slope is 0."""
+    """Places among the pixels, and their slopes by the grid's coordinates; at and beyond a border the slope is 0.
+
+    Between two pixels a place is padded; otherwise its taps are, one by one.
+    """
     u, slope = grid * at.scale + at.centre, at.scale
-    if mode == "nearest" or padding == "zeros":
+    if mode != "linear" or padding == "zeros":
         return u, slope
     if padding == "reflection":
         u, sign = _reflected(op, u, at)
         slope = sign * at.scale
-        if mode == "cubic":
-            return u, slope
     inside = op.And(op.Greater(u, 0.0), op.Less(u, at.last))
     return op.Min(op.Max(u, 0.0), at.last), op.Where(inside, slope, 0.0)
 
