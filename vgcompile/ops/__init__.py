@@ -25,6 +25,7 @@ from vgcompile.ops import (
     resizing,
     sampling,
     softmax,
+    spectral,
 )
 from vgcompile.ops.op import INTERNAL as INTERNAL
 from vgcompile.ops.op import Op
@@ -52,6 +53,7 @@ _ROOMS = (
     indexing,
     resizing,
     sampling,
+    spectral,
 )
 
 
