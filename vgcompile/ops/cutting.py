@@ -217,4 +217,31 @@ Pad = layout(
     ),
 )
 
-ROWS = (Slice, Pad)
+
+def _center_vjp(op: Any, g: Any, y: Any, x: Any, shape: Any, *, axes: Sequence[int] | None) -> tuple[Any, ...]:
+    """Back to the old extents by the same centres: what was cut off gets zeros, what was padded on is cut off."""
+    dims = extents(x)
+    along = list(range(len(dims))) if axes is None else [axis % len(dims) for axis in axes]
+    if all(isinstance(dims[axis], int) for axis in along):
+        target: Any = [dims[axis] for axis in along]
+    else:
+        target = op.Shape(x) if axes is None else op.Gather(op.Shape(x), along, axis=0)
+    return shaped(op.CenterCropPad(g, target, axes=axes), x), None
+
+
+CenterCropPad = layout(
+    "CenterCropPad",
+    "A tensor cut, or padded with zeros, around its centre.",
+    vjp=_center_vjp,
+    range=lambda case: hull_of(case, interval(0.0, 0.0)),
+    norms=lambda case, position: (0.0, 1.0),
+    moments=None,
+    samples=(
+        sample((5, 4), np.array([2, 7])),
+        sample(("N", 4, 3), np.array([7, 2]), axes=[1, -1]),
+        sample((2, "H", "W"), np.array([4, 3]), axes=[2, 1]),
+        sample(("N", 3), np.array([4, 2])),
+    ),
+)
+
+ROWS = (Slice, Pad, CenterCropPad)

@@ -37,7 +37,8 @@ def full_shape(op: Any, x: Any) -> Any:
 
 def reshaped(op: Any, adjoint: Any, x: Any) -> Any:
     """``adjoint`` in the shape of ``x``."""
-    return shaped(op.Reshape(adjoint, shape_operand(op, x)), x)
+    shape = shape_operand(op, x)
+    return shaped(op.Reshape(adjoint, shape, allowzero=None if isinstance(shape, list) else 1), x)
 
 
 def zeros_like(op: Any, x: Any) -> Any:
