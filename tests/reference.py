@@ -18,7 +18,7 @@ from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 from scipy import special
 
-from tests import oracle_sampling
+from tests import oracle_control, oracle_sampling
 
 Array = np.ndarray[Any, Any]
 
@@ -209,10 +209,10 @@ def in_float64(model: onnx.ModelProto) -> onnx.ModelProto:
     return double
 
 
-OPERATORS = [Erf, Gelu, Softsign, MaxPool, ConvTranspose, Pad]
+OPERATORS = [Erf, Gelu, Softsign, MaxPool, ConvTranspose, Pad, *oracle_control.OPERATORS, *oracle_sampling.OPERATORS]
 
 
 @lru_cache(maxsize=64)
 def evaluator(model: bytes) -> ReferenceEvaluator:
     """Runs a serialized model in the precision of what it is fed."""
-    return ReferenceEvaluator(onnx.load_from_string(model), new_ops=[*OPERATORS, *oracle_sampling.OPERATORS])
+    return ReferenceEvaluator(onnx.load_from_string(model), new_ops=OPERATORS)

@@ -34,7 +34,8 @@ def infer_shapes(proto: onnx.ModelProto, path: str) -> onnx.ModelProto:
         raise ModelError(f"{path}: its shapes do not fit: {str(error).strip().splitlines()[0]}; export it anew") from None
     typed = {info.name: info for info in (*inferred.graph.value_info, *inferred.graph.output)}
     stated = {dim.dim_param for value in inferred.graph.input for dim in value.type.tensor_type.shape.dim}
-    for node in inferred.graph.node:
+    held = any(attribute.HasField("g") or attribute.graphs for node in inferred.graph.node for attribute in node.attribute)
+    for node in () if held else inferred.graph.node:
         for name in node.output:
             if name and (name not in typed or not _ranked(typed[name])):
                 fix = "export the model with fixed shapes"

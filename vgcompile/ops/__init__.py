@@ -9,6 +9,7 @@ from vgcompile.ops import (
     arithmetic,
     average_pooling,
     batch_normalization,
+    control,
     convolution,
     convolution_gradient,
     cutting,
@@ -54,6 +55,7 @@ _ROOMS = (
     resizing,
     sampling,
     spectral,
+    control,
 )
 
 

@@ -136,6 +136,7 @@ class Op:
     doc: str
     domain: str = ""
     vjp: Rule | None = None
+    nested: Rule | None = None  # in place of a vjp, of an operator that holds graphs (control.py)
     derivatives: tuple[Rule | None, ...] | Variadic = ()
     numpy: Rule | None = None
     range: Callable[[Case], Interval | tuple[Interval, ...]] | None = None
@@ -155,6 +156,7 @@ class Op:
     inference: Inference | None = None  # None: the same in training and at inference
     bodies: tuple[Body, ...] = ()
     opens: Callable[[Attributes], bool] = lambda attributes: True  # whether `lower` opens a node with these attributes
+    enters: Rule | None = None  # (node) -> of each input of its bodies: type, dimensions, the output that hands it on or None
     infer: Callable[..., Any] | None = None  # values typed like the outputs (internal), or like what ONNX leaves open of them
     refuses: Callable[[Case], str] = lambda case: ""  # a reason why the vjp does not cover this node, or ""
     samples: tuple[Sample, ...] = ()
@@ -162,7 +164,7 @@ class Op:
     def __post_init__(self) -> None:
         if not self.doc.endswith("."):
             raise ValueError(f"{self.name}: the documentation is one sentence, with its full stop")
-        if bool(self.blocked) == bool(self.vjp or self.bodies):
+        if bool(self.blocked) == bool(self.vjp or self.nested or self.bodies):
             raise ValueError(f"{self.name}: a row either has a vjp (or bodies) or says why nothing flows")
         if self.derivatives and self.numpy is None:
             raise ValueError(f"{self.name}: an elementwise row needs its NumPy reading")

@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from vgcompile.ops.op import Case, Dim
 from vgcompile.signal import Signal, replace
 
@@ -41,8 +43,10 @@ def reshaped(op: Any, adjoint: Any, x: Any) -> Any:
     return shaped(op.Reshape(adjoint, shape, allowzero=None if isinstance(shape, list) else 1), x)
 
 
-def zeros_like(op: Any, x: Any) -> Any:
-    return shaped(op.Expand(0.0, full_shape(op, x)), x)
+def zeros_like(op: Any, x: Any, dtype: Any = None) -> Any:
+    """Zeros in the shape of ``x``, of ``dtype`` or of the working type."""
+    zero = 0.0 if dtype is None else np.zeros((), dtype.numpy())
+    return shaped(op.Expand(zero, full_shape(op, x)), x)
 
 
 def is_sample_axis(dims: Sequence[Dim], axis: int, batch: int) -> bool:
