@@ -193,7 +193,7 @@ def _forward(row: Op, sample: Sample, dtype: ir.DataType) -> tuple[ir.Model, ir.
         if isinstance(given, tuple):
             given = ir.Value(name=f"x{position}", shape=ir.Shape(given), type=ir.TensorType(dtype))
             graph.inputs.append(given)
-        elif given is not None and given.dtype.kind == "f":
+        elif given is not None and given.dtype == np.float64:  # a float32 literal is one that the standard has in float32 only
             given = given.astype(dtype.numpy())
         operands.append(given)
     attributes = {

@@ -7,7 +7,7 @@ from functools import lru_cache
 import onnx
 from onnx.reference import ReferenceEvaluator
 
-from tests import oracle_attention, oracle_control, oracle_indexing, oracle_quantization, oracle_recurrent
+from tests import oracle_attention, oracle_control, oracle_indexing, oracle_quantization, oracle_recurrent, oracle_sampling
 from vgcompile import reference
 from vgcompile.reference import in_float64, padding
 
@@ -20,6 +20,7 @@ OPERATORS = [
     *oracle_indexing.OPERATORS,
     *oracle_quantization.OPERATORS,
     *oracle_recurrent.OPERATORS,
+    *oracle_sampling.OPERATORS,
 ]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from vgcompile.errors import GradientRefused
 from vgcompile.ops import (
     activation,
+    algebra,
     arithmetic,
     attention,
     average_pooling,
@@ -32,10 +33,13 @@ from vgcompile.ops import (
     recurrent,
     recurrent_activation,
     reduction,
+    resizing,
+    sampling,
     scattering,
     selection,
     sequences,
     softmax,
+    spectral,
 )
 from vgcompile.ops.op import INTERNAL as INTERNAL
 from vgcompile.ops.op import Op
@@ -48,6 +52,7 @@ _ROOMS = (
     arithmetic,
     logic,
     linear,
+    algebra,
     layout,
     cutting,
     convolution,
@@ -71,6 +76,9 @@ _ROOMS = (
     generating,
     quantization,
     sequences,
+    resizing,
+    sampling,
+    spectral,
     control,
     recurrent,
     recurrent_activation,
