@@ -111,6 +111,6 @@ def require(operator: str, node: str, domain: str = "") -> Op:
     if row is None:
         name = f"{domain}::{operator}" if domain else operator
         raise GradientRefused(
-            name, node, "it has no gradient rule", "`vgcompile doctor` lists those that have, CONTRIBUTING.md says how to add one"
+            name, node, "it has no gradient rule", "`vgcompile ops` lists those that have, CONTRIBUTING.md says how to add one"
         )
     return row
