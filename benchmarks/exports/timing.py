@@ -1,0 +1,2 @@
+"""stub"""
+def table(kinds, counts): return []
