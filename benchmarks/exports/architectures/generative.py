@@ -74,7 +74,7 @@ class Messages(nn.Module):
         h = self.kinds(kinds)
         for _ in range(2):
             sent = F.mish(self.message(torch.cat([h[source], h[target]], 1)))
-            received = torch.zeros_like(h).index_add(0, target, sent)
+            received = torch.zeros_like(h).scatter_add(0, target[:, None].expand(-1, 4), sent)
             h = h + torch.tanh(self.update(received))
         return self.head(h)
 
