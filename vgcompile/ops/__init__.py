@@ -5,6 +5,7 @@ from __future__ import annotations
 from vgcompile.errors import GradientRefused
 from vgcompile.ops import (
     activation,
+    algebra,
     arithmetic,
     attention,
     average_pooling,
@@ -16,18 +17,29 @@ from vgcompile.ops import (
     decoding,
     elementwise,
     gates,
+    generating,
     indexing,
     layout,
     lengths,
     linear,
     linear_attention,
+    logic,
     losses,
     normalization,
     opaque,
     pooling,
+    quantization,
     random,
+    recurrent,
+    recurrent_activation,
     reduction,
+    resizing,
+    sampling,
+    scattering,
+    selection,
+    sequences,
     softmax,
+    spectral,
 )
 from vgcompile.ops.op import INTERNAL as INTERNAL
 from vgcompile.ops.op import Op
@@ -38,7 +50,9 @@ _ROOMS = (
     activation,
     gates,
     arithmetic,
+    logic,
     linear,
+    algebra,
     layout,
     cutting,
     convolution,
@@ -57,7 +71,17 @@ _ROOMS = (
     losses,
     random,
     indexing,
+    scattering,
+    selection,
+    generating,
+    quantization,
+    sequences,
+    resizing,
+    sampling,
+    spectral,
     control,
+    recurrent,
+    recurrent_activation,
 )
 
 
@@ -87,6 +111,6 @@ def require(operator: str, node: str, domain: str = "") -> Op:
     if row is None:
         name = f"{domain}::{operator}" if domain else operator
         raise GradientRefused(
-            name, node, "it has no gradient rule", "`vgcompile doctor` lists those that have, CONTRIBUTING.md says how to add one"
+            name, node, "it has no gradient rule", "`vgcompile ops` lists those that have, CONTRIBUTING.md says how to add one"
         )
     return row

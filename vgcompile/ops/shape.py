@@ -9,13 +9,18 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from vgcompile.ops.op import Case, Dim
+from vgcompile.ops.op import Array, Case, Dim
 from vgcompile.signal import Signal, replace
 
 
 def extents(x: Any) -> tuple[Dim, ...]:
     """A value's shape as ints and symbols."""
     return tuple(dim if isinstance(dim, int) else str(dim.value) for dim in x.shape)
+
+
+def constant(x: Any) -> Array | None:
+    """The array that an operand is known to hold, or None where it is absent or only a run tells."""
+    return None if x is None or x.const_value is None or x.is_graph_input() else np.asarray(x.const_value.numpy())
 
 
 def shaped(adjoint: Any, x: Any) -> Any:
@@ -46,7 +51,8 @@ def full_shape(op: Any, x: Any) -> Any:
 
 def reshaped(op: Any, adjoint: Any, x: Any) -> Any:
     """``adjoint`` in the shape of ``x``."""
-    return shaped(op.Reshape(adjoint, shape_operand(op, x)), x)
+    shape = shape_operand(op, x)
+    return shaped(op.Reshape(adjoint, shape, allowzero=None if isinstance(shape, list) else 1), x)
 
 
 def zeros_like(op: Any, x: Any, dtype: Any = None) -> Any:
