@@ -103,14 +103,14 @@ def one_node(name: str, index: int, dtype: ir.DataType = DOUBLE) -> OneNode:
 def build(row: Op, sample: Sample, dtype: ir.DataType = DOUBLE) -> OneNode:
     """Every floating-point type of the sample is read as ``dtype``. A row without a vjp is differentiated through its body."""
     built = dtype if _allows(row, dtype) else FLOAT
-    forward = lower(node_model(row, sample, built)[0])
-    node = node_model(row, sample, built)[1]
-    model = node_model(row, sample, built)[0]
+    forward = lower(_forward(row, sample, built)[0])
+    node = _forward(row, sample, built)[1]
+    model = _forward(row, sample, built)[0]
     if row.vjp is None and not row.blocked:
         lower(model)
     graph, emitter = model.graph, Emitter(model.graph, model.opset_imports[""])
     drawn = tuple(position for position, given in enumerate(sample.shapes) if isinstance(given, tuple))
-    seeds = {k: like(y, f"g{k}") for k, y in enumerate(graph.outputs) if y.dtype is not None and y.dtype.is_floating_point()}
+    seeds = {k: _seed(y, k) for k, y in enumerate(graph.outputs) if y.dtype is not None and y.dtype.is_floating_point()}
     of_outputs = {graph.outputs[k]: g for k, g in seeds.items()}
     wanted = dict(zip(drawn, graph.inputs, strict=True))
     graph.inputs.extend(seeds.values())
@@ -146,7 +146,7 @@ def twice(name: str, index: int) -> Twice:
     """Differentiate the gradient model of a row's sample again; the adjoint of the input ``x0``'s adjoint comes in as ``h0``."""
     one = one_node(name, index)
     model = ir.from_proto(one.typed)
-    graph, emitter = model.graph, Emitter(model.graph)
+    graph, emitter = model.graph, Emitter(model.graph, model.opset_imports[""])
     made = {value.name: value for value in graph.outputs}
     wanted = {str(value.name): value for value in graph.inputs}
     seeds = {}
@@ -179,13 +179,11 @@ def _allows(row: Op, dtype: ir.DataType) -> bool:
     return f"tensor({dtype.name.lower()})" in types
 
 
-def like(y: ir.Value, name: str) -> ir.Value:
-    """An input for the adjoint of ``y``."""
-    return ir.Value(name=name, shape=ir.Shape(dims(y)), type=ir.TensorType(y.dtype))
+def _seed(y: ir.Value, k: int) -> ir.Value:
+    return ir.Value(name=f"g{k}", shape=ir.Shape(dims(y)), type=ir.TensorType(y.dtype))
 
 
-def node_model(row: Op, sample: Sample, dtype: ir.DataType) -> tuple[ir.Model, ir.Node, Emitter]:
-    """A model of the one node, with the sample's inputs."""
+def _forward(row: Op, sample: Sample, dtype: ir.DataType) -> tuple[ir.Model, ir.Node, Emitter]:
     opset = opset_of(row)
     graph = ir.Graph([], [], nodes=[], opset_imports={"": opset, INTERNAL: 1}, name=row.name)
     emitter = Emitter(graph, opset)

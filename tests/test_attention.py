@@ -18,15 +18,12 @@ import torch.nn.functional as F
 from onnx import numpy_helper
 from onnx.backend.test.loader import load_model_tests
 
-from tests.one_node import FLOAT, OneNode, build, like, node_model, one_node
+from tests.one_node import FLOAT, OneNode, build
 from tests.reference import evaluator, in_float64
 from vgcompile.derivatives import gradients
 from vgcompile.errors import GradientRefused
-from vgcompile.graph.emit import Emitter, is_real
 from vgcompile.ops import OPS
-from vgcompile.ops.op import Op, Sample, sample
-from vgcompile.passes.differentiate import differentiate
-from vgcompile.passes.lower import lower
+from vgcompile.ops.op import sample
 from vgcompile.passes.optimize import optimize
 
 Array = np.ndarray[Any, Any]
@@ -124,52 +121,6 @@ def test_published_case(name: str, form: str) -> None:
     found = sum(float(np.vdot(v[k], a)) for k, a in adjoints.items())
     scale = 1.0 + sum(float(np.abs(v[k] * a).sum()) for k, a in adjoints.items())
     assert found == pytest.approx((along(1e-6) - along(-1e-6)) / 2e-6, abs=1e-6 * scale)
-
-
-# ---------------------------------------------------------------------------------------------------------- twice
-
-SAMPLES = [(name, index) for name in sorted(OPERATORS - {"Swish"}) for index in range(len(OPS[name].samples))]
-
-
-@pytest.mark.parametrize(("name", "index"), SAMPLES)
-def test_gradient_of_the_gradient(name: str, index: int) -> None:
-    """<v, J^T u> of the gradient, which is a function of the inputs and of the adjoints that come in, by differences."""
-    first, second = (in_float64(model) for model in _twice(OPS[name], OPS[name].samples[index]))
-    one, rng = one_node(name, index), np.random.default_rng(index)
-    x = one.draw(rng, 2 if 2 in one.extents else 1)
-    g = {k: rng.normal(size=np.shape(y)) for k, y in enumerate(one.run_forward(x)) if k in one.seeds}
-    point = one.feeds(x, g)
-    u = {f"u{k}": rng.normal(size=a.shape) for k, a in enumerate(_run(first, point).values())}
-    outputs = _run(second, {**point, **u})
-    v = {k: rng.normal(size=a.shape) for k, a in point.items()}
-    parts = [v[k.removeprefix("d")] * a for k, a in outputs.items()]
-
-    def along(t: float) -> float:
-        moved = _run(first, {k: a + t * v[k] for k, a in point.items()})
-        return sum(float(np.vdot(u[f"u{k}"], a)) for k, a in enumerate(moved.values()))
-
-    scale = 1.0 + sum(float(np.abs(part).sum()) for part in parts)
-    assert sum(float(part.sum()) for part in parts) == pytest.approx((along(1e-6) - along(-1e-6)) / 2e-6, abs=1e-6 * scale)
-
-
-def _twice(row: Op, given: Sample) -> tuple[onnx.ModelProto, onnx.ModelProto]:
-    """The gradient, and its own gradient by inputs and adjoints, composites opened last."""
-    model, _, _ = node_model(row, given, FLOAT)
-    graph, emitter = model.graph, Emitter(model.graph, model.opset_imports[""])
-    inputs, outputs = list(graph.inputs), [y for y in graph.outputs if is_real(y)]
-    seeds = [like(y, f"g{k}") for k, y in enumerate(outputs)]
-    graph.inputs.extend(seeds)
-    totals = differentiate(model, dict(zip(outputs, seeds, strict=True)), inputs, emitter).totals
-    graph.outputs[:] = [emitter.Identity(totals[x]) for x in inputs]
-    first = ir.to_proto(lower(model.clone()))
-    directions = [like(y, f"u{k}") for k, y in enumerate(graph.outputs)]
-    graph.inputs.extend(directions)
-    again = differentiate(model, dict(zip(graph.outputs, directions, strict=True)), [*inputs, *seeds], emitter).totals
-    named = [(f"d{x.name}", emitter.Identity(again[x])) for x in (*inputs, *seeds) if x in again]
-    for name, value in named:
-        value.name = name
-    graph.outputs[:] = [value for _, value in named]
-    return first, ir.to_proto(lower(model))
 
 
 # --------------------------------------------------------------------------------------------------------- PyTorch

@@ -20,6 +20,9 @@ Dims = tuple[int | str, ...]
 # Attributes that ONNX's inference (1.23.2) takes for another number than their default where a node does not state them.
 _MISREAD = {"STFT": ("onesided", 1)}
 
+# Operators for whose outputs it writes an extent 0 where it does not know one.
+_ZERO_IF_UNKNOWN = frozenset({"Attention"})
+
 
 def infer_shapes(proto: onnx.ModelProto, path: str) -> onnx.ModelProto:
     """The model with type and shape on every value of its main graph.
@@ -33,6 +36,7 @@ def infer_shapes(proto: onnx.ModelProto, path: str) -> onnx.ModelProto:
     except (shape_inference.InferenceError, RuntimeError, ValueError) as error:
         raise ModelError(f"{path}: its shapes do not fit: {str(error).strip().splitlines()[0]}; export it anew") from None
     typed = {info.name: info for info in (*inferred.graph.value_info, *inferred.graph.output)}
+    _forget_zeros(inferred.graph, typed)
     stated = {dim.dim_param for value in inferred.graph.input for dim in value.type.tensor_type.shape.dim}
     held = any(attribute.HasField("g") or attribute.graphs for node in inferred.graph.node for attribute in node.attribute)
     for node in () if held else inferred.graph.node:
@@ -58,6 +62,14 @@ def _state_defaults(graph: onnx.GraphProto) -> None:
         name, default = _MISREAD.get(node.op_type, ("", 0))
         if name and all(attribute.name != name for attribute in node.attribute):
             node.attribute.append(onnx.helper.make_attribute(name, default))
+
+
+def _forget_zeros(graph: onnx.GraphProto, typed: Mapping[str, onnx.ValueInfoProto]) -> None:
+    for node in graph.node:
+        for name in node.output if node.op_type in _ZERO_IF_UNKNOWN else ():
+            for dim in typed[name].type.tensor_type.shape.dim if name in typed else ():
+                if dim.HasField("dim_value") and dim.dim_value == 0:
+                    dim.Clear()
 
 
 def _ranked(info: onnx.ValueInfoProto) -> bool:

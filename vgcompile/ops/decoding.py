@@ -131,7 +131,7 @@ def _causal_vjp(
         if activation != "none":
             z = op.Conv(line, w, bias, **shape)
             g = g * swish_slope(op, z, op.Swish(z))
-        dline, dw = op.ConvInputGradient(g, w, line, **shape), op.ConvWeightGradient(g, line, w, **shape)
+        dline, dw = op.ConvInputGradient(g, w, line, **shape), _kernel_adjoint(op, g, line, w, shape["pads"][0])
         db = None if bias is None else op.ReduceSum(g, [0, 2], keepdims=0)
     if dstate is not None and taps > 1:
         dline = added([dline, shaped(_at_the_end(op, dstate, x, taps - 1 if past is None else 0), line)])
@@ -141,6 +141,16 @@ def _causal_vjp(
         return None, dw, db, None
     dpast, dx = op.Slice(dline, [0], [taps - 1], [2]), op.Slice(dline, [taps - 1], [LAST], [2])
     return shaped(dx, x), dw, db, shaped(dpast, past)
+
+
+def _kernel_adjoint(op: Any, g: Any, line: Any, w: Any, missing: int) -> Any:
+    """What each tap sees of the line, [B, C, taps, length], times g: one product for each channel of each sample."""
+    taps = int(extents(w)[2])
+    whole = op.Pad(line, [0, 0, missing, 0, 0, 0]) if missing else line
+    ends = [tap - taps + 1 or LAST for tap in range(taps)]
+    seen = [op.Unsqueeze(op.Slice(whole, [tap], [end], [2]), [2]) for tap, end in enumerate(ends)]
+    products = op.MatMul(op.Concat(*seen, axis=2), op.Unsqueeze(g, [3]))
+    return op.Reshape(op.ReduceSum(products, [0], keepdims=0), list(extents(w)))
 
 
 def _at_the_end(op: Any, dstate: Any, x: Any, cut: int) -> Any:
