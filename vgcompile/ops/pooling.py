@@ -17,7 +17,7 @@ from scipy import stats
 from vgcompile.interval import WHOLE, Interval
 from vgcompile.ops.op import INTERNAL, Body, Case, Dim, Op, sample
 from vgcompile.ops.shape import extents, reshaped, shaped, zeros_like
-from vgcompile.ops.window import Window, same_extents, unresolved, window
+from vgcompile.ops.window import Window, same_extents, window
 from vgcompile.signal import Signal, replace
 
 
@@ -57,7 +57,7 @@ def refuses(case: Case) -> str:
         return "storage_order 1 counts indices column by column"
     if (given.get("auto_pad") or "NOTSET").startswith("SAME") and set(given.get("dilations") or (1,)) != {1}:
         return "auto_pad SAME with dilations is read in two ways by the runtimes; give explicit pads"
-    return unresolved(case, given["kernel_shape"]) or _overhang(case)
+    return _overhang(case)
 
 
 def _overhang(case: Case) -> str:
