@@ -18,6 +18,8 @@ from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 from scipy import special
 
+from tests import oracle_windows
+
 Array = np.ndarray[Any, Any]
 
 
@@ -79,7 +81,6 @@ class MaxPool(OpRun):
         storage_order: int = 0,
         strides: Sequence[int] | None = None,
     ) -> tuple[Array, ...]:
-        assert not storage_order
         d, sizes = len(kernel_shape), x.shape[2:]
         strides, dilations = strides or [1] * d, dilations or [1] * d
         before, after = padding(sizes, kernel_shape, strides, dilations, pads, auto_pad or "NOTSET")
@@ -94,6 +95,8 @@ class MaxPool(OpRun):
             best = np.asarray(places)[flat[:, :, places].argmax(axis=2)]
             rows = np.arange(flat.shape[0] * flat.shape[1]).reshape(flat.shape[:2])
             y[(..., *window)] = flat.reshape(rows.size, -1)[rows.ravel(), best.ravel()].reshape(rows.shape)
+            if storage_order:
+                best = np.ravel_multi_index(np.unravel_index(best, sizes), sizes, order="F")
             indices[(..., *window)] = best + rows * flat.shape[2]
         return (y, indices)[: len(self.output)]
 
@@ -210,4 +213,6 @@ def in_float64(model: onnx.ModelProto) -> onnx.ModelProto:
 @lru_cache(maxsize=64)
 def evaluator(model: bytes) -> ReferenceEvaluator:
     """Runs a serialized model in the precision of what it is fed."""
-    return ReferenceEvaluator(onnx.load_from_string(model), new_ops=[Erf, Gelu, Softsign, MaxPool, ConvTranspose, Pad])
+    return ReferenceEvaluator(
+        onnx.load_from_string(model), new_ops=[Erf, Gelu, Softsign, MaxPool, ConvTranspose, Pad, *oracle_windows.OPERATORS]
+    )

@@ -16,12 +16,15 @@ from vgcompile.ops import (
     layout,
     linear,
     losses,
+    lp_pooling,
     normalization,
     opaque,
     pooling,
     random,
     reduction,
     softmax,
+    unpooling,
+    window_spread,
 )
 from vgcompile.ops.op import INTERNAL as INTERNAL
 from vgcompile.ops.op import Op
@@ -38,6 +41,9 @@ _ROOMS = (
     convolution_gradient,
     pooling,
     average_pooling,
+    window_spread,
+    lp_pooling,
+    unpooling,
     reduction,
     softmax,
     opaque,
