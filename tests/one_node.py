@@ -16,11 +16,12 @@ from onnx import defs
 
 from tests.reference import evaluator, in_float64
 from vgcompile.graph.attributes import attributes_of
+from vgcompile.graph.case import case_of
 from vgcompile.graph.emit import OPSET, Emitter, dims
 from vgcompile.interval import Interval, point
 from vgcompile.ops import INTERNAL, OPS
 from vgcompile.ops.op import Case, Op, Sample, at
-from vgcompile.passes.differentiate import case_of, differentiate
+from vgcompile.passes.differentiate import differentiate
 from vgcompile.passes.lower import lower
 
 Array = np.ndarray[Any, Any]

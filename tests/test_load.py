@@ -265,7 +265,7 @@ def test_external_data(tmp_path: Path) -> None:
             '"": 21',
             "(float[N, 2] x, bool c) => (float[N, 2] y) <float[2, 2] w = {1, 0, 0, 1}> { z = MatMul(x, w)  y = If (c) <"
             "then_branch = a () => (float[N, 2] p) { p = Mul(z, z) }, else_branch = b () => (float[N, 2] q) { q = Tanh(z) }> }",
-            "branches and loops have no gradient yet, found If",
+            "not analysed yet, found If",
         ),
     ],
 )

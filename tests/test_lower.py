@@ -14,11 +14,12 @@ import pytest
 import torch
 
 from vgcompile.errors import GradientRefused
+from vgcompile.graph.case import case_of
 from vgcompile.graph.emit import OPSET, Emitter, dims
 from vgcompile.graph.provenance import fact
 from vgcompile.ops import INTERNAL, OPS
 from vgcompile.ops.op import Case, Dim
-from vgcompile.passes.differentiate import case_of, differentiate
+from vgcompile.passes.differentiate import differentiate
 from vgcompile.passes.lower import choose, lower
 from vgcompile.passes.optimize import optimize
 

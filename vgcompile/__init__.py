@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from vgcompile.analysis import Analysis, Options, analyze
     from vgcompile.analysis.view import as_networkx
     from vgcompile.compiler import Compiled, compile_network, open_network
+    from vgcompile.derivatives import grad
     from vgcompile.graph.network import Network
     from vgcompile.runtime.session import Session
 
@@ -32,10 +33,22 @@ _HOMES = {
     "analyze": "vgcompile.analysis",
     "as_networkx": "vgcompile.analysis.view",
     "compile_network": "vgcompile.compiler",
+    "grad": "vgcompile.derivatives",
     "open_network": "vgcompile.compiler",
 }
 
-__all__ = ["Analysis", "Compiled", "Network", "Options", "Session", "analyze", "as_networkx", "compile_network", "open_network"]
+__all__ = [
+    "Analysis",
+    "Compiled",
+    "Network",
+    "Options",
+    "Session",
+    "analyze",
+    "as_networkx",
+    "compile_network",
+    "grad",
+    "open_network",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -19,6 +19,7 @@ import numpy as np
 import onnx_ir as ir
 
 from vgcompile.analysis.quadrature import Gaussian, gaussian
+from vgcompile.graph.case import case_of
 from vgcompile.graph.emit import constant_of, dims
 from vgcompile.graph.network import Network
 from vgcompile.graph.provenance import fact
@@ -27,7 +28,6 @@ from vgcompile.ops import lookup
 from vgcompile.ops.families import Carried
 from vgcompile.ops.moments import role
 from vgcompile.ops.op import Case, Moments, Op, at
-from vgcompile.passes.differentiate import case_of
 from vgcompile.signal import Signal, constant
 
 Array = np.ndarray[Any, Any]

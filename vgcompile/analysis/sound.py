@@ -22,6 +22,7 @@ import onnx_ir as ir
 
 from vgcompile.analysis.edges import beyond_outputs
 from vgcompile.analysis.uses import learned
+from vgcompile.graph.case import case_of
 from vgcompile.graph.emit import constant_of, is_real
 from vgcompile.graph.network import Network
 from vgcompile.graph.view import dependencies
@@ -30,7 +31,6 @@ from vgcompile.ops import NUMPY, lookup
 from vgcompile.ops.op import Case, Dim, Op
 from vgcompile.ops.reading import slope_range
 from vgcompile.ops.shape import repeats
-from vgcompile.passes.differentiate import case_of
 
 SAMPLES, UNKNOWN = "N", "?"  # symbols, as rows read them
 ROUNDING = 1e-12  # outward widening of each log10, far above the error of log10 and of one addition

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import copy
 from functools import lru_cache, partial
 from typing import Any
 
@@ -71,9 +72,36 @@ class Emitter:
         self._before = before
         self._prefix = ""
         self._metadata: dict[str, str] = {}
-        self._taken: dict[str, int] = {node.name: 1 for node in graph if node.name}
-        self._values = {v.name for node in graph for v in node.outputs} | {v.name for v in graph.inputs} | set(graph.initializers)
+        self._main = graph  # where constants stand: subgraphs read them from around
+        self._taken: dict[str, int] = {node.name: 1 for node in graph.all_nodes() if node.name}
+        self._values = {v.name for node in graph.all_nodes() for v in node.outputs}
+        for scope in (graph, *graph.subgraphs()):
+            self._values |= {v.name for v in scope.inputs} | set(scope.initializers)
         self._constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
+
+    def inside(self, graph: ir.Graph, before: ir.Node | None = None) -> Emitter:
+        """An emitter for a subgraph of this one's: names are unique among all of them, constants stand in the main graph."""
+        inner = copy(self)
+        inner.graph, inner._before = graph, before
+        return inner
+
+    @contextmanager
+    def body(self, *inputs: tuple[ir.DataType, Sequence[Dim]], name: str = "body") -> Iterator[tuple[Emitter, list[ir.Value]]]:
+        """A subgraph in the making, for an attribute of Scan, Loop or If, and its inputs, of these types and dimensions.
+
+            with op.body((x.dtype, [2, 3])) as (inner, (row,)):      # arithmetic within is the body's
+                inner.graph.outputs.append(row * 2.0)
+            op.Scan(x, body=inner.graph, num_scan_inputs=1)
+
+        Values of the graphs around it are read as they are.
+        """
+        values = []
+        for dtype, extents in inputs:
+            label = self.fresh_value_name(f"{self._prefix}{name}/input")
+            values.append(ir.Value(name=label, shape=ir.Shape(extents), type=ir.TensorType(dtype)))
+        inner = self.inside(ir.Graph(values, [], nodes=[], name=self._unique(f"{self._prefix}{name}")))
+        with arithmetic(inner), inner.scope(name):
+            yield inner, values
 
     @contextmanager
     def scope(
@@ -136,7 +164,7 @@ class Emitter:
             return self._constants[key]
         tensor = ir.Tensor(data, name=self.fresh_value_name(name or _constant_name(data)))
         value = ir.Value(name=tensor.name, shape=ir.Shape(data.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
-        self.graph.register_initializer(value)
+        self._main.register_initializer(value)
         if not name:
             self._constants[key] = value
         return value
@@ -183,17 +211,23 @@ class Emitter:
         self, operator: str, domain: str, inputs: Sequence[ir.Value | None], attributes: Mapping[str, Any], outputs: int
     ) -> Sequence[TypeAndDims]:
         if domain == INTERNAL:
-            row = lookup(operator)
-            assert row is not None and row.infer is not None, f"{operator}: an internal operator states its output types"
-            like = row.infer(*inputs, **attributes)
-            values = like if isinstance(like, tuple) else (like,)
-            return [(value.dtype, dims(value)) for value in values]
+            return self._declared(operator, inputs, attributes)
+        if any(isinstance(value, ir.Graph) for value in attributes.values()):  # what its bodies give out, its row says
+            return self._declared(operator, inputs, attributes)
         types = tuple(None if value is None else _signature(value) for value in inputs)
         frozen = tuple(sorted((key, _freeze(value)) for key, value in attributes.items()))
         found = _infer_node(operator, self.opset, types, frozen, outputs)
         row = lookup(operator)
         like = row.infer(*inputs, **attributes) if row is not None and row.infer is not None else None
         return found if like is None else [_completed(found[0], dims(like)), *found[1:]]
+
+    @staticmethod
+    def _declared(operator: str, inputs: Sequence[ir.Value | None], attributes: Mapping[str, Any]) -> Sequence[TypeAndDims]:
+        row = lookup(operator)
+        assert row is not None and row.infer is not None, f"{operator}: its row states its output types"
+        like = row.infer(*inputs, **attributes)
+        values = like if isinstance(like, tuple) else (like,)
+        return [(value.dtype, dims(value)) for value in values]
 
     # Python's arithmetic on values comes in here (onnx_ir's handler protocol): a number takes the other operand's type.
     def Add(self, a: Operand, b: Operand) -> Any:

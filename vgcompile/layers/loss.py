@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
+from vgcompile.layers import criterion
 from vgcompile.layers.layer import Name, Reference, Site, Unfit
 from vgcompile.layers.part import Part
 
@@ -38,7 +39,7 @@ class CrossEntropy(_Loss):
             raise Unfit("cross_entropy needs logits [batch, classes, ...] and a target of that shape without the classes")
         if logits[1] != classes:
             raise Unfit(f"the target has {classes} classes, the logits have {logits[1]}", "make both numbers equal")
-        return site.op.SoftmaxCrossEntropyLoss(x, target, reduction=self.reduction)  # type: ignore[no-any-return]
+        return criterion.cross_entropy(site.op, x, target, self.reduction)  # type: ignore[no-any-return]
 
 
 class Mse(_Loss):
@@ -51,11 +52,7 @@ class Mse(_Loss):
             raise Unfit("mse needs a target of real numbers, found class numbers", "use cross_entropy, or drop type: int64")
         if site.shape(x) != site.shape(target):
             raise Unfit("mse needs an output and a target of one shape")
-        op = site.op
-        error = op.Sub(x, target)
-        square = op.Mul(error, error)
-        reduced = op.ReduceMean if self.reduction == "mean" else op.ReduceSum
-        return reduced(square, keepdims=0)  # type: ignore[no-any-return]
+        return criterion.mse(site.op, x, target, self.reduction)  # type: ignore[no-any-return]
 
 
 AnyLoss = Annotated[CrossEntropy | Mse, Field(discriminator="kind")]

@@ -8,6 +8,7 @@ from vgcompile.ops import (
     arithmetic,
     average_pooling,
     batch_normalization,
+    control,
     convolution,
     convolution_gradient,
     cutting,
@@ -52,6 +53,7 @@ _ROOMS = (
     losses,
     random,
     indexing,
+    control,
 )
 
 

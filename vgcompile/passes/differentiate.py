@@ -20,8 +20,8 @@ import numpy as np
 import onnx_ir as ir
 
 from vgcompile.errors import GradientRefused
-from vgcompile.graph.attributes import attributes_of
-from vgcompile.graph.emit import Emitter, arithmetic, constant_of, dims
+from vgcompile.graph.case import case_of
+from vgcompile.graph.emit import Emitter, arithmetic, dims
 from vgcompile.graph.provenance import origin
 from vgcompile.graph.view import dependencies
 from vgcompile.ops import require
@@ -184,17 +184,6 @@ def _fit_at_run_time(emitter: Emitter, adjoint: ir.Value, value: ir.Value) -> ir
     # An adjoint that was returned narrower than its value (a constant slope) is spread out by the same step.
     spread = emitter.Expand(summed, padded)
     return stamp(emitter.Reshape(spread, shape) if extra else spread, value)
-
-
-def case_of(node: ir.Node) -> Case:
-    """What the graph alone knows of a node: attributes with their defaults, shapes, constants."""
-    return Case(
-        attributes_of(node),
-        tuple(None if v is None or v.shape is None else dims(v) for v in node.inputs),
-        tuple(None if v.shape is None else dims(v) for v in node.outputs),
-        (None,) * len(node.inputs),
-        tuple(None if v is None else constant_of(v) for v in node.inputs),
-    )
 
 
 def _backward_scope(emitter: Emitter, node: ir.Node) -> AbstractContextManager[Emitter]:

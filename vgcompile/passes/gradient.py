@@ -1,7 +1,7 @@
-"""The joint graph: a network's forward and loss, and the gradient of the loss by each asked value.
+"""The joint graph: what a model computes, and the gradient of its loss, or of its outputs, by each asked value.
 
     inputs:   data, and every trainable parameter with its initializer as the default
-    outputs:  loss, the network's outputs, grad.<value> for each asked value
+    outputs:  the model's outputs, grad.<value> for each asked value
 
 Only standard operators are left in it.
 """
@@ -20,9 +20,12 @@ from vgcompile.passes.differentiate import differentiate
 from vgcompile.passes.lower import lower
 from vgcompile.passes.optimize import optimize
 
+ADJOINT = "adj."  # prefix of the graph inputs that take an adjoint from outside
+GRADIENT = "grad."  # prefix of the outputs
+
 
 def gradient(network: Network, wanted: Sequence[str] | None = None) -> ir.Model:
-    """Compile the joint graph for ``wanted`` values (default: all parameters), in standard operators only.
+    """Compile the joint graph of a network for ``wanted`` values (default: all parameters): loss, y and gradients come out.
 
     Raises UserError for a network without a loss, or with a value that has a gradient's name, and GradientRefused where an
     operator has no rule for its case.
@@ -34,38 +37,71 @@ def gradient(network: Network, wanted: Sequence[str] | None = None) -> ir.Model:
             f"{network.source}: the model has no loss, so it has no gradient; state one (a `loss:` in YAML, --loss for ONNX)"
             + choices
         )
-    model = network.model.clone()
-    values = named_values(model)
-    loss = values[network.loss]
-    targets = [values[name] for name in (network.parameters if wanted is None else wanted)]
-    emitter = Emitter(model.graph, model.opset_imports[""])
-    with emitter.scope(dtype=loss.dtype, role="backward"):
-        adjoints = differentiate(model, {loss: seed_of(emitter, loss)}, targets, emitter)
-        gradients = [_output(emitter, target, adjoints.totals.get(target)) for target in targets]
-    model.graph.outputs[:] = [loss, *(values[name] for name in network.outputs), *gradients]
+    wanted = network.parameters if wanted is None else wanted
+    return joint(network.model, [network.loss], wanted, [network.loss, *network.outputs])
+
+
+def joint(
+    model: ir.Model,
+    roots: Sequence[str],
+    wanted: Sequence[str],
+    outputs: Sequence[str],
+    *,
+    outside: bool = False,
+    prefix: str = GRADIENT,
+) -> ir.Model:
+    """A copy of ``model`` that gives out ``outputs`` and the gradient of the sum of ``roots`` by each ``wanted`` value.
+
+    With ``outside`` it is their vector-Jacobian product with adjoints that come in as the inputs ``adj.<root>``. An initializer
+    among the wanted becomes an input that has a default.
+    """
+    model = model.clone()
+    graph, values = model.graph, named_values(model)
+    targets = [values[name] for name in wanted]
+    graph.inputs.extend(v for v in targets if v.name in graph.initializers and not v.is_graph_input())
+    emitter = Emitter(graph, model.opset_imports[""])
+    with emitter.scope(role="backward"):
+        seeds = {values[name]: _outside(emitter, values[name]) if outside else seed_of(emitter, values[name]) for name in roots}
+        adjoints = differentiate(model, seeds, targets, emitter)
+        gradients = [_output(emitter, target, adjoints.totals.get(target), prefix) for target in targets]
+    graph.outputs[:] = [*(values[name] for name in outputs), *gradients]
     lower(model)
     return optimize(model)
 
 
-def seed_of(emitter: Emitter, loss: ir.Value) -> ir.Value:
-    """The derivative of the loss by itself: 1."""
-    assert loss.dtype is not None
-    return emitter.constant(np.ones(dims(loss), loss.dtype.numpy()))
+def seed_of(emitter: Emitter, root: ir.Value) -> ir.Value:
+    """The derivative of a loss by itself: 1."""
+    assert root.dtype is not None
+    return emitter.constant(np.ones(dims(root), root.dtype.numpy()))
 
 
-def _output(emitter: Emitter, target: ir.Value, adjoint: ir.Value | None) -> ir.Value:
-    """The adjoint under the name ``grad.<value>``; zeros where the value never reaches the loss."""
-    name = f"grad.{target.name}"
+def _outside(emitter: Emitter, root: ir.Value) -> ir.Value:
+    seed = ir.Value(name=_free(emitter, f"{ADJOINT}{root.name}", root), shape=root.shape, type=root.type)
+    emitter.graph.inputs.append(seed)
+    return seed
+
+
+def _output(emitter: Emitter, target: ir.Value, adjoint: ir.Value | None, prefix: str) -> ir.Value:
+    """The adjoint under the name ``grad.<value>``; zeros where the value never reaches a root."""
+    assert target.dtype is not None
     if adjoint is None:
         shape = emitter.Shape(target) if any(isinstance(d, str) for d in dims(target)) else list(dims(target))
-        adjoint = emitter.Expand(0.0, shape)
-    elif adjoint.producer() is None or (adjoint.name or "").startswith("grad."):
+        adjoint = emitter.Expand(np.zeros((), target.dtype.numpy()), shape)
+    elif adjoint.producer() is None or adjoint.is_graph_output() or (adjoint.name or "").startswith(prefix):
         adjoint = emitter.Identity(adjoint)
-    adjoint.name = emitter.fresh_value_name(name)
-    if adjoint.name != name:
-        raise UserError(f"the model holds a value called {name!r}, which is to be the gradient of {target.name!r}; rename it")
+    adjoint.name = _free(emitter, f"{prefix}{target.name}", target)
     adjoint.shape = target.shape
     return adjoint
+
+
+def _free(emitter: Emitter, name: str, value: ir.Value) -> str:
+    """``name``, which must not be taken."""
+    if emitter.fresh_value_name(name) != name:
+        raise UserError(
+            f"the model holds a value called {name!r}, which is to be the gradient of {value.name!r}; rename it, "
+            "or give the gradients another prefix (--prefix)"
+        )
+    return name
 
 
 def named_values(model: ir.Model) -> dict[str, ir.Value]:

@@ -15,17 +15,18 @@ from collections.abc import Iterable, Sequence
 
 import onnx_ir as ir
 
+from vgcompile.graph.case import case_of
 from vgcompile.graph.emit import Emitter, arithmetic
 from vgcompile.graph.provenance import PREFIX, fact, origin
 from vgcompile.ops import INTERNAL, lookup
 from vgcompile.ops.op import Body, Case, Op
-from vgcompile.passes.differentiate import case_of
 
 
 def lower(model: ir.Model) -> ir.Model:
     """Open the composites of a model and of its subgraphs. Changes ``model`` and returns it."""
+    outermost = Emitter(model.graph, model.opset_imports[""])
     for graph in (model.graph, *model.graph.subgraphs()):
-        emitter = Emitter(graph, model.opset_imports[""])
+        emitter = outermost.inside(graph)
         with arithmetic(emitter):
             while composites := _composites(graph):
                 for node, row in composites:

@@ -1,0 +1,190 @@
+"""Derivatives of any model: a file of any exporter, or a YAML model, to one ONNX graph of standard operators.
+
+model -- normalized --> graph -- attach --> loss -- joint --> model's outputs, grad.<name>
+                                                   twice --> hvp.<name>
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+
+from vgcompile.compiler import open_network
+from vgcompile.errors import UserError, nearest
+from vgcompile.graph.emit import dims, is_real
+from vgcompile.graph.load import trainable
+from vgcompile.graph.normalize import normalized
+from vgcompile.passes.attach import attach
+from vgcompile.passes.check import check
+from vgcompile.passes.gradient import GRADIENT, joint, named_values
+
+PARAMETERS, INPUTS, ALL = "parameters", "inputs", "all"
+NAMED = 8  # names that a message lists
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model to differentiate: ``inputs`` are its real data inputs, ``parameters`` what is trained, ``notes`` what was done."""
+
+    source: str
+    model: ir.Model
+    inputs: tuple[str, ...]
+    parameters: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        return tuple(str(value.name) for value in self.model.graph.outputs)
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """A joint graph; ``by`` maps each value that was asked for to the output that holds its gradient."""
+
+    model: onnx.ModelProto
+    root: tuple[str, ...]
+    by: dict[str, str]
+    notes: tuple[str, ...] = ()
+
+
+def grad(
+    model: str | Path | onnx.ModelProto,
+    *,
+    wrt: str | Sequence[str] = PARAMETERS,
+    loss: str | None = None,
+    seed_input: bool = False,
+    attach_loss: str | None = None,
+    class_axis: int = 1,
+    prefix: str = GRADIENT,
+) -> onnx.ModelProto:
+    """The joint graph of a model: its own outputs, and ``grad.<name>`` for each asked value.
+
+    ``wrt`` is ``parameters``, ``inputs``, ``all`` or the names of values. ``loss`` names the scalar that is differentiated
+    (default: the output called ``loss``, or the only scalar one). With ``seed_input`` the adjoint of ``loss``, or of every real
+    output, comes in as ``adj.<output>``; ``attach_loss`` makes a loss of the output ``loss`` (default: the only one).
+
+    Raises UserError for names and options that do not suit the model, ModelError for a file that cannot be taken, and
+    GradientRefused where an operator on the way has no rule for its case.
+    """
+    asked = gradients(
+        model,
+        wrt=wrt,
+        loss=loss,
+        seed_input=seed_input,
+        attach_loss=attach_loss,
+        class_axis=class_axis,
+        prefix=prefix,
+    )
+    return asked.model
+
+
+def gradients(
+    model: str | Path | onnx.ModelProto,
+    *,
+    wrt: str | Sequence[str] = PARAMETERS,
+    loss: str | None = None,
+    seed_input: bool = False,
+    attach_loss: str | None = None,
+    class_axis: int = 1,
+    prefix: str = GRADIENT,
+) -> Gradients:
+    """What ``grad`` does, with the names of what it made."""
+    subject = open_subject(model)
+    roots = _roots(subject, loss, seed_input, attach_loss, class_axis)
+    wanted = _wanted(subject, wrt)
+    outputs = list(dict.fromkeys([*subject.outputs, *(() if seed_input else roots)]))
+    made = joint(subject.model, roots, wanted, outputs, outside=seed_input, prefix=prefix)
+    return Gradients(check(made), tuple(roots), {name: f"{prefix}{name}" for name in wanted}, subject.notes)
+
+
+def open_subject(source: str | Path | onnx.ModelProto) -> Subject:
+    """Read a model: a YAML model as it trains, an ONNX file or proto as it stands, its parameters found."""
+    if not isinstance(source, onnx.ModelProto) and Path(source).suffix != ".onnx":
+        network = open_network(source)
+        data = [value for value in network.model.graph.inputs if value.name not in network.parameters]
+        return Subject(network.source, network.model, _real(data), network.parameters, network.notes)
+    given = normalized(source)
+    model = given.model
+    parameters = trainable(model, given.initializers)
+    data = [value for value in model.graph.inputs if value.name not in model.graph.initializers]
+    defaults = [value for value in model.graph.inputs if value.name in parameters]
+    model.graph.inputs[:] = [*data, *defaults]
+    return Subject(given.source, model, _real(data), tuple(parameters), given.notes)
+
+
+def _real(values: Sequence[ir.Value]) -> tuple[str, ...]:
+    return tuple(str(value.name) for value in values if is_real(value))
+
+
+def _roots(subject: Subject, loss: str | None, seed_input: bool, kind: str | None, class_axis: int) -> list[str]:
+    """The names of the values that are differentiated; a loss is attached where one is asked for."""
+    if kind is not None and seed_input:
+        raise UserError("--attach-loss and --seed-input exclude each other: an adjoint from outside stands for a loss")
+    values = named_values(subject.model)
+    if loss is not None and loss not in values:
+        outputs = ", ".join(subject.outputs[:NAMED])
+        hint = nearest(loss, values) or f"its outputs are {outputs}"
+        raise UserError(f"{subject.source}: --loss {loss!r} is no value of the model; {hint}")
+    real = [value for value in subject.model.graph.outputs if is_real(value) and value.producer() is not None]
+    chosen = [values[loss]] if loss is not None else real
+    if loss is not None and not is_real(chosen[0]):
+        raise UserError(f"{subject.source}: --loss {loss!r} holds no real numbers; name a real output")
+    if seed_input:
+        return [str(value.name) for value in chosen]
+    if kind is not None:
+        return [str(attach(subject.model, _only(subject, chosen, "--attach-loss"), kind, class_axis).name)]
+    if loss is not None and not _is_scalar(chosen[0]):
+        raise UserError(f"{subject.source}: --loss {loss!r} is {_shown(chosen[0])}, a loss is one real number; {_WAYS}")
+    scalars = [value for value in chosen if _is_scalar(value)]
+    named = [value for value in scalars if value.name == "loss"] or scalars
+    if len(named) != 1:
+        found = ", ".join(f"{value.name} {_shown(value)}" for value in chosen[:NAMED]) or "none that holds real numbers"
+        which = "several outputs are scalar, name one with --loss" if named else f"no output is a scalar loss; {_WAYS}"
+        raise UserError(f"{subject.source}: {which} (its outputs: {found})")
+    return [str(named[0].name)]
+
+
+_WAYS = (
+    "let its adjoint come from outside with --seed-input, or make a loss of it with --attach-loss cross_entropy, mse, mae, "
+    "huber or binary_cross_entropy"
+)
+
+
+def _only(subject: Subject, chosen: Sequence[ir.Value], option: str) -> ir.Value:
+    if len(chosen) != 1:
+        names = ", ".join(str(value.name) for value in chosen[:NAMED]) or "none"
+        raise UserError(f"{subject.source}: {option} needs one real output, name it with --loss (found: {names})")
+    return chosen[0]
+
+
+def _is_scalar(value: ir.Value) -> bool:
+    return all(dim == 1 for dim in dims(value))
+
+
+def _shown(value: ir.Value) -> str:
+    return f"{value.dtype.name.lower() if value.dtype is not None else '?'}[{', '.join(map(str, dims(value)))}]"
+
+
+def _wanted(subject: Subject, wrt: str | Sequence[str]) -> list[str]:
+    """The names of the values to differentiate by."""
+    groups = {PARAMETERS: subject.parameters, INPUTS: subject.inputs, ALL: (*subject.inputs, *subject.parameters)}
+    if isinstance(wrt, str) and wrt in groups:
+        if not groups[wrt]:
+            other = "inputs" if wrt == PARAMETERS else "parameters"
+            raise UserError(f"{subject.source}: the model has no real {wrt}; ask for others with --wrt {other} or by name")
+        return list(groups[wrt])
+    names = [wrt] if isinstance(wrt, str) else list(wrt)
+    values = named_values(subject.model)
+    wrong = []
+    for name in names:
+        if name not in values:
+            wrong.append(f"{name!r} is no value of the model" + (f", {hint}" if (hint := nearest(name, values)) else ""))
+        elif not is_real(values[name]):
+            wrong.append(f"{name!r} holds no real numbers")
+    if wrong or not names:
+        raise UserError(f"{subject.source}: --wrt: " + ("; ".join(wrong) or "names at least one value"))
+    return list(dict.fromkeys(names))
