@@ -18,7 +18,7 @@ from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 from scipy import special
 
-from tests import oracle_windows
+from tests import oracle_regions, oracle_windows
 
 Array = np.ndarray[Any, Any]
 
@@ -214,5 +214,6 @@ def in_float64(model: onnx.ModelProto) -> onnx.ModelProto:
 def evaluator(model: bytes) -> ReferenceEvaluator:
     """Runs a serialized model in the precision of what it is fed."""
     return ReferenceEvaluator(
-        onnx.load_from_string(model), new_ops=[Erf, Gelu, Softsign, MaxPool, ConvTranspose, Pad, *oracle_windows.OPERATORS]
+        onnx.load_from_string(model),
+        new_ops=[Erf, Gelu, Softsign, MaxPool, ConvTranspose, Pad, *oracle_windows.OPERATORS, *oracle_regions.OPERATORS],
     )

@@ -48,10 +48,11 @@ def _flipped(op: Any, g: Any, w: Any, x: Any, *, group: int, **attributes: Any) 
     rank = len(at.kernel)
     if at.taps > 1:
         w = op.Slice(w, [-1] * rank, [END.min] * rank, list(range(2, 2 + rank)), [-1] * rank)
+    m, c = extents(w)[:2]
     if group == 1:
         w = op.Transpose(w, perm=[1, 0, *range(2, 2 + rank)])
-    else:
-        m, c = [int(n) for n in extents(w)[:2]]
+    elif (m, c) != (group, 1):
+        m, c = int(m), int(c)
         split = op.Reshape(w, [group, m // group, c, *at.kernel])
         w = op.Reshape(op.Transpose(split, perm=[0, 2, 1, *range(3, 3 + rank)]), [group * c, m // group, *at.kernel])
     pads = [s - p for s, p in zip((*at.span, *at.span), at.pads, strict=True)]
