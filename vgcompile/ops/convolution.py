@@ -12,7 +12,7 @@ from vgcompile.ops.convolution_facts import Windows, norms, value_range
 from vgcompile.ops.convolution_gradient import taps_of, window_of
 from vgcompile.ops.op import Attributes, Case, Dim, Op, sample
 from vgcompile.ops.shape import extents, shaped
-from vgcompile.ops.window import Window, placed, same_extents, window
+from vgcompile.ops.window import Window, placed, same_extents, window, with_spatial
 
 LAST = np.iinfo(np.int64).max
 
@@ -148,8 +148,7 @@ def _within_reach(op: Any, g: Any, x: Any, at: Window, reach: _Reach | None, att
     small = op.Div(total, 2)
     before = small if attributes.get("auto_pad") == "SAME_UPPER" else total - small
     made = op.Pad(g, op.Concat(before, beyond - before, axis=0), None, axes)
-    made.shape = type(made.shape)([*g.shape[:2], *made.shape[2:]])
-    return made, [0] * (2 * rank)
+    return with_spatial(made, g, made), [0] * (2 * rank)
 
 
 ConvTranspose = Op(

@@ -119,8 +119,7 @@ def placed(op: Any, x: Any, kernel: Sequence[int], attributes: Attributes) -> Pl
 
     def pad(other: Any) -> Any:
         made = op.Pad(other, pads, None, axes)
-        made.shape = type(made.shape)([*other.shape[:2], *made.shape[2:]])
-        return made
+        return with_spatial(made, other, made)
 
     bare = Window(at.kernel, at.strides, at.dilations, (0,) * len(axes), (0,) * len(axes))
     return Placed(pad(x), bare, lambda dx: shaped(op.Slice(dx, before, before + size, axes), x), pad)
@@ -139,7 +138,13 @@ def cropped(op: Any, y: Any, x: Any) -> Any:
     """The first elements of ``y`` along each spatial axis, as many as ``x`` has."""
     axes, spatial = list(range(2, len(x.shape))), extents(x)[2:]
     ends = op.Shape(x, start=2) if any(isinstance(dim, str) for dim in spatial) else list(spatial)
-    return shaped(op.Slice(y, [0] * len(axes), ends, axes), x)
+    return with_spatial(op.Slice(y, [0] * len(axes), ends, axes), y, x)
+
+
+def with_spatial(made: Any, front: Any, x: Any) -> Any:
+    """Say that a value has the batch and channels of ``front`` and the spatial extents of ``x``."""
+    made.shape = type(x.shape)([*front.shape[:2], *x.shape[2:]])
+    return made
 
 
 def ends(at: Window, dims: Sequence[Dim]) -> tuple[list[int], list[int], bool]:

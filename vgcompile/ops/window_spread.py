@@ -88,9 +88,7 @@ def _spread(op: Any, g: Any, x: Any, *, kernel_shape: Sequence[int], divisor: in
         dx = op.ConvTranspose(g, np.repeat(kernel, channels, axis=0), group=channels, **shape)
         return cropped(op, dx, x) if beyond else shaped(dx, x)
     dx = op.ConvTranspose(op.Reshape(g, _samples_of_one_channel(op, g)), kernel, **shape)
-    axes = list(range(2, len(x.shape)))
-    dx = op.Slice(dx, [0] * len(axes), op.Shape(x, start=2), axes) if beyond else dx
-    return reshaped(op, dx, x)
+    return reshaped(op, cropped(op, dx, x) if beyond else dx, x)
 
 
 def _samples_of_one_channel(op: Any, g: Any) -> Any:

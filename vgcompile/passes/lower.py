@@ -5,8 +5,8 @@
 
 A composite is an operator of the internal domain, or a standard one that its row asks to be opened (batch normalization in
 training). Of the bodies that apply to a node the profile "fast" takes that of least cost, "portable" that of fewest nodes. The
-nodes that it makes stand where the composite stood, keep its layer, role and source, and carry the body's name. The values that the
-composite gave out keep their names. Nothing of the internal domain is left.
+nodes that it makes stand where the composite stood, keep its layer, role and source, and carry the body's name. The composite's
+output values keep their names. Nothing of the internal domain is left.
 """
 
 from __future__ import annotations
