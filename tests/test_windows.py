@@ -334,15 +334,19 @@ def _shape(value: ir.Value, size: dict[str, int]) -> list[int]:
 # -------------------------------------------------------------------------------------------------- profiles and types
 
 
-def backward_nodes(profile: Profile, x: tuple[Any, ...], w: tuple[int, ...], **attributes: Any) -> list[str]:
-    model, inputs = graph_of({"x": x, "w": w, "b": w[:1]})
+def backward_nodes(profile: Profile, operator: str, *shapes: tuple[Any, ...], **attributes: Any) -> list[str]:
+    """Those behind the operator itself."""
+    model, inputs = graph_of(dict(zip("xwb", shapes, strict=False)))
     op = Emitter(model.graph)
-    y = op.Conv(*inputs.values(), **attributes)
+    made = op.emit(operator, *inputs.values(), **attributes)
+    y = made[0] if isinstance(made, tuple) else made
     g = ir.Value(name="g", shape=ir.Shape(dims(y)), type=ir.TensorType(FLOAT))
     model.graph.inputs.append(g)
     totals = differentiate(model, {y: g}, inputs.values(), op).totals
     model.graph.outputs.extend(totals[value] for value in inputs.values())
-    return [node.op_type for node in optimize(lower(model, profile)).graph]
+    return [
+        node.op_type for node in optimize(lower(model, profile)).graph if node.op_type != operator or node is not y.producer()
+    ]
 
 
 PADDED = {"pads": [1, 1, 1, 1]}
@@ -360,12 +364,20 @@ COUNTS = [  # x, w, attributes, the number of backward nodes: portable, fast
 
 @pytest.mark.parametrize(("x", "w", "given", "portable", "fast"), COUNTS, ids=str)
 def test_number_of_backward_nodes(x: Any, w: Any, given: Any, portable: int, fast: int) -> None:
-    assert len(backward_nodes("portable", x, w, **given)) == portable
-    assert len(backward_nodes("fast", x, w, **given)) == fast
+    assert len(backward_nodes("portable", "Conv", x, w, w[:1], **given)) == portable
+    assert len(backward_nodes("fast", "Conv", x, w, w[:1], **given)) == fast
+
+
+def test_number_of_backward_nodes_of_a_pool() -> None:
+    tiles = {"kernel_shape": [2, 2], "strides": [2, 2]}
+    assert len(backward_nodes("portable", "MaxPool", IMAGE, **tiles)) == 6
+    assert len(backward_nodes("fast", "MaxPool", IMAGE, **tiles)) == 7
+    assert backward_nodes("portable", "AveragePool", IMAGE, **tiles) == ["ConvTranspose"]
+    assert len(backward_nodes("fast", "AveragePool", IMAGE, **tiles)) == 4
 
 
 def test_portable_nodes_are_few_and_plain() -> None:
-    found = backward_nodes("portable", IMAGE, (8, 8, 3, 3), **PADDED)
+    found = backward_nodes("portable", "Conv", IMAGE, (8, 8, 3, 3), (8,), **PADDED)
     assert sorted(found) == ["Conv", "ConvTranspose", "ReduceSum", "Transpose", "Transpose", "Transpose"]
 
 

@@ -36,14 +36,21 @@ def infer(x: Any, *, kernel_shape: Sequence[int], **attributes: Any) -> Any:
     return same_extents(x, kernel_shape, attributes)
 
 
-def _max_gradient(reduction: str) -> Any:
-    def emit(op: Any, g: Any, indices: Any, x: Any, **_: Any) -> Any:
-        """Indices count through the whole flattened tensor."""
-        zeros = op.Expand(0.0, op.Reshape(op.Size(x), [1]))
-        flat = op.ScatterElements(zeros, op.Reshape(indices, [-1]), op.Reshape(g, [-1]), axis=0, reduction=reduction)
-        return reshaped(op, flat, x)
+def _scatter(op: Any, g: Any, indices: Any, x: Any, **_: Any) -> Any:
+    """Indices count through the whole flattened tensor; no two name the same element."""
+    flat = op.ScatterElements(_flat_zeros(op, x), op.Reshape(indices, [-1]), op.Reshape(g, [-1]), axis=0)
+    return reshaped(op, flat, x)
 
-    return emit
+
+def _scatter_add(op: Any, g: Any, indices: Any, x: Any, **_: Any) -> Any:
+    """An element that wins in several windows gets the sum of their adjoints."""
+    return reshaped(op, op.ScatterND(_flat_zeros(op, x), op.Unsqueeze(indices, [-1]), g, reduction="add"), x)
+
+
+def _flat_zeros(op: Any, x: Any) -> Any:
+    dims = extents(x)
+    static = all(isinstance(dim, int) for dim in dims)
+    return op.Expand(0.0, [math.prod(int(dim) for dim in dims)] if static else op.Reshape(op.Size(x), [1]))
 
 
 def _max_vjp(op: Any, g: Any, y: Any, x: Any, **attributes: Any) -> tuple[Any, ...]:
@@ -174,8 +181,8 @@ MaxPoolGradient = Op(
     domain=INTERNAL,
     vjp=lambda op, h, y, g, indices, x, **_: (shaped(op.Gather(op.Reshape(h, [-1]), indices, axis=0), g), None, None),
     bodies=(
-        Body("scatter", _max_gradient("none"), lambda case: case.attributes["overlap"] == 1),
-        Body("scatter add", _max_gradient("add")),
+        Body("scatter", _scatter, lambda case: case.attributes["overlap"] == 1),
+        Body("scatter add", _scatter_add),
     ),
     infer=lambda g, indices, x, **_: x,
     samples=(

@@ -69,15 +69,15 @@ def _samples(
     else:
         length = op.Max(length, 1.0)  # a malformed box is taken as 1 wide
     each = length / float(bins) if bins > 1 else length
-    bin_ = np.arange(bins, dtype=x.dtype.numpy())[:, None]
+    begin = np.arange(bins)[:, None]
     real, count = None, float(sampling_ratio)
     if sampling_ratio > 0:
-        inner: Any = bin_ + (np.arange(sampling_ratio, dtype=x.dtype.numpy()) + 0.5) / x.dtype.numpy().type(sampling_ratio)
+        inner: Any = (begin + (np.arange(sampling_ratio) + 0.5) / sampling_ratio).astype(x.dtype.numpy())
     else:
         grid = op.Ceil(each)
         number = _counting(op, _most(op, grid), x)
         real, count = op.Less(number, grid), op.Max(grid, 1.0)
-        inner = op.Add(bin_, (number + 0.5) / count)
+        inner = op.Add(begin.astype(x.dtype.numpy()), (number + 0.5) / count)
     place, size = first + each * inner, _size(op, x, axis)
     inside = op.And(op.GreaterOrEqual(place, -1.0), op.LessOrEqual(place, size))
     return _Samples(op.Min(op.Max(place, 0.0), size - 1.0), inside, real, count)
@@ -144,8 +144,14 @@ def _align_vjp(
     real = None
     if rows.real is not None:
         real = op.And(op.Unsqueeze(rows.real, [2, 4, 5, 6]), op.Unsqueeze(columns.real, [1, 3, 5, 6]))
-    place = op.Cast(row * _size(op, x, 3) + column, to=TensorProto.INT64)
+    place = _place(op, x, row, column)
     return _winners_vjp(op, g, x, batch, place, down * across, real, output_height * output_width), None, None
+
+
+def _place(op: Any, x: Any, row: Any, column: Any) -> Any:
+    """In the flattened image; counted in integers, for half precision ends at 2048."""
+    row, column = (op.Cast(part, to=TensorProto.INT64) for part in (row, column))
+    return row * op.Shape(x, start=3) + column
 
 
 def _winners_vjp(op: Any, g: Any, x: Any, batch: Any, place: Any, weight: Any, real: Any, bins: int) -> Any:
@@ -231,7 +237,7 @@ def _max_vjp(op: Any, g: Any, y: Any, x: Any, rois: Any, *, pooled_shape: Sequen
     )
     row, in_row = (op.Unsqueeze(part, [2, 4]) for part in (row, in_row))  # [R, bins, 1, most, 1]
     column, in_column = (op.Unsqueeze(part, [1, 3]) for part in (column, in_column))
-    place = op.Cast(row * _size(op, x, 3) + column, to=TensorProto.INT64)
+    place = _place(op, x, row, column)
     batch = op.Cast(op.Gather(rois, 0, axis=1), to=TensorProto.INT64)
     held = op.And(in_row, in_column)
     return _winners_vjp(op, g, x, batch, place, None, held, math.prod(pooled_shape)), None
