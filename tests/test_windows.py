@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from tests.one_node import OneNode, build, one_node
 from tests.reference import evaluator
 from tests.test_lower import graph_of, run
+from vgcompile.errors import GradientRefused
 from vgcompile.graph.emit import OPSET, Emitter, dims
 from vgcompile.ops import INTERNAL, OPS
 from vgcompile.ops.op import Sample, sample
@@ -169,6 +170,16 @@ def test_pools_padded_to_the_same_extent_of_a_symbol(operator: str, mode: str) -
             return windows.sum(-1) / F.pad(torch.ones_like(x), pads).unfold(2, 3, 2).sum(-1)  # noqa: B023
 
         agrees_with(pool, one, normal((2, 3, size)))
+
+
+@pytest.mark.parametrize("length", ["T", 8])
+def test_padding_that_the_runtimes_read_differently_is_refused(length: int | str) -> None:
+    """Windows of 1 with stride 4 over 8 elements: which are they?"""
+    for name, *kernel in (("AveragePool",), ("MaxPool",), ("Conv", (1, 1, 1))):
+        with pytest.raises(GradientRefused, match="several ways"):
+            build(OPS[name], sample((1, 1, length), *kernel, kernel_shape=[1], strides=[4], auto_pad="SAME_UPPER"))
+    one = build(OPS["AveragePool"], sample((1, 1, 9), kernel_shape=[1], strides=[4], auto_pad="SAME_UPPER"))
+    agrees_with(lambda x: x[..., ::4], one, normal((1, 1, 9)))
 
 
 def test_the_first_of_equals_wins_and_zeros_have_no_slope() -> None:

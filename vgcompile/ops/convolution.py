@@ -12,7 +12,7 @@ from vgcompile.ops.convolution_facts import Windows, norms, value_range
 from vgcompile.ops.convolution_gradient import taps_of, window_of
 from vgcompile.ops.op import Attributes, Case, Dim, Op, sample
 from vgcompile.ops.shape import extents, shaped
-from vgcompile.ops.window import Window, placed, same_extents, window, with_spatial
+from vgcompile.ops.window import Window, disputed, placed, same_extents, window, with_spatial
 
 LAST = np.iinfo(np.int64).max
 
@@ -32,12 +32,16 @@ def _bias_vjp(op: Any, g: Any, b: Any) -> Any:
 
 def _unknown_kernel(case: Case) -> str:
     """The window's geometry is built from the kernel's extents, and a group's channels from its channels."""
-    if not taps_of(case.shapes[1], case.attributes):
+    if not _taps(case):
         return "the kernel's extents are not known when compiling"
     channels = (case.shapes[1] or ("",))[:2]
     if case.attributes["group"] > 1 and any(isinstance(dim, str) for dim in channels):
         return "the kernel's channels are not known when compiling, and it has groups"
     return ""
+
+
+def _taps(case: Case) -> list[int]:
+    return taps_of(case.shapes[1], case.attributes)
 
 
 Conv = Op(
@@ -47,7 +51,7 @@ Conv = Op(
     range=lambda case: value_range(case, any(window_of(case, 1, 0).pads), transposed=False),
     norms=lambda case, position: norms(case, position, window_of(case, 1, 0)),
     moments=Windows(lambda case: window_of(case, 1, 0)),
-    refuses=_unknown_kernel,
+    refuses=lambda case: _unknown_kernel(case) or disputed((case.shapes[0] or ())[2:], _taps(case), case.attributes),
     infer=lambda x, w, b=None, **attributes: same_extents(x, taps_of(extents(w), attributes) or ("",), attributes),
     samples=(
         sample(("N", 3, 4, 5), (4, 3, 3, 3), (4,), pads=[1, 1, 1, 1]),

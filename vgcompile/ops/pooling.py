@@ -17,7 +17,7 @@ from scipy import stats
 from vgcompile.interval import WHOLE, Interval
 from vgcompile.ops.op import INTERNAL, Array, Body, Case, Dim, Op, sample
 from vgcompile.ops.shape import extents, reshaped, shaped, zeros_like
-from vgcompile.ops.window import Window, same_extents, window
+from vgcompile.ops.window import Window, disputed, same_extents, window
 from vgcompile.signal import Signal, replace
 
 
@@ -65,7 +65,7 @@ def refuses(case: Case) -> str:
     given = case.attributes
     if (given.get("auto_pad") or "NOTSET").startswith("SAME") and set(given.get("dilations") or (1,)) != {1}:
         return "auto_pad SAME with dilations is read in two ways by the runtimes; give explicit pads"
-    return _overhang(case) or _blind(case)
+    return disputed((case.shapes[0] or ())[2:], given["kernel_shape"], given) or _overhang(case) or _blind(case)
 
 
 def _blind(case: Case) -> str:

@@ -151,7 +151,8 @@ def _align_vjp(
 def _place(op: Any, x: Any, row: Any, column: Any) -> Any:
     """In the flattened image; counted in integers, for half precision ends at 2048."""
     row, column = (op.Cast(part, to=TensorProto.INT64) for part in (row, column))
-    return row * op.Shape(x, start=3) + column
+    width = extents(x)[3]
+    return row * (width if isinstance(width, int) else op.Shape(x, start=3)) + column
 
 
 def _winners_vjp(op: Any, g: Any, x: Any, batch: Any, place: Any, weight: Any, real: Any, bins: int) -> Any:

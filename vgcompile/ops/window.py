@@ -92,6 +92,20 @@ def padded_at_run_time(dims: Sequence[Dim], attributes: Attributes) -> bool:
     return same and any(isinstance(dim, str) and stride > 1 for dim, stride in zip(dims, strides, strict=True))
 
 
+def disputed(dims: Sequence[Dim], kernel: Sequence[int], attributes: Attributes) -> str:
+    """Why ``auto_pad`` is not read in one way, or "".
+
+    Windows that leave gaps reach fewer elements than there are: the runtimes then drop the excess at either end, or at both.
+    """
+    if not (attributes.get("auto_pad") or "NOTSET").startswith("SAME"):
+        return ""
+    at = window(dims, kernel, attributes)
+    last = [(dim - 1) % s if isinstance(dim, int) else s - 1 for dim, s in zip(dims, at.strides, strict=True)]
+    if all(span - rest > -2 for span, rest in zip(at.span, last, strict=True)):
+        return ""
+    return "auto_pad SAME with a stride far beyond the kernel is read in several ways by the runtimes; give explicit pads"
+
+
 @dataclass(frozen=True)
 class Placed:
     """A tensor that a window visits, with pads that are known: as it was, or padded at run time already."""
