@@ -125,16 +125,17 @@ def _causal_vjp(
     g, dstate = adjoints_of(g, 2)
     channels, _, taps = (int(dim) for dim in extents(w))
     line = x if past is None else op.Concat(past, x, axis=2)
-    shape = {"group": channels, "strides": [1], "dilations": [1], "pads": [taps - 1 if past is None else 0, 0]}
+    missing = taps - 1 if past is None else 0
+    shape = {"group": channels, "strides": [1], "dilations": [1], "pads": [missing, 0]}
     dline = dw = db = None
     if g is not None:
         if activation != "none":
             z = op.Conv(line, w, bias, **shape)
             g = g * swish_slope(op, z, op.Swish(z))
-        dline, dw = op.ConvInputGradient(g, w, line, **shape), _kernel_adjoint(op, g, line, w, shape["pads"][0])
+        dline, dw = op.ConvInputGradient(g, w, line, **shape), _kernel_adjoint(op, g, line, w, missing)
         db = None if bias is None else op.ReduceSum(g, [0, 2], keepdims=0)
     if dstate is not None and taps > 1:
-        dline = added([dline, shaped(_at_the_end(op, dstate, x, taps - 1 if past is None else 0), line)])
+        dline = added([dline, shaped(_at_the_end(op, dstate, x, missing), line)])
     if past is None:
         return dline, dw, db, None
     if dline is None:
