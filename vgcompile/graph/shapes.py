@@ -85,7 +85,8 @@ def _name_dims(infos: Iterable[onnx.ValueInfoProto], stated: set[str], proved: M
 def _proved(proto: onnx.ModelProto) -> dict[str, Dims]:
     """What ONNX Runtime's symbolic tool finds, nothing where it fails: it does not know every operator.
 
-    It takes the pieces of a tensor to be equal where their sizes are computed, so that nothing is believed of such a model. Its public function leaves a file in the working directory when it gives up, so its steps are called one by one.
+    It takes the pieces of a tensor to be equal where their sizes are computed, so that nothing is believed of such a model. Its
+    public function leaves a file in the working directory when it gives up, so its steps are called one by one.
     """
     constants = {tensor.name for tensor in proto.graph.initializer}
     constants |= {node.output[0] for node in proto.graph.node if node.op_type == "Constant"}

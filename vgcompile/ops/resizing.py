@@ -37,7 +37,9 @@ class Along:
     region: tuple[float, float] | None
 
 
-def resized(x: Sequence[Dim], y: Sequence[Dim], operands: Sequence[Array | None], scaled: bool, attributes: Attributes) -> list[Along]:
+def resized(
+    x: Sequence[Dim], y: Sequence[Dim], operands: Sequence[Array | None], scaled: bool, attributes: Attributes
+) -> list[Along]:
     """The axes that a node resizes; ``operands`` are region, scales and sizes where they are known, ``scaled`` says that there
     are scales. An axis of scale 1 stays as it is, except that a region may move along it."""
     region, scales, sizes = operands
@@ -145,7 +147,9 @@ def _repetition(at: Along, attributes: Attributes) -> int:
 # ------------------------------------------------------------------------------------------------------------ the gradient
 
 
-def _resize_vjp(op: Any, g: Any, y: Any, x: Any, roi: Any = None, scales: Any = None, sizes: Any = None, **attributes: Any) -> tuple[Any, ...]:
+def _resize_vjp(
+    op: Any, g: Any, y: Any, x: Any, roi: Any = None, scales: Any = None, sizes: Any = None, **attributes: Any
+) -> tuple[Any, ...]:
     roi, scales, sizes = (None if value is None or extents(value) == (0,) else value for value in (roi, scales, sizes))
     known = [constant(value) for value in (roi, scales, sizes)]
     axes = resized(extents(x), extents(y), known, scales is not None, attributes)
@@ -279,12 +283,30 @@ Resize = Op(
         sample(("N", "C", "H", 3), None, np.array([1, 1, 2, 0.7], np.float32)),
         sample(("N", 2, 3, 5), None, np.array([1.0, 1.0, 2.0, 0.6], np.float32), mode="linear"),
         sample((1, 2, "H", "W"), None, None, np.array([5, 3]), mode="linear", axes=[2, 3]),
-        sample(("N", 2, 4, 3), None, None, np.array([3, 5]), mode="linear", axes=[3, 2], coordinate_transformation_mode="align_corners"),
+        sample(
+            ("N", 2, 4, 3),
+            None,
+            None,
+            np.array([3, 5]),
+            mode="linear",
+            axes=[3, 2],
+            coordinate_transformation_mode="align_corners",
+        ),
         sample(("N", 2, 3, 2, 3), None, None, np.array([5, 4, 2]), mode="linear", axes=[2, 3, 4]),
         sample((1, 1, 4, 4), None, np.array([1.0, 1.0, 2.0, 0.8], np.float32), mode="cubic", exclude_outside=1),
-        sample((4, 4), None, np.array([2.0, 1.3], np.float32), mode="cubic", coordinate_transformation_mode="half_pixel_symmetric"),
+        sample(
+            (4, 4), None, np.array([2.0, 1.3], np.float32), mode="cubic", coordinate_transformation_mode="half_pixel_symmetric"
+        ),
         sample((4, 5), None, np.array([0.6, 0.5], np.float32), mode="linear", antialias=1),
-        sample((3, 4), np.array([0.4, -0.2, 0.6, 1.3]), None, np.array([4, 3]), mode="linear", coordinate_transformation_mode="tf_crop_and_resize", extrapolation_value=10.0),
+        sample(
+            (3, 4),
+            np.array([0.4, -0.2, 0.6, 1.3], np.float32),
+            None,
+            np.array([4, 3]),
+            mode="linear",
+            coordinate_transformation_mode="tf_crop_and_resize",
+            extrapolation_value=10.0,
+        ),
         sample(("N", 3, 4), None, None, np.array([5, 8]), mode="nearest", axes=[1, 2], keep_aspect_ratio_policy="not_larger"),
     ),
 )

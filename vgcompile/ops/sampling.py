@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto
 
-from vgcompile.ops.cutting import constant, hull_of
 from vgcompile.interval import Interval, interval
-from vgcompile.ops.op import Array, Case, Op, sample
+from vgcompile.ops.cutting import constant, hull_of
+from vgcompile.ops.op import Case, Op, sample
 from vgcompile.ops.shape import extents, reshaped, shaped, zeros_like
 
 # For each mode the offsets of its taps, and their weights: columns are taps, rows are powers of t, the highest first.
@@ -60,7 +60,8 @@ def _axes(op: Any, x: Any, align: int) -> _Axes:
         span = sizes - align
         found = [0.5 * span, 0.5 * (sizes - 1.0), sizes - 1.0, span, np.maximum(2.0 * span, 1.0)]
         pitches: Any = np.cumprod([1, *(int(dim) for dim in dims[:-1])])
-        return _Axes(*(np.asarray(array, op.dtype.numpy()) for array in found), first, pitches)
+        scale, centre, last, span, period = (np.asarray(array, op.dtype.numpy()) for array in found)
+        return _Axes(scale, centre, last, span, period, first, pitches)
     counts = op.Gather(op.Shape(x, start=2), list(reversed(range(len(dims)))), axis=0)
     sizes = op.Cast(counts, to=int(op.dtype))
     last = sizes - 1.0
@@ -155,15 +156,13 @@ def _grid_sample_vjp(
         return shaped(dx, x), None
     met = op.ReduceSum(op.Gather(pixels, row, axis=0) * seeds, [-1], keepdims=0)
     turns = [_apart(op, slopes, d, rank) for d in range(rank)]
-    sums = [
-        op.ReduceSum(met * _product([*parts[:d], turns[d], *parts[d + 1 :]]), behind, keepdims=0) for d in range(rank)
-    ]
+    sums = [op.ReduceSum(met * _product([*parts[:d], turns[d], *parts[d + 1 :]]), behind, keepdims=0) for d in range(rank)]
     dplace = op.Concat(*(op.Unsqueeze(part, [1 + rank]) for part in sums), axis=1 + rank)
     return shaped(dx, x), shaped(dplace * slope, grid)
 
 
 def _apart(op: Any, tensor: Any, coordinate: int, rank: int) -> Any:
-    """What belongs to one coordinate, its taps on the axis that is theirs: [N, out..., taps of the last coordinate, ..., first]."""
+    """What belongs to one coordinate, its taps on their own axis: [N, out..., taps of the last coordinate, ..., of the first]."""
     own = 1 + rank + (rank - 1 - coordinate)
     if isinstance(tensor, np.ndarray):  # the same everywhere
         return tensor.reshape([-1] + [1] * coordinate)
@@ -181,7 +180,11 @@ def _first_rows(op: Any, x: Any, rank: int) -> list[Any]:
         assert isinstance(batch, int)
         return [(np.arange(batch) * math.prod(int(dim) for dim in dims)).reshape([-1, *behind])]
     many = op.Squeeze(op.Shape(x, start=0, end=1), [0]) if isinstance(batch, str) else batch
-    pixels = math.prod(int(dim) for dim in dims) if all(isinstance(dim, int) for dim in dims) else op.ReduceProd(op.Shape(x, start=2), keepdims=0)
+    pixels = (
+        math.prod(int(dim) for dim in dims)
+        if all(isinstance(dim, int) for dim in dims)
+        else op.ReduceProd(op.Shape(x, start=2), keepdims=0)
+    )
     return [op.Reshape(op.Range(0, many, 1) * pixels, [-1, *behind])]
 
 

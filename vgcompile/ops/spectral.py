@@ -99,7 +99,11 @@ def _cut(op: Any, dx: Any, x: Any, along: Any, held: Length, fits: bool) -> Any:
 
 def _unclear(case: Case) -> str:
     last = (case.shapes[0] or ("",))[-1]
-    return "whether its input is real or complex is not known; give the last axis a fixed extent, 1 or 2" if isinstance(last, str) else ""
+    return (
+        "whether its input is real or complex is not known; give the last axis a fixed extent, 1 or 2"
+        if isinstance(last, str)
+        else ""
+    )
 
 
 DFT = Op(
