@@ -77,8 +77,8 @@ class Moments(Protocol):
 
 @dataclass(frozen=True)
 class Sample:
-    """Inputs for the laws: shapes (a string is a symbolic dimension, run at extents 1, 2 and 5), literal arrays, None for an absent
-    one."""
+    """Inputs for the laws: shapes (a string is a symbolic dimension, run at extents 1, 2 and 5), literal arrays, or None for an
+    absent input."""
 
     shapes: tuple[tuple[Dim, ...] | Array | None, ...]
     attributes: Attributes = field(default_factory=dict)
