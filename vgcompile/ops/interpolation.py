@@ -1,7 +1,7 @@
 """The interpolation matrix of one resized axis: a row holds the weights of an output position.
 
-A matrix is given only where the standard leaves no doubt about it. Runtimes differ where a scale leaves a fraction of a pixel, and
-round differently where a position falls between two pixels.
+A matrix is given only where the standard leaves no doubt about it: runtimes differ where a scale leaves a fraction of a pixel,
+and round differently where a position falls between two pixels.
 """
 
 from __future__ import annotations

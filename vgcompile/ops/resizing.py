@@ -42,19 +42,19 @@ def _resize_vjp(
 def _folded(op: Any, g: Any, x: Any, y: Any, folds: dict[int, int]) -> Any:
     """Sum over repeated elements: the axes in ``folds`` become pairs (extent, times)."""
     source, target = extents(x), extents(y)
-    shape: list[Any] = []
+    shape: list[Any] = []  # numbers, 0 for an extent that stays in its place, and (value, axis) for one that only a run tells
     for axis, dim in enumerate(target):
         if axis in folds:
-            shape += [source[axis] if isinstance(source[axis], int) else op.Shape(x, start=axis, end=axis + 1), folds[axis]]
-        elif isinstance(dim, int) or len(shape) == axis:
-            shape.append(dim if isinstance(dim, int) else 0)  # 0 keeps an extent in its place
+            shape += [source[axis] if isinstance(source[axis], int) else (x, axis), folds[axis]]
+        elif len(shape) == axis and isinstance(dim, str):
+            shape.append(0)
         else:
-            shape.append(op.Shape(g, start=axis, end=axis + 1))
-    symbols = [i for i, dim in enumerate(shape) if not isinstance(dim, int)]
-    if len(symbols) <= 1:
-        operand: Any = [dim if isinstance(dim, int) else -1 for dim in shape]
+            shape.append(dim if isinstance(dim, int) else (g, axis))
+    if sum(isinstance(dim, tuple) for dim in shape) <= 1:
+        operand: Any = [-1 if isinstance(dim, tuple) else dim for dim in shape]
     else:
-        operand = op.Concat(*([dim] if isinstance(dim, int) else dim for dim in shape), axis=0)
+        parts = [op.Shape(dim[0], start=dim[1], end=dim[1] + 1) if isinstance(dim, tuple) else [dim] for dim in shape]
+        operand = op.Concat(*parts, axis=0)
     places = [axis + 1 + sum(other < axis for other in folds) for axis in sorted(folds)]
     return op.ReduceSum(op.Reshape(g, operand), places, keepdims=0)
 
