@@ -12,7 +12,7 @@ import onnxruntime
 import pytest
 import torch
 from numpy.testing import assert_allclose
-from onnx import helper, numpy_helper
+from onnx import helper, numpy_helper, parser
 
 from tests.one_node import build
 from vgcompile.derivatives import gradients
@@ -241,3 +241,19 @@ def test_an_old_resize_stays_what_it_was(operator: str, opset: int, mode: str, s
 def test_an_old_resize_both_ways_is_refused() -> None:
     with pytest.raises(ModelError, match="enlarge and reduce at once"):
         normalized(_old("Resize", 10, "nearest", [1.0, 1.0, 2.0, 0.5]))
+
+
+def test_a_resize_keeps_the_batch() -> None:
+    """Its gradient is a sum of repeated pixels, or a product for each axis, with no shape computed at run time."""
+    for mode, expected in (("nearest", ["Reshape", "ReduceSum"]), ("linear", ["MatMul", "MatMul"])):
+        model = parser.parse_model(f"""
+            <ir_version: 8, opset_import: ["": 18]>
+            upsampled (float[N, 3, 8, 8] x) => (float[N, 3, 16, 16] y) <float[4] s = {{1, 1, 2, 2}}> {{
+              a = Relu(x)
+              b = Resize<mode="{mode}">(a, , s)
+              y = Neg(b)
+            }}""")
+        made = gradients(model, wrt=["a"], seed_input=True)
+        behind = [node.op_type for node in made.model.graph.node if "Resize/" in node.name and node.name.startswith("/grad/")]
+        assert behind == expected
+        assert {str(v.shape[0]) for node in normalized(model).model.graph for v in node.outputs} == {"N"}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 from collections.abc import Iterable, Mapping
 
 import onnx
@@ -19,6 +20,7 @@ Dims = tuple[int | str, ...]
 
 # Attributes that ONNX's inference (1.23.2) takes for another number than their default where a node does not state them.
 _MISREAD = {"STFT": ("onesided", 1)}
+_SAME = re.compile(r"^floor\(1\.0\*(\w+)\)$")
 
 
 def infer_shapes(proto: onnx.ModelProto, path: str) -> onnx.ModelProto:
@@ -105,4 +107,6 @@ def _proved(proto: onnx.ModelProto) -> dict[str, Dims]:
 
 
 def _dims(info: onnx.ValueInfoProto) -> Dims:
-    return tuple(dim.dim_value if dim.HasField("dim_value") else dim.dim_param for dim in info.type.tensor_type.shape.dim)
+    """The tool writes an extent that a resize leaves alone as floor(1.0*N)."""
+    dims = info.type.tensor_type.shape.dim
+    return tuple(dim.dim_value if dim.HasField("dim_value") else _SAME.sub(r"\1", dim.dim_param) for dim in dims)
