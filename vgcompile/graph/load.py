@@ -105,7 +105,7 @@ def _classes(value: ir.Value) -> int | None:
     counts: list[int | None] = []
     for node, place in value.uses():
         row = lookup(node.op_type, node.domain)
-        shapes = tuple(None if operand is None else dims(operand) for operand in node.inputs)
+        shapes = tuple(None if operand is None or operand.shape is None else dims(operand) for operand in node.inputs)
         counts.append(row.classes(Case(attributes_of(node), shapes)).get(place) if row is not None else None)
         if len(node.inputs) == 1 and not is_real(node.outputs[0]):
             counts.append(_classes(node.outputs[0]))

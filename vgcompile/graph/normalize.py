@@ -81,6 +81,7 @@ def _normalized(proto: onnx.ModelProto, path: Path) -> tuple[onnx.ModelProto, li
     """The same model without functions, in an opset that the rules hold for, every value with its shape; and what was done."""
     notes = []
     proto = _copied(proto)
+    _state_defaults(proto)
     try:
         onnx.checker.check_model(proto)
         if proto.functions:
@@ -105,6 +106,19 @@ def _copied(proto: onnx.ModelProto) -> onnx.ModelProto:
     copy = onnx.ModelProto()
     copy.CopyFrom(proto)
     return copy
+
+
+def _state_defaults(proto: onnx.ModelProto) -> None:
+    """Write out the default attributes of operators that the standard defines by a function: the checker misses them inside."""
+    opset = max((entry.version for entry in proto.opset_import if entry.domain in STANDARD), default=OPSET)
+    for node in _nodes(proto.graph):
+        if node.domain not in STANDARD or not defs.has(node.op_type, max_inclusive_version=opset):
+            continue
+        schema = defs.get_schema(node.op_type, opset)
+        given = {attribute.name for attribute in node.attribute}
+        by_function = schema.has_function  # type: ignore[attr-defined]
+        missing = [a.default_value for name, a in schema.attributes.items() if by_function and name not in given]
+        node.attribute.extend(value for value in missing if value.type != onnx.AttributeProto.UNDEFINED)
 
 
 def _opset(proto: onnx.ModelProto) -> int:

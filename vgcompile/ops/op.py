@@ -77,8 +77,8 @@ class Moments(Protocol):
 
 @dataclass(frozen=True)
 class Sample:
-    """Inputs for the laws: shapes (a string is a symbolic dimension, run at extents 1, 2 and 5), literal arrays, or None for an
-    absent input."""
+    """Inputs for the laws: shapes (a string is a symbolic dimension, run at extents 1, 2 and 5), literal arrays, None where one
+    is absent."""
 
     shapes: tuple[tuple[Dim, ...] | Array | None, ...]
     attributes: Attributes = field(default_factory=dict)
@@ -150,6 +150,7 @@ class Op:
     extrema: Callable[..., Sequence[float]] | Sequence[float] = ()  # where the value turns
     linear: bool = False  # elementwise and linear in all operands together: a sum
     blocked: str = ""  # why nothing flows: the gradient is zero, or the output is no real number
+    uncovered: str = ""  # why there is no rule where a gradient would flow, and what would do
     saved: tuple[int, ...] = ()  # further outputs that the vjp reads: the sweep sees to it that the node has them
     untrained: tuple[int, ...] = ()  # real inputs that set and do not learn: running statistics, the scales of a resize
     classes: Callable[[Case], Mapping[int, int]] = lambda case: {}  # how many different numbers an integer input may hold, from 0
@@ -165,8 +166,8 @@ class Op:
     def __post_init__(self) -> None:
         if not self.doc.endswith("."):
             raise ValueError(f"{self.name}: the documentation is one sentence, with its full stop")
-        if bool(self.blocked) == bool(self.vjp or self.nested or self.bodies):
-            raise ValueError(f"{self.name}: a row either has a vjp (or bodies) or says why nothing flows")
+        if sum(map(bool, (self.blocked, self.uncovered, self.vjp or self.nested or self.bodies))) != 1:
+            raise ValueError(f"{self.name}: a row has a vjp (or bodies), or says why nothing flows, or why there is no rule")
         if self.derivatives and self.numpy is None:
             raise ValueError(f"{self.name}: an elementwise row needs its NumPy reading")
 

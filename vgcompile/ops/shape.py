@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from vgcompile.ops.op import Case, Dim
+from vgcompile.ops.op import Array, Case, Dim
 from vgcompile.signal import Signal, replace
 
 
@@ -17,18 +17,26 @@ def extents(x: Any) -> tuple[Dim, ...]:
     return tuple(dim if isinstance(dim, int) else str(dim.value) for dim in x.shape)
 
 
+def constant(x: Any) -> Array | None:
+    """The array that an operand is known to hold, or None where it is absent or only a run tells."""
+    return None if x is None or x.const_value is None or x.is_graph_input() else np.asarray(x.const_value.numpy())
+
+
 def shaped(adjoint: Any, x: Any) -> Any:
     """Say that an adjoint has its value's shape, where inference cannot see it."""
     adjoint.shape = x.shape
     return adjoint
 
 
-def shape_operand(op: Any, x: Any) -> Any:
-    """The shape of ``x`` for a Reshape: a constant where at most one extent is a symbol, else taken at run time."""
-    dims = extents(x)
-    if sum(isinstance(dim, str) for dim in dims) > 1 or 0 in dims:
+def shape_operand(op: Any, x: Any, given: Any) -> Any:
+    """The shape of ``x`` for a Reshape of ``given``: a constant where the symbols of ``x`` stand where ``given`` has them (0 takes
+    an extent over), but for one; else taken at run time."""
+    dims, have = extents(x), extents(given)
+    taken = [0 if isinstance(dim, str) and dim == old else dim for dim, old in zip(dims, have, strict=False)]
+    taken += dims[len(taken) :]
+    if 0 in dims or sum(isinstance(dim, str) for dim in taken) > 1:
         return op.Shape(x)
-    return [-1 if isinstance(dim, str) else dim for dim in dims]
+    return [-1 if isinstance(dim, str) else dim for dim in taken]
 
 
 def full_shape(op: Any, x: Any) -> Any:
@@ -39,7 +47,7 @@ def full_shape(op: Any, x: Any) -> Any:
 
 def reshaped(op: Any, adjoint: Any, x: Any) -> Any:
     """``adjoint`` in the shape of ``x``."""
-    shape = shape_operand(op, x)
+    shape = shape_operand(op, x, adjoint)
     return shaped(op.Reshape(adjoint, shape, allowzero=None if isinstance(shape, list) else 1), x)
 
 
