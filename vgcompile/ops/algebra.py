@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from vgcompile.ops.cutting import constant
 from vgcompile.ops.op import Array, Op, sample
-from vgcompile.ops.shape import extents, full_shape, shaped
+from vgcompile.ops.shape import constant, extents, full_shape, shaped
 
 # ------------------------------------------------------------------------------------------------------------------ Einsum
 

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 
 from vgcompile.interval import Interval, interval, point, product
-from vgcompile.ops.cutting import constant, hull_of
+from vgcompile.ops.cutting import hull_of
 from vgcompile.ops.interpolation import FREE, Along, interpolation, repetition, resized
 from vgcompile.ops.op import Array, Attributes, Case, Op, sample
-from vgcompile.ops.shape import extents, shaped
+from vgcompile.ops.shape import constant, extents, shaped
 
 FLOAT, INT64 = 1, 7
 

@@ -20,9 +20,9 @@ import numpy as np
 from onnx import TensorProto
 
 from vgcompile.interval import Interval, interval
-from vgcompile.ops.cutting import constant, hull_of
+from vgcompile.ops.cutting import hull_of
 from vgcompile.ops.op import Case, Op, sample
-from vgcompile.ops.shape import extents, reshaped, shaped, zeros_like
+from vgcompile.ops.shape import constant, extents, reshaped, shaped, zeros_like
 
 # For each mode the offsets of its taps, and their weights: columns are taps, rows are powers of t, the highest first.
 _TAPS: dict[str, tuple[list[int], list[list[float]]]] = {
