@@ -16,7 +16,7 @@ from onnx import helper, numpy_helper, parser
 
 from tests.one_node import build
 from vgcompile.derivatives import gradients
-from vgcompile.errors import ModelError
+from vgcompile.errors import GradientRefused, ModelError
 from vgcompile.graph.normalize import normalized
 from vgcompile.ops import OPS
 from vgcompile.ops.op import Array, sample
@@ -257,3 +257,10 @@ def test_a_resize_keeps_the_batch() -> None:
         behind = [node.op_type for node in made.model.graph.node if "Resize/" in node.name and node.name.startswith("/grad/")]
         assert behind == expected
         assert {str(v.shape[0]) for node in normalized(model).model.graph for v in node.outputs} == {"N"}
+
+
+def test_an_aspect_ratio_that_leaves_a_fraction_is_refused_where_positions_depend_on_it() -> None:
+    """3 x 4 pixels by the ratio 5 / 4 are 3.75 x 5: of the first, runtimes differ on where the last pixel's centre is."""
+    attributes = {"mode": "linear", "coordinate_transformation_mode": "align_corners", "keep_aspect_ratio_policy": "not_larger"}
+    with pytest.raises(GradientRefused, match="give scales instead of sizes"):
+        build(OPS["Resize"], sample((3, 4), None, None, np.array([9, 5]), **attributes))

@@ -146,7 +146,7 @@ Det = Op(
     "The determinant of each n x n matrix; the gradient is exact for singular ones too, and takes n^2 determinants of n - 1.",
     vjp=_det_vjp,
     numpy=np.linalg.det,
-    samples=(sample((2, 2)), sample(("N", 3, 3)), sample((1, 1)), sample((2, "N", 4, 4))),
+    samples=(sample((2, 2)), sample(("N", 3, 3)), sample((1, 1)), sample((2, "N", 4, 4)), sample((2, "N", "N"))),
 )
 
 # ----------------------------------------------------------------------------------------------------------------- CumProd
