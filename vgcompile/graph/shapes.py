@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 from collections.abc import Iterable, Mapping
 
 import onnx
@@ -19,6 +20,7 @@ Dims = tuple[int | str, ...]
 
 # Attributes that ONNX's inference (1.23.2) takes for another number than their default where a node does not state them.
 _MISREAD = {"STFT": ("onesided", 1)}
+_SAME = re.compile(r"^floor\(1\.0\*(\w+)\)$")
 
 # Operators for whose outputs it writes an extent 0 where it does not know one.
 _ZERO_IF_UNKNOWN = frozenset({"Attention"})
@@ -97,8 +99,13 @@ def _name_dims(infos: Iterable[onnx.ValueInfoProto], stated: set[str], proved: M
 def _proved(proto: onnx.ModelProto) -> dict[str, Dims]:
     """What ONNX Runtime's symbolic tool finds, nothing where it fails: it does not know every operator.
 
-    Its public function leaves a file in the working directory when it gives up, so its steps are called one by one.
+    It takes the pieces of a tensor to be equal where their sizes are computed, so that nothing is believed of such a model. Its
+    public function leaves a file in the working directory when it gives up, so its steps are called one by one.
     """
+    constants = {tensor.name for tensor in proto.graph.initializer}
+    constants |= {node.output[0] for node in proto.graph.node if node.op_type == "Constant"}
+    if any(node.op_type == "Split" and not constants.issuperset(node.input[1:]) for node in proto.graph.node):
+        return {}
     from onnxruntime.tools import symbolic_shape_infer  # slow to import, and few models need it
 
     logging.getLogger(symbolic_shape_infer.__name__).setLevel(logging.CRITICAL)
@@ -112,4 +119,6 @@ def _proved(proto: onnx.ModelProto) -> dict[str, Dims]:
 
 
 def _dims(info: onnx.ValueInfoProto) -> Dims:
-    return tuple(dim.dim_value if dim.HasField("dim_value") else dim.dim_param for dim in info.type.tensor_type.shape.dim)
+    """The tool writes an extent that a resize leaves alone as floor(1.0*N)."""
+    dims = info.type.tensor_type.shape.dim
+    return tuple(dim.dim_value if dim.HasField("dim_value") else _SAME.sub(r"\1", dim.dim_param) for dim in dims)
