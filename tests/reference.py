@@ -18,7 +18,7 @@ from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 from scipy import special
 
-from tests import oracle_control, oracle_indexing, oracle_quantization
+from tests import oracle_control, oracle_indexing, oracle_quantization, oracle_reduction
 
 Array = np.ndarray[Any, Any]
 
@@ -221,6 +221,7 @@ OPERATORS = [
     *oracle_control.OPERATORS,
     *oracle_indexing.OPERATORS,
     *oracle_quantization.OPERATORS,
+    *oracle_reduction.OPERATORS,
 ]
 
 

@@ -37,8 +37,9 @@ def doctor() -> None:
         typer.echo(f"drawing engine  none: {error}")
     standard = sorted((row for row in OPS.values() if row.domain != INTERNAL), key=lambda row: row.name)
     for title, rows in (
-        ("with a gradient", [row.name for row in standard if not row.blocked]),
+        ("with a gradient", [row.name for row in standard if not row.blocked and not row.uncovered]),
         ("where no gradient flows", [row.name for row in standard if row.blocked]),
+        ("that are refused where a gradient is asked for", [row.name for row in standard if row.uncovered]),
     ):
         typer.echo(f"{len(rows)} operators {title}:")
         typer.echo(textwrap.fill(", ".join(rows), 100, initial_indent="  ", subsequent_indent="  "))
