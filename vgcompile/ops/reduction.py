@@ -114,14 +114,18 @@ SPREAD = 64  # elements of a constant that is as wide as what it is to spread ov
 
 def _mean_adjoint(op: Any, g: Any, y: Any, x: Any, over: Over) -> Any:
     """g over the number of elements of each mean; a narrow constant that is as wide as the mean spreads g as well."""
-    wide = [dim if axis in over.axes else 1 for axis, dim in enumerate(extents(x))] if isinstance(over.axes, tuple) else [""]
+    wide = [dim if axis in over.axes else 1 for axis, dim in enumerate(extents(x))] if isinstance(over.axes, tuple) else []
     known = [dim for dim in wide if isinstance(dim, int)]
-    if len(known) == len(wide):
-        size = math.prod(known)
-        share = 1.0 / max(size, 1)
-        return g * (share if size > SPREAD else np.full(known, share, g.dtype.numpy()))
-    count = op.Size(x) if all(extent == 1 for extent in extents(y)) else op.Size(x) / op.Size(y)
-    return g / op.Cast(count, to=int(g.dtype))
+    size = max(math.prod(known), 1)
+    if wide == known and isinstance(over.axes, tuple):
+        return g * (1.0 / size if size > SPREAD else np.full(known, 1.0 / size, g.dtype.numpy()))
+    if all(extent == 1 for extent in extents(y)):
+        return g / op.Cast(op.Size(x), to=int(g.dtype))
+    if len(wide) - len(known) == 1:
+        axis = next(axis for axis, dim in enumerate(wide) if isinstance(dim, str))
+        count = op.Cast(op.Shape(x, start=axis, end=axis + 1), to=int(g.dtype))
+        return g / (count if size == 1 else count * float(size))
+    return g / op.Cast(op.Size(x) / op.Size(y), to=int(g.dtype))
 
 
 ReduceSum = reduction(
