@@ -301,7 +301,7 @@ Mod = broadcasting(
     numpy=_mod,
     derivatives=(
         lambda op, a, b, y, **_: 1.0,
-        lambda op, a, b, y, **_: op.Neg(op.Round((a - y) / b)),
+        lambda op, a, b, y, **_: op.Neg(op.Floor((a - y) / b + 0.5)),
     ),
     range=_mod_range,
     slope=lambda case, position: WHOLE if position else interval(1.0, 1.0),

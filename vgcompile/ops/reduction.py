@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from ml_dtypes import finfo
 from scipy import special
 
 from vgcompile.interval import EPSILON, TINY, WHOLE, Interval, image, interval, product
@@ -207,6 +208,10 @@ ReduceLogSum = reduction(
 )
 
 
+def _least(dtype: Any) -> float:
+    return float(finfo(dtype.numpy()).min)  # type: ignore[no-untyped-call]
+
+
 def _log_sum_exp_range(case: Case, fold: Fold) -> Interval:
     """Over a symbolic axis the logarithm of its extent comes on top."""
     bound = _accumulated(case, fold, _given(case))
@@ -217,7 +222,7 @@ ReduceLogSumExp = reduction(
     "ReduceLogSumExp",
     "log(sum(exp(x))) over axes; where every element is -inf the gradient is 0.",
     fold=special.logsumexp,
-    rule=lambda op, g, y, x, over: g * op.Exp(x - op.Max(y, float(np.finfo(g.dtype.numpy()).min))),
+    rule=lambda op, g, y, x, over: g * op.Exp(x - op.Max(y, _least(g.dtype))),
     range=_log_sum_exp_range,
     norms=lambda case, position: (counts(case)[1] ** -0.5, 1.0),
 )
