@@ -17,10 +17,11 @@ from scipy import special
 
 from vgcompile.interval import EPSILON, TINY, WHOLE, Interval, image, interval, product
 from vgcompile.ops.axes import Over, axes_of, counted, over_of, ranked, restored
+from vgcompile.ops.factors import others
 from vgcompile.ops.families import spread
 from vgcompile.ops.moments import Reduced
 from vgcompile.ops.op import Array, Case, Op, Rule, sample
-from vgcompile.ops.shape import extents, reshaped
+from vgcompile.ops.shape import extents
 
 Fold = Callable[..., Any]  # (x, axis, keepdims) -> x folded along the axes
 
@@ -228,32 +229,6 @@ ReduceLogSumExp = reduction(
 )
 
 
-def _product_of_others(op: Any, y: Any, x: Any, over: Over) -> Any:
-    """For each element the product of the others along the axes: k^2 factors for each k elements, but no division, so that
-    zeros are safe and the gradient of the gradient is right at them, too.
-
-    Axes that only a run knows cannot be moved together, so that for them the product is divided by the element, and where that
-    is 0 the product of what is not 0 is taken, if it is the only zero: the gradient of the gradient misses pairs of zeros.
-    """
-    if not isinstance(over.axes, tuple):
-        zero = op.Equal(x, 0.0)
-        filled = op.Where(zero, 1.0, x)
-        rest = op.ReduceProd(filled, over.axes, keepdims=1, noop_with_empty_axes=over.noop)
-        alone = op.Equal(over.total(op, op.Where(zero, 1.0, 0.0)), 1.0)
-        return op.Where(zero, op.Where(alone, rest, 0.0), y / filled)
-    if not over.axes:
-        return 1.0
-    kept = [axis for axis in range(len(x.shape)) if axis not in over.axes]
-    order = [*kept, *over.axes]
-    moved = op.Transpose(x, perm=order)
-    rows = op.Reshape(moved, [0] * len(kept) + [-1])
-    length = rows.shape[-1] if isinstance(rows.shape[-1], int) else op.Squeeze(op.Shape(rows, start=-1), [0])
-    index = op.Range(0, length, 1)
-    itself = op.Equal(index, op.Unsqueeze(index, [1]))
-    others = op.ReduceProd(op.Where(itself, 1.0, op.Unsqueeze(rows, [-2])), [-1], keepdims=0)
-    return op.Transpose(reshaped(op, others, moved), perm=[order.index(axis) for axis in range(len(order))])
-
-
 def _product_range(case: Case, fold: Fold) -> Interval:
     """Between the products of the ends where no element is negative; else no larger than the product of the sizes."""
     if math.isinf(counts(case)[1]):
@@ -269,7 +244,7 @@ ReduceProd = reduction(
     "ReduceProd",
     "The product over axes.",
     fold=np.prod,
-    rule=lambda op, g, y, x, over: g * _product_of_others(op, y, x, over),
+    rule=lambda op, g, y, x, over: g * others(op, y, x, over),
     range=_product_range,
 )
 
