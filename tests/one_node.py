@@ -108,7 +108,7 @@ def build(row: Op, sample: Sample, dtype: ir.DataType = DOUBLE) -> OneNode:
     model = _forward(row, sample, built)[0]
     if row.vjp is None and not row.blocked:
         lower(model)
-    graph, emitter = model.graph, Emitter(model.graph)
+    graph, emitter = model.graph, Emitter(model.graph, model.opset_imports[""])
     drawn = tuple(position for position, given in enumerate(sample.shapes) if isinstance(given, tuple))
     seeds = {k: _seed(y, k) for k, y in enumerate(graph.outputs) if y.dtype is not None and y.dtype.is_floating_point()}
     of_outputs = {graph.outputs[k]: g for k, g in seeds.items()}
@@ -165,10 +165,17 @@ def twice(name: str, index: int) -> Twice:
     return Twice(one, in_float64(ir.to_proto(model)), adjoints)
 
 
+def opset_of(row: Op) -> int:
+    """The oldest that our files have; for an operator that it lacks, the one of the operator's newest version."""
+    if row.domain or defs.has(row.name, max_inclusive_version=OPSET):
+        return OPSET
+    return int(defs.get_schema(row.name, defs.onnx_opset_version(), "").since_version)
+
+
 def _allows(row: Op, dtype: ir.DataType) -> bool:
     if row.domain:
         return True
-    types = {t for i in defs.get_schema(row.name, OPSET, "").inputs for t in i.types}
+    types = {t for i in defs.get_schema(row.name, opset_of(row), "").inputs for t in i.types}
     return f"tensor({dtype.name.lower()})" in types
 
 
@@ -177,15 +184,16 @@ def _seed(y: ir.Value, k: int) -> ir.Value:
 
 
 def _forward(row: Op, sample: Sample, dtype: ir.DataType) -> tuple[ir.Model, ir.Node, Emitter]:
-    graph = ir.Graph([], [], nodes=[], opset_imports={"": OPSET, INTERNAL: 1}, name=row.name)
-    emitter = Emitter(graph)
+    opset = opset_of(row)
+    graph = ir.Graph([], [], nodes=[], opset_imports={"": opset, INTERNAL: 1}, name=row.name)
+    emitter = Emitter(graph, opset)
     emitter.dtype = dtype
     operands: list[Any] = []
     for position, given in enumerate(sample.shapes):
         if isinstance(given, tuple):
             given = ir.Value(name=f"x{position}", shape=ir.Shape(given), type=ir.TensorType(dtype))
             graph.inputs.append(given)
-        elif given is not None and given.dtype.kind == "f":
+        elif given is not None and given.dtype == np.float64:  # a float32 literal is one that the standard has in float32 only
             given = given.astype(dtype.numpy())
         operands.append(given)
     attributes = {

@@ -280,7 +280,8 @@ def _constant_name(data: np.ndarray[Any, Any]) -> str:
 def _signature(value: ir.Value) -> tuple[Any, ...]:
     shape = None if value.shape is None else dims(value)
     data = constant_of(value)
-    small = data is not None and data.dtype.kind in "ib" and data.size <= 64
+    whole = data is not None and data.dtype.kind in "ib" and data.size <= 64
+    small = whole or (data is not None and data.dtype == np.float32 and data.ndim == 1 and data.size <= 8)  # scales of a resize
     return (value.dtype, shape, (data.dtype.str, data.shape, data.tobytes()) if small and data is not None else None)
 
 

@@ -17,6 +17,9 @@ from vgcompile.errors import ModelError
 
 Dims = tuple[int | str, ...]
 
+# Attributes that ONNX's inference (1.23.2) takes for another number than their default where a node does not state them.
+_MISREAD = {"STFT": ("onesided", 1)}
+
 
 def infer_shapes(proto: onnx.ModelProto, path: str) -> onnx.ModelProto:
     """The model with type and shape on every value of its main graph.
@@ -24,6 +27,7 @@ def infer_shapes(proto: onnx.ModelProto, path: str) -> onnx.ModelProto:
     Raises ModelError where operators do not fit each other, or a value's rank depends on data.
     """
     _name_input_dims(proto.graph)
+    _state_defaults(proto.graph)
     try:
         inferred = shape_inference.infer_shapes(proto, check_type=True, strict_mode=True, data_prop=True)
     except (shape_inference.InferenceError, RuntimeError, ValueError) as error:
@@ -47,6 +51,13 @@ def _name_input_dims(graph: onnx.GraphProto) -> None:
         for axis, dim in enumerate(value.type.tensor_type.shape.dim):
             if dim.dim_value <= 0 and not dim.dim_param:
                 dim.dim_param = "batch" if axis == 0 else f"{value.name}.{axis}"
+
+
+def _state_defaults(graph: onnx.GraphProto) -> None:
+    for node in graph.node:
+        name, default = _MISREAD.get(node.op_type, ("", 0))
+        if name and all(attribute.name != name for attribute in node.attribute):
+            node.attribute.append(onnx.helper.make_attribute(name, default))
 
 
 def _ranked(info: onnx.ValueInfoProto) -> bool:

@@ -215,7 +215,7 @@ CastLike = broadcasting(
     vjp=_flows_between_floats,
     range=lambda case: case.ranges[0] or WHOLE,
     slope=lambda case, position: interval(1.0, 1.0),
-    samples=(sample(("N", 5), np.zeros(1, np.float32)),),
+    samples=(sample(("N", 5), np.zeros(1)),),
 )
 
 

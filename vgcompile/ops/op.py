@@ -77,16 +77,17 @@ class Moments(Protocol):
 
 @dataclass(frozen=True)
 class Sample:
-    """Inputs for the laws: shapes (a string is a symbolic dimension, run at extents 1, 2 and 5) or literal arrays."""
+    """Inputs for the laws: shapes (a string is a symbolic dimension, run at extents 1, 2 and 5), literal arrays, None where one
+    is absent."""
 
-    shapes: tuple[tuple[Dim, ...] | Array, ...]
+    shapes: tuple[tuple[Dim, ...] | Array | None, ...]
     attributes: Attributes = field(default_factory=dict)
     domain: tuple[float, float] = (-2.0, 2.0)  # values are drawn uniformly from here
     outputs: int = 1
 
 
 def sample(
-    *shapes: tuple[Dim, ...] | Array, domain: tuple[float, float] = (-2.0, 2.0), outputs: int = 1, **attributes: Any
+    *shapes: tuple[Dim, ...] | Array | None, domain: tuple[float, float] = (-2.0, 2.0), outputs: int = 1, **attributes: Any
 ) -> Sample:
     return Sample(shapes, attributes, domain, outputs)
 

@@ -20,7 +20,7 @@ import networkx as nx
 import numpy as np
 import onnx_ir as ir
 
-from vgcompile.errors import GradientRefused
+from vgcompile.errors import GradientRefused, ModelError
 from vgcompile.graph.case import case_of
 from vgcompile.graph.emit import Emitter, arithmetic, dims, is_real
 from vgcompile.graph.provenance import origin
@@ -69,12 +69,8 @@ def _sweep(graph: ir.Graph, seeds: Mapping[ir.Value, ir.Value], wanted: Sequence
                 adjoints = [total(output) for output in node.outputs]
                 if all(adjoint is None for adjoint in adjoints):
                     continue
-                read = operands(node)
-                for position, part in _node_adjoints(emitter, node, adjoints, active.values):
-                    operand = read[position]
-                    if operand is None or operand not in active.values or not is_real(operand):
-                        continue
-                    parts[node, position] = part = fit(emitter, part, operand)
+                for position, operand, part in _fitted(emitter, node, adjoints, active.values):
+                    parts[node, position] = part
                     contributions[operand].append(part)
         for value in wanted:
             total(value)
@@ -89,7 +85,7 @@ def _opened(emitter: Emitter, graph: ir.Graph, seeds: Iterable[ir.Value], wanted
     while True:
         now = [[stands.get(value, value) for value in values] for values in (roots, wanted)]
         active = _active(graph, *now)
-        closed = [node for node in graph if node in active.nodes and opens_for_gradient(node)]
+        closed = [node for node in graph if node in active.nodes and opens_for_gradient(node, emitter.opset)]
         if not closed:
             return stands
         for node in closed:
@@ -154,6 +150,21 @@ def _active(graph: ir.Graph, seeds: Iterable[ir.Value], wanted: Sequence[ir.Valu
     upstream = set(roots).union(*nx.bfs_layers(reach.reverse(copy=False), roots)) if roots else set()
     between = downstream & upstream
     return _Active({n for n in between if isinstance(n, ir.Node)}, {v for v in between if isinstance(v, ir.Value)})
+
+
+def _fitted(
+    emitter: Emitter, node: ir.Node, adjoints: Sequence[ir.Value | None], active: Set[ir.Value]
+) -> Iterable[tuple[int, ir.Value, ir.Value]]:
+    """Position, operand and its adjoint, in the operand's shape, for each active operand that the node sends something to."""
+    read = operands(node)
+    try:
+        for position, part in _node_adjoints(emitter, node, adjoints, active):
+            operand = read[position]
+            if operand is not None and operand in active and is_real(operand):
+                yield position, operand, fit(emitter, part, operand)
+    except ModelError as error:
+        hint = "export the model with shapes that are known, or exclude this part from the gradient"
+        raise GradientRefused(node.op_type, node.name or "", str(error), hint) from error
 
 
 def _node_adjoints(

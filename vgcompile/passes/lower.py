@@ -12,13 +12,15 @@ the internal domain is left.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import onnx_ir as ir
 
 from vgcompile.graph.case import case_of
 from vgcompile.graph.emit import Emitter, arithmetic
 from vgcompile.graph.provenance import PREFIX, fact, origin
-from vgcompile.ops import INTERNAL, lookup, require
+from vgcompile.graph.specified import specified
+from vgcompile.ops import INTERNAL, lookup
 from vgcompile.ops.op import Body, Case, Op
 
 
@@ -41,9 +43,10 @@ def _composites(graph: ir.Graph) -> list[ir.Node]:
     return [node for node, row in rows if row is not None and row.bodies and row.opens(case_of(node).attributes)]
 
 
-def opens_for_gradient(node: ir.Node) -> bool:
-    """Whether a node is differentiated through what it is made of: its row has bodies and no vjp."""
-    row = lookup(node.op_type, node.domain)
+def opens_for_gradient(node: ir.Node, opset: int) -> bool:
+    """Whether a node is differentiated through what it is made of: its row has bodies and no vjp, or it has no row at all but a
+    definition."""
+    row = lookup(node.op_type, node.domain) or specified(node, opset)
     return row is not None and bool(row.bodies) and row.vjp is None
 
 
@@ -56,7 +59,8 @@ def choose(row: Op, case: Case) -> Body:
 
 def open_node(emitter: Emitter, node: ir.Node) -> dict[ir.Value, ir.Value]:
     """Replace a composite, in the emitter's graph, by the operators of its cheapest body; returns what stands for its outputs."""
-    row, case = require(node.op_type, node.name or "", node.domain), case_of(node)
+    row, case = lookup(node.op_type, node.domain) or specified(node, emitter.opset), case_of(node)
+    assert row is not None, f"{node.op_type} has no body"
     body = choose(row, case)
     kept = {key: node.metadata_props[PREFIX + key] for key in ("role", "forward") if fact(node, key)}
     name = (node.name or node.op_type).lstrip("/")
@@ -72,9 +76,9 @@ def _working_type(node: ir.Node) -> ir.DataType:
     )
 
 
-def _replace(emitter: Emitter, node: ir.Node, made: Sequence[ir.Value]) -> dict[ir.Value, ir.Value]:
+def _replace(emitter: Emitter, node: ir.Node, made: Sequence[Any]) -> dict[ir.Value, ir.Value]:
     """Let ``made`` stand for the node's outputs, under their names, and take the node out."""
-    fresh = _own(emitter, node, made)
+    fresh = _own(emitter, node, made[: len(node.outputs)])
     for old, new in zip(node.outputs, fresh, strict=False):
         old.replace_all_uses_with(new, replace_graph_outputs=True)
         new.shape = old.shape if old.shape is not None else new.shape
