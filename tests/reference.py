@@ -14,7 +14,9 @@ from tests import (
     oracle_quantization,
     oracle_recurrent,
     oracle_reduction,
+    oracle_regions,
     oracle_sampling,
+    oracle_windows,
 )
 from vgcompile import reference
 from vgcompile.reference import in_float64, padding
@@ -29,7 +31,9 @@ OPERATORS = [
     *oracle_quantization.OPERATORS,
     *oracle_recurrent.OPERATORS,
     *oracle_reduction.OPERATORS,
+    *oracle_regions.OPERATORS,
     *oracle_sampling.OPERATORS,
+    *oracle_windows.OPERATORS,
 ]
 
 
