@@ -51,7 +51,9 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("command", choices=["list", "check", "sizes", "compile-time"])
     parser.add_argument("--models", default="", help="names, separated by commas (default: all)")
-    parser.add_argument("--form", choices=["loss", "seed"], help="end files at their loss, or at their output (default: each its own)")
+    parser.add_argument(
+        "--form", choices=["loss", "seed"], help="end files at their loss, or at their output (default: each its own)"
+    )
     parser.add_argument("--fresh", action="store_true", help="export anew")
     parser.add_argument("--show", action="store_true", help="sizes: list the nodes of the joint graph")
     parser.add_argument("--kinds", default="dense,attention,convolution")

@@ -129,7 +129,14 @@ def check(architecture: Architecture, form: str | None = None, cache: Path | Non
             scale = max(float(np.abs(truth).max(initial=0.0)), FLOOR * largest)
             ours_off, theirs_off = (float(np.abs(g[name] - truth).max(initial=0.0)) / scale for g in (ours, single))
             differences.append(Difference(name, size, ours_off if np.isfinite(ours_off) else np.inf, theirs_off))
-    return _with(verdict, differences=tuple(differences), parameters=len(parameters), matching=matching, exporter=exporter, folded=tuple(sorted(folded)))
+    return _with(
+        verdict,
+        differences=tuple(differences),
+        parameters=len(parameters),
+        matching=matching,
+        exporter=exporter,
+        folded=tuple(sorted(folded)),
+    )
 
 
 def _with(verdict: Verdict, **changes: Any) -> Verdict:

@@ -44,7 +44,9 @@ class Size:
 
 
 def table(chosen: Sequence[Architecture], form: str | None, show: bool) -> list[Size]:
-    print(f"{'model':24}{'exported':>9}{'normal':>8}{'ours':>7}{'ratio':>7}{'onnx-ad':>9}{'ours/its':>9}  most frequent backward operators")
+    print(
+        f"{'model':24}{'exported':>9}{'normal':>8}{'ours':>7}{'ratio':>7}{'onnx-ad':>9}{'ours/its':>9}  most frequent backward operators"
+    )
     found = []
     for entry in chosen:
         row = size(entry, form, show)
