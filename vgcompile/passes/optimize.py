@@ -1,4 +1,4 @@
-"""The clean-up list, in order: Identity nodes taken out, what nothing reads dropped, stock passes.
+"""The clean-up list, in order: Identity nodes taken out, sums of parts joined, what nothing reads dropped, stock passes.
 
 Parameters are graph inputs here, so nothing folds them away, and common-subexpression elimination merges nodes only where the
 same operator reads the same values; edges have their ids by then.
@@ -10,12 +10,14 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from vgcompile.graph.view import operands
+from vgcompile.passes.peephole import join
 
 
 def optimize(model: ir.Model) -> ir.Model:
     """Merge repeated computations, drop what nothing reads. Changes ``model`` and returns it."""
     for graph in (model.graph, *model.graph.subgraphs()):
         _skip_identities(graph)
+    join(model)
     _drop_unread(model.graph)
     passes = ir.passes.Sequential(common.CommonSubexpressionEliminationPass(), common.RemoveUnusedNodesPass())
     return passes(model).model
