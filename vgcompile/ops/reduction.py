@@ -120,6 +120,11 @@ def _mean_adjoint(op: Any, g: Any, y: Any, x: Any, over: Over) -> Any:
         size = math.prod(known)
         share = 1.0 / max(size, 1)
         return g * (share if size > SPREAD else np.full(known, share, g.dtype.numpy()))
+    along = [axis for axis, dim in enumerate(wide) if isinstance(dim, str)]
+    if len(along) == 1 and isinstance(over.axes, tuple) and len(extents(g)):  # one extent is read, the others are known
+        count = op.Cast(op.Shape(x, start=along[0], end=along[0] + 1), to=int(g.dtype))
+        size = math.prod(known)
+        return g / (count if size == 1 else count * float(size))
     count = op.Size(x) if all(extent == 1 for extent in extents(y)) else op.Size(x) / op.Size(y)
     return g / op.Cast(count, to=int(g.dtype))
 
