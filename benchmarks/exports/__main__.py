@@ -24,7 +24,6 @@ from benchmarks.exports import checking, sizes, timing
 from benchmarks.exports.architectures import ARCHITECTURES
 from benchmarks.exports.exporting import Architecture
 
-
 EXPORTER = 1e-3  # a forward pass that is off by more than this is the exporter's mistake
 
 

@@ -51,10 +51,10 @@ def table(chosen: Sequence[Architecture], form: str | None, show: bool) -> list[
     for entry in chosen:
         row = size(entry, form, show)
         found.append(row)
-        numbers = f"{row.ours or '-':>7}{f'{row.ratio:.2f}' if row.ratio else '-':>7}{row.theirs or '-':>9}"
+        numbers = f"{row.ours or '-':>9}{f'{row.ratio:.2f}' if row.ratio else '-':>9}{row.theirs or '-':>9}"
         beside = f"{row.ours / row.theirs:.2f}" if row.ours and row.theirs else "-"
         often = " ".join(f"{operator}:{count}" for operator, count in list(row.backward.items())[:OFTEN])
-        print(f"{row.name:24}{row.exported:>9}{row.normalized or '-':>8}{numbers}{beside:>9}  {often or row.refused}", flush=True)
+        print(f"{row.name:24}{row.exported:>9}{row.normalized or '-':>9}{numbers}{beside:>9}  {often or row.refused}", flush=True)
         if row.refused_theirs:
             print(f"{'':24}onnx-ad: {row.refused_theirs[:200]}")
     both = [row for row in found if row.ours and row.theirs]
