@@ -29,8 +29,8 @@ def shaped(adjoint: Any, x: Any) -> Any:
 
 
 def shape_operand(op: Any, x: Any, given: Any) -> Any:
-    """The shape of ``x`` for a Reshape of ``given``: a constant where the symbols of ``x`` stand where ``given`` has them (0 takes
-    an extent over), but for one; else taken at run time."""
+    """The shape of ``x`` for a Reshape of ``given``: a constant where all symbols of ``x`` but one stand where ``given`` has them,
+    for 0 takes an extent over; else taken at run time."""
     dims, have = extents(x), extents(given)
     taken = [0 if isinstance(dim, str) and dim == old else dim for dim, old in zip(dims, have, strict=False)]
     taken += dims[len(taken) :]
