@@ -19,10 +19,23 @@ LAST = np.iinfo(np.int64).max
 
 def _conv_vjp(op: Any, g: Any, y: Any, x: Any, w: Any, b: Any = None, *, group: int = 1, **attributes: Any) -> tuple[Any, ...]:
     kernel = taps_of(extents(w), attributes)
+    if not kernel:
+        return _unknown_taps_vjp(op, g, x, w, b, group, attributes)
     ready = placed(op, x, kernel, attributes)
     shape = {"group": group, "kernel_shape": kernel, **ready.at.attributes}
     dx, dw = op.ConvInputGradient(g, w, ready.x, **shape), op.ConvWeightGradient(g, ready.x, w, **shape)
     return ready.cut(dx), dw, _bias_vjp(op, g, b)
+
+
+def _unknown_taps_vjp(op: Any, g: Any, x: Any, w: Any, b: Any, group: int, attributes: Attributes) -> tuple[Any, ...]:
+    """A kernel whose extents are symbols: the gradient of a gradient has such, where images are of any size."""
+    rank = len(extents(w)) - 2
+    shape = {
+        key: attributes.get(key) or [least] * rank * n
+        for key, least, n in (("strides", 1, 1), ("dilations", 1, 1), ("pads", 0, 2))
+    }
+    dx, dw = op.ConvInputGradient(g, w, x, group=group, **shape), op.ConvWeightGradient(g, x, w, group=group, **shape)
+    return dx, dw, _bias_vjp(op, g, b)
 
 
 def _bias_vjp(op: Any, g: Any, b: Any) -> Any:
@@ -31,12 +44,9 @@ def _bias_vjp(op: Any, g: Any, b: Any) -> Any:
 
 
 def _unknown_kernel(case: Case) -> str:
-    """The window's geometry is built from the kernel's extents, and a group's channels from its channels."""
-    if not _taps(case):
-        return "the kernel's extents are not known when compiling"
-    channels = (case.shapes[1] or ("",))[:2]
-    if case.attributes["group"] > 1 and any(isinstance(dim, str) for dim in channels):
-        return "the kernel's channels are not known when compiling, and it has groups"
+    """The padding that ``auto_pad`` asks for is built from the kernel's extents."""
+    if not _taps(case) and (case.attributes.get("auto_pad") or "NOTSET").startswith("SAME"):
+        return "auto_pad SAME needs to know the kernel's extents when compiling; give explicit pads"
     return ""
 
 
@@ -51,7 +61,9 @@ Conv = Op(
     range=lambda case: value_range(case, any(window_of(case, 1, 0).pads), transposed=False),
     norms=lambda case, position: norms(case, position, window_of(case, 1, 0)),
     moments=Windows(lambda case: window_of(case, 1, 0)),
-    refuses=lambda case: _unknown_kernel(case) or disputed((case.shapes[0] or ())[2:], _taps(case), case.attributes),
+    refuses=lambda case: (
+        _unknown_kernel(case) or (disputed((case.shapes[0] or ())[2:], _taps(case), case.attributes) if _taps(case) else "")
+    ),
     infer=lambda x, w, b=None, **attributes: same_extents(x, taps_of(extents(w), attributes) or ("",), attributes),
     samples=(
         sample(("N", 3, 4, 5), (4, 3, 3, 3), (4,), pads=[1, 1, 1, 1]),
@@ -162,7 +174,7 @@ ConvTranspose = Op(
     range=lambda case: value_range(case, padded=True, transposed=True),
     norms=lambda case, position: norms(case, position, _transposed_window(case)),
     moments=Windows(_transposed_window, transposed=True),
-    refuses=_unknown_kernel,
+    refuses=lambda case: "" if _taps(case) else "the kernel's extents are not known when compiling",
     samples=(
         sample(("N", 3, 3, 4), (3, 2, 3, 3), (2,), pads=[1, 1, 1, 1]),
         sample(("N", 2, "H", "W"), (2, 3, 2, 3), strides=[2, 3]),

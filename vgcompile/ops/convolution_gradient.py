@@ -1,7 +1,8 @@
 """The gradients of a convolution: operators of the internal domain, bilinear like the convolution itself, opened by ``lower``.
 
-    ConvInputGradient(g, w, x) -> dx       "flipped" (stride 1), "transposed"
-    ConvWeightGradient(g, x, w) -> dw      "pointwise" (1x1), "rows" (stride 1), "columns" (static), "swapped" (any)
+    ConvInputGradient(g, w, x) -> dx       "flipped" (stride 1), "transposed", "transposed and cut" (any kernel)
+    ConvWeightGradient(g, x, w) -> dw      "pointwise" (1x1), "rows" (stride 1), "columns" (static), "swapped",
+                                           "swapped and cut" (any kernel)
 
 Costs are in multiply-adds times what one of them was measured to cost in that form, relative to the forward convolution's
 (stock ONNX Runtime on a CPU).
@@ -16,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from vgcompile.ops.op import INTERNAL, Attributes, Body, Case, Dim, Op, sample
-from vgcompile.ops.shape import extents, reshaped, shaped
-from vgcompile.ops.window import Window, cropped, ends, window
+from vgcompile.ops.shape import extents, reshaped, shaped, sized
+from vgcompile.ops.window import Window, cropped, ends, window, with_spatial
 
 END = np.iinfo(np.int64)
 
@@ -60,6 +61,8 @@ def _flipped(op: Any, g: Any, w: Any, x: Any, *, group: int, **attributes: Any) 
 
 
 def _flips(case: Case) -> bool:
+    if not _knows_taps(case, 1):
+        return False
     at = window_of(case, 1, 2)
     narrow = all(p <= s for p, s in zip(at.pads, (*at.span, *at.span), strict=True))
     return set(at.strides) == {1} and narrow and (case.attributes["group"] == 1 or _static(case.shapes[1]))
@@ -75,6 +78,17 @@ def _transposed(op: Any, g: Any, w: Any, x: Any, *, group: int, **attributes: An
     shape = {**at.attributes, "pads": [*at.before, *cut], "output_padding": rest if any(rest) else None}
     dx = op.ConvTranspose(g, w, group=group, **shape)
     return cropped(op, dx, x) if beyond else shaped(dx, x)
+
+
+def _transposed_and_cut(op: Any, g: Any, w: Any, x: Any, *, group: int, **attributes: Any) -> Any:
+    """Whatever the kernel's extents: padded at its end by the most that the stride can leave over, and cut to size."""
+    rest = [stride - 1 for stride in attributes["strides"]]
+    dx = op.ConvTranspose(g, w, group=group, output_padding=rest if any(rest) else None, **attributes)
+    return cropped(op, dx, x) if any(rest) else shaped(dx, x)
+
+
+def _knows_taps(case: Case, kernel: int) -> bool:
+    return bool(taps_of(case.shapes[kernel], case.attributes))
 
 
 def _static(dims: Sequence[Dim] | None) -> bool:
@@ -101,6 +115,8 @@ def _pointwise(op: Any, g: Any, x: Any, w: Any, **_: Any) -> Any:
 
 
 def _is_pointwise(case: Case) -> bool:
+    if not _knows_taps(case, 2):
+        return False
     at = window_of(case, 2, 1)
     return at.taps == 1 and set(at.strides) == {1} and not any(at.pads) and case.attributes["group"] == 1
 
@@ -139,6 +155,8 @@ def _padded(op: Any, x: Any, before: Sequence[int], after: Sequence[int]) -> Any
 
 
 def _has_rows(case: Case) -> bool:
+    if not _knows_taps(case, 2):
+        return False
     at, dims = window_of(case, 2, 1), case.shapes[1] or ()
     return _static((*dims[3:], *(case.shapes[2] or ("",)))) and set(at.strides) == {1} and case.attributes["group"] == 1
 
@@ -166,28 +184,48 @@ def _has_columns(case: Case) -> bool:
 def _swapped(op: Any, g: Any, x: Any, w: Any, *, group: int, **attributes: Any) -> Any:
     """Batch and channel axes exchanged, strides and dilations too: g is the kernel that visits x.
 
-    A group's channels stay together: x goes in as [C / group, group * N, ...]. A remainder that no window reached is not padded
-    either; where that leaves more than the kernel's taps, they are cut to size.
+    A remainder that no window reached is not padded either; where that leaves more than the kernel's taps, they are cut to size.
     """
     at, spatial = _window_over(x, w, attributes), extents(x)[2:]
-    rank = len(at.kernel)
+    after, rest, _ = ends(at, spatial)
+    whole = all(r < d for r, d in zip(rest, at.dilations, strict=True))
+    shape = {"strides": list(at.dilations), "dilations": list(at.strides), "pads": [*at.before, *after]}
+    return _visited(op, g, x, w, group, shape, whole)
+
+
+def _swapped_and_cut(op: Any, g: Any, x: Any, w: Any, *, group: int, **attributes: Any) -> Any:
+    """The same whatever the kernel's extents: cut to size wherever the stride may leave a remainder."""
+    shape = {"strides": attributes["dilations"], "dilations": attributes["strides"], "pads": attributes["pads"]}
+    return _visited(op, g, x, w, group, shape, whole=set(attributes["strides"]) == {1})
+
+
+def _visited(op: Any, g: Any, x: Any, w: Any, group: int, shape: Attributes, whole: bool) -> Any:
+    """A group's channels stay together: x goes in as [C / group, group * N, ...]. If ``whole``, only taps come out."""
+    rank = len(extents(x)) - 2
     back = [1, 0, *range(2, 2 + rank)]
     if group == 1:
         x = op.Transpose(x, perm=back)
+    elif extents(w)[1] == 1:
+        x = op.Reshape(op.Transpose(x, perm=back), _with_spatial(op, [1, -1], x))
     else:
-        c = int(extents(w)[1])
-        split = x if c == 1 else op.Reshape(x, _with_spatial(op, [0, group, c], x))
-        swapped = op.Transpose(split, perm=back if c == 1 else [2, 1, 0, *range(3, 3 + rank)])
-        x = op.Reshape(swapped, _with_spatial(op, [c, -1], x))
-    after, rest, _ = ends(at, spatial)
-    shape = {"strides": list(at.dilations), "dilations": list(at.strides), "pads": [*at.before, *after]}
+        split = op.Reshape(x, _with_spatial(op, [0, group, -1], x))
+        x = op.Reshape(op.Transpose(split, perm=[2, 1, 0, *range(3, 3 + rank)]), _with_spatial(op, [0, -1], x))
     dw = op.Conv(x, op.Transpose(g, perm=back), group=group, **shape)
-    if any(r >= d for r, d in zip(rest, at.dilations, strict=True)):
-        dw = op.Slice(dw, [0] * rank, list(at.kernel), list(range(2, 2 + rank)))
-    return op.Transpose(dw, perm=back)
+    if dw.shape is None:  # ONNX infers nothing where the kernel's extents, here g's, are symbols
+        m, c, *kernel = extents(w)
+        sized(dw, [c, m, *(kernel if whole else (f"{dw.name}.{axis}" for axis in range(2, 2 + rank)))])
+    return shaped(op.Transpose(dw if whole else _cut(op, dw, w), perm=back), w)
+
+
+def _cut(op: Any, dw: Any, w: Any) -> Any:
+    """The first taps along each spatial axis, as many as the kernel has."""
+    kernel = extents(w)[2:]
+    ends = list(kernel) if _static(kernel) else op.Shape(w, start=2)
+    return with_spatial(op.Slice(dw, [0] * len(kernel), ends, list(range(2, 2 + len(kernel)))), dw, w)
 
 
 def _with_spatial(op: Any, front: list[int], x: Any) -> Any:
+    """A shape that ends in the spatial extents of ``x``."""
     spatial = extents(x)[2:]
     if _static(spatial):
         return [*front, *spatial]
@@ -214,7 +252,8 @@ ConvInputGradient = Op(
     vjp=_input_gradient_vjp,
     bodies=(
         Body("flipped", _flipped, _flips, lambda case: _macs(case, 1.0)),
-        Body("transposed", _transposed, cost=lambda case: _macs(case, 2.0)),
+        Body("transposed", _transposed, lambda case: _knows_taps(case, 1), lambda case: _macs(case, 2.0)),
+        Body("transposed and cut", _transposed_and_cut, lambda case: not _knows_taps(case, 1)),
     ),
     infer=lambda g, w, x, **_: x,
     samples=(
@@ -232,7 +271,8 @@ ConvWeightGradient = Op(
         Body("pointwise", _pointwise, _is_pointwise, lambda case: _macs(case, 1.0)),
         Body("rows", _rows, _has_rows, lambda case: _macs(case, 1.9)),
         Body("columns", _columns, _has_columns, lambda case: _macs(case, 2.6)),
-        Body("swapped", _swapped, cost=lambda case: _macs(case, 10.0)),
+        Body("swapped", _swapped, lambda case: _knows_taps(case, 2), lambda case: _macs(case, 10.0)),
+        Body("swapped and cut", _swapped_and_cut, lambda case: not _knows_taps(case, 2)),
     ),
     infer=lambda g, x, w, **_: w,
     samples=(

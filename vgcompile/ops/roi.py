@@ -42,8 +42,8 @@ def _counting(op: Any, count: Any, like: Any) -> Any:
 
 
 # Inside, reaching out, and outside of an image of 6 x 7 elements; for MaxRoiPool with the number of the image.
-BOXES = np.array([[0.3, 0.9, 4.2, 4.6], [1.0, 1.5, 8.2, 9.1], [-3.0, 2.0, 1.5, 2.2]], np.float32)
-NUMBERED = np.concatenate([np.zeros((3, 1), np.float32), BOXES], axis=1)
+BOXES = np.array([[0.3, 0.9, 4.2, 4.6], [1.0, 1.5, 8.2, 9.1], [-3.0, 2.0, 1.5, 2.2]])
+NUMBERED = np.concatenate([np.zeros((3, 1)), BOXES], axis=1)
 
 
 # ---- RoiAlign

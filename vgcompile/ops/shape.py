@@ -36,7 +36,7 @@ def sized(adjoint: Any, dims: Sequence[Dim]) -> Any:
 
 
 def shape_operand(op: Any, x: Any, given: Any) -> Any:
-    """The shape of ``x`` for a Reshape of ``given``: a constant where all symbols of ``x`` but one stand where ``given`` has them,
+    """The shape of ``x`` for a Reshape of ``given``: a constant where all symbols of ``x`` but one stand where ``given`` has them
     for 0 takes an extent over; else taken at run time."""
     dims, have = extents(x), extents(given)
     taken = [0 if isinstance(dim, str) and dim == old else dim for dim, old in zip(dims, have, strict=False)]

@@ -152,7 +152,7 @@ def cropped(op: Any, y: Any, x: Any) -> Any:
     """The first elements of ``y`` along each spatial axis, as many as ``x`` has."""
     axes, spatial = list(range(2, len(x.shape))), extents(x)[2:]
     ends = op.Shape(x, start=2) if any(isinstance(dim, str) for dim in spatial) else list(spatial)
-    return with_spatial(op.Slice(y, [0] * len(axes), ends, axes), y, x)
+    return with_spatial(op.Slice(y, [0] * len(axes), ends, axes), x if y.shape is None else y, x)
 
 
 def with_spatial(made: Any, front: Any, x: Any) -> Any:
