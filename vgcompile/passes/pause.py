@@ -1,7 +1,7 @@
 """Python's search for garbage rests while a graph is made.
 
-A graph is nothing but reference cycles, all of them alive until it is written: the collector looks through them again and again and
-finds nothing. That is a quarter of the time that a graph of ten thousand nodes takes.
+A graph is nothing but reference cycles, all of them alive until it is written: the collector looks through them again and again
+and finds nothing. That is a quarter of the time that a graph of ten thousand nodes takes.
 """
 
 from __future__ import annotations
