@@ -22,6 +22,7 @@ from vgcompile.passes.attach import attach
 from vgcompile.passes.check import check
 from vgcompile.passes.gradient import ADJOINT, GRADIENT, joint, named_values
 from vgcompile.passes.lower import Profile
+from vgcompile.passes.pause import uncollected
 
 HESSIAN, VECTOR = "hvp.", "v."  # prefixes of a Hessian-vector product's outputs and inputs
 PARAMETERS, INPUTS, ALL = "parameters", "inputs", "all"
@@ -87,6 +88,7 @@ def grad(
     return asked.model
 
 
+@uncollected()
 def gradients(
     model: str | Path | onnx.ModelProto,
     *,

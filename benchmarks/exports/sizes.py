@@ -1,8 +1,8 @@
 """Nodes of the joint graph beside those of the forward graph, and beside onnx-ad's.
 
 Counted are the nodes of the main graph and of the graphs inside it. ``exported`` is the file without its Constant nodes,
-``normalized`` what we differentiate; ``ours`` is the portable profile, ``fast`` the other one. The other joint graph has the same outputs: it is given weights as inputs and every shape as
-a number, as it demands.
+``normalized`` what we differentiate; ``ours`` is the portable profile, ``fast`` the other one. The other joint graph has the same
+outputs: it is given weights as inputs and every shape as a number, as it demands.
 """
 
 from __future__ import annotations

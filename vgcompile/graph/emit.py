@@ -38,7 +38,7 @@ def dims(value: ir.Value) -> tuple[Dim, ...]:
     """A value's shape as ints and symbols. Raises ModelError where it is unknown."""
     if value.shape is None:
         raise ModelError(f"the shape of {value.name!r} is unknown; run shape inference on the model first")
-    return tuple(dim if isinstance(dim, int) else str(dim.value) for dim in value.shape)
+    return tuple([dim if isinstance(dim, int) else str(dim.value) for dim in value.shape])  # a list: asked for very often
 
 
 def is_real(value: ir.Value) -> bool:
@@ -74,8 +74,11 @@ class Emitter:
         self._prefix = ""
         self._metadata: dict[str, str] = {}
         self._main = graph  # where constants stand: subgraphs read them from around
-        self._taken: dict[str, int] = {node.name: 1 for node in graph.all_nodes() if node.name}
-        self._values = {v.name for node in graph.all_nodes() for v in node.outputs}
+        self._taken: dict[str, int] = {}
+        self._values: set[str | None] = set()
+        for node in graph.all_nodes():
+            self._taken[node.name or ""] = 1
+            self._values.update([value.name for value in node.outputs])
         for scope in (graph, *graph.subgraphs()):
             self._values |= {v.name for v in scope.inputs} | set(scope.initializers)
         self._constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
