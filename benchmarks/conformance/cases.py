@@ -150,8 +150,8 @@ def _renamed(case: Case, names: Sequence[str]) -> Case | None:
     except onnx.shape_inference.InferenceError:
         return None
     for value, known in zip(inferred.graph.output, case.model.graph.output, strict=True):
-        if not value.type.tensor_type.HasField("shape"):
-            return None
+        if not value.type.tensor_type.HasField("shape"):  # its rank stands, its extents are for the run to say
+            value.type.tensor_type.shape.dim.extend(onnx.TensorShapeProto.Dimension() for _ in known.type.tensor_type.shape.dim)
         if len(value.type.tensor_type.shape.dim) != len(known.type.tensor_type.shape.dim):
             return None
     del inferred.graph.value_info[:]

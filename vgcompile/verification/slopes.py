@@ -2,7 +2,7 @@
 
 For a direction v and a step h the slopes (f(x + hv) - f(x)) / h and (f(x) - f(x - hv)) / h are each extrapolated from h and h/2
 (Richardson). Where the two sides agree the function is smooth there and their mean is its derivative. Where they do not, x sits
-on a kink (both are finite) or on a jump (one is not, or the value is not).
+on a kink (both are finite) or on a jump (one is not).
 """
 
 from __future__ import annotations
@@ -65,11 +65,13 @@ def slopes(along: Callable[[float], Array], h: float, precision: Precision) -> S
     base = along(0.0)
 
     def slope(step: float) -> Array:
-        return (along(step) - base) / step
+        """Infinite where it grows as the step shrinks: at a jump, or a root's zero."""
+        far, near = (along(step) - base) / step, (along(step / 2) - base) / (step / 2)
+        growing = (np.abs(near) > 1.25 * np.abs(far)) & (np.abs(near - far) * h > 1e-3 * (np.abs(base) + h))
+        return np.where(growing, np.inf, 2.0 * near - far)
 
     with np.errstate(all="ignore"):
-        right = 2.0 * slope(h / 2) - slope(h)
-        left = 2.0 * slope(-h / 2) - slope(-h)
+        right, left = slope(h), slope(-h)
         noise = 32.0 * precision.epsilon * (np.abs(base) + 1e-3) / h
         scale = np.maximum(np.abs(left), np.abs(right))
         near = np.abs(left - right) <= precision.kink * (scale + (scale.mean() if scale.size else 0.0)) + noise
