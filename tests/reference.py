@@ -7,6 +7,7 @@ from functools import lru_cache
 import onnx
 from onnx.reference import ReferenceEvaluator
 
+from tests import oracle_attention, oracle_control, oracle_indexing, oracle_quantization, oracle_recurrent, oracle_sampling
 from vgcompile import reference
 from vgcompile.reference import in_float64, padding
 
@@ -14,6 +15,12 @@ __all__ = ["evaluator", "in_float64", "padding"]
 
 OPERATORS = [
     *reference.OPERATORS,
+    *oracle_attention.OPERATORS,
+    *oracle_control.OPERATORS,
+    *oracle_indexing.OPERATORS,
+    *oracle_quantization.OPERATORS,
+    *oracle_recurrent.OPERATORS,
+    *oracle_sampling.OPERATORS,
 ]
 
 

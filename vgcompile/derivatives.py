@@ -20,8 +20,9 @@ from vgcompile.graph.load import trainable
 from vgcompile.graph.normalize import normalized
 from vgcompile.passes.attach import attach
 from vgcompile.passes.check import check
-from vgcompile.passes.gradient import GRADIENT, joint, named_values
+from vgcompile.passes.gradient import ADJOINT, GRADIENT, joint, named_values
 
+HESSIAN, VECTOR = "hvp.", "v."  # prefixes of a Hessian-vector product's outputs and inputs
 PARAMETERS, INPUTS, ALL = "parameters", "inputs", "all"
 NAMED = 8  # names that a message lists
 
@@ -99,6 +100,44 @@ def gradients(
     outputs = list(dict.fromkeys([*subject.outputs, *(() if seed_input else roots)]))
     made = joint(subject.model, roots, wanted, outputs, outside=seed_input, prefix=prefix)
     return Gradients(check(made), tuple(roots), {name: f"{prefix}{name}" for name in wanted}, subject.notes)
+
+
+def hvp(
+    model: str | Path | onnx.ModelProto,
+    *,
+    wrt: str | Sequence[str] = PARAMETERS,
+    loss: str | None = None,
+    attach_loss: str | None = None,
+    class_axis: int = 1,
+) -> onnx.ModelProto:
+    """Hessian-vector products of a model's loss: its own outputs, and ``hvp.<name>`` for each asked value.
+
+    The vector comes in as ``v.<name>``, one part for each asked value in its shape; ``hvp.<name>`` is the part of H v that
+    belongs to it, with H the second derivatives of the loss by all asked values together: the gradient of <grad, v>.
+    Options and errors are those of ``grad``.
+    """
+    return products(model, wrt=wrt, loss=loss, attach_loss=attach_loss, class_axis=class_axis).model
+
+
+def products(
+    model: str | Path | onnx.ModelProto,
+    *,
+    wrt: str | Sequence[str] = PARAMETERS,
+    loss: str | None = None,
+    attach_loss: str | None = None,
+    class_axis: int = 1,
+) -> Gradients:
+    """What ``hvp`` does, with the names of what it made."""
+    subject = open_subject(model)
+    roots = _roots(subject, loss, False, attach_loss, class_axis)
+    wanted = _wanted(subject, wrt)
+    outputs = list(dict.fromkeys([*subject.outputs, *roots]))
+    first = joint(subject.model, roots, wanted, outputs)
+    second = joint(first, [f"{GRADIENT}{name}" for name in wanted], wanted, outputs, outside=True, prefix=HESSIAN)
+    for value in second.graph.inputs:
+        if str(value.name).startswith(f"{ADJOINT}{GRADIENT}"):
+            value.name = VECTOR + str(value.name).removeprefix(f"{ADJOINT}{GRADIENT}")
+    return Gradients(check(second), tuple(roots), {name: f"{HESSIAN}{name}" for name in wanted}, subject.notes)
 
 
 def open_subject(source: str | Path | onnx.ModelProto) -> Subject:

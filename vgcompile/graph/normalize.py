@@ -11,18 +11,21 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
-from onnx import defs, inliner, version_converter
+from onnx import defs, inliner, numpy_helper, version_converter
 from onnx_ir.passes import common
 
 from vgcompile.errors import ModelError
+from vgcompile.graph.bodies import infer_bodies
 from vgcompile.graph.emit import IR_VERSION, OPSET
 from vgcompile.graph.shapes import infer_shapes
 
 STANDARD = ("", "ai.onnx")
 LARGEST = 2**31 - 1  # bytes of one protobuf message
+CENTRED = 11  # the opset from which a resize counts from the centres of pixels
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,7 @@ def normalized(source: str | Path | onnx.ModelProto) -> Normalized:
     initializers = frozenset(model.graph.initializers)
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     _name_nodes(model)
+    infer_bodies(model)
     return Normalized(model, str(path), initializers, tuple(notes))
 
 
@@ -77,6 +81,7 @@ def _normalized(proto: onnx.ModelProto, path: Path) -> tuple[onnx.ModelProto, li
     """The same model without functions, in an opset that the rules hold for, every value with its shape; and what was done."""
     notes = []
     proto = _copied(proto)
+    _state_defaults(proto)
     try:
         onnx.checker.check_model(proto)
         if proto.functions:
@@ -101,6 +106,19 @@ def _copied(proto: onnx.ModelProto) -> onnx.ModelProto:
     copy = onnx.ModelProto()
     copy.CopyFrom(proto)
     return copy
+
+
+def _state_defaults(proto: onnx.ModelProto) -> None:
+    """Write out the default attributes of operators that the standard defines by a function: the checker misses them inside."""
+    opset = max((entry.version for entry in proto.opset_import if entry.domain in STANDARD), default=OPSET)
+    for node in _nodes(proto.graph):
+        if node.domain not in STANDARD or not defs.has(node.op_type, max_inclusive_version=opset):
+            continue
+        schema = defs.get_schema(node.op_type, opset)
+        given = {attribute.name for attribute in node.attribute}
+        by_function = schema.has_function  # type: ignore[attr-defined]
+        missing = [a.default_value for name, a in schema.attributes.items() if by_function and name not in given]
+        node.attribute.extend(value for value in missing if value.type != onnx.AttributeProto.UNDEFINED)
 
 
 def _opset(proto: onnx.ModelProto) -> int:
@@ -143,11 +161,36 @@ def _refuse_foreign(proto: onnx.ModelProto, path: Path) -> None:
 
 def _converted(proto: onnx.ModelProto, opset: int, path: Path) -> onnx.ModelProto:
     try:
-        return version_converter.convert_version(proto, OPSET)
+        converted = version_converter.convert_version(proto, OPSET)
     except (version_converter.ConvertError, RuntimeError) as error:
         raise ModelError(
             f"{path}: cannot be converted from opset {opset} to {OPSET}: {_line(error)}; export it to opset {OPSET}"
         ) from None
+    if opset < CENTRED:
+        _keep_corners(converted, path)
+    return converted
+
+
+def _keep_corners(proto: onnx.ModelProto, path: Path) -> None:
+    """Up to opset 10 a resize counts positions from the corner of a pixel, later ones from its centre where they do not say.
+
+    The converter does not say. Nearest neighbours were then the pixel before where the tensor grew, the one behind where it shrank.
+    """
+    held = {tensor.name: numpy_helper.to_array(tensor) for tensor in proto.graph.initializer}
+    held |= {
+        node.output[0]: numpy_helper.to_array(node.attribute[0].t) for node in proto.graph.node if node.op_type == "Constant"
+    }
+    for node in (node for node in _nodes(proto.graph) if node.op_type == "Resize"):
+        scales = held.get(node.input[2], np.ones(0))
+        node.attribute.append(onnx.helper.make_attribute("coordinate_transformation_mode", "asymmetric"))
+        if any(attribute.name == "mode" and attribute.s != b"nearest" for attribute in node.attribute):
+            continue
+        if not scales.size or scales.min() < 1.0 < scales.max():
+            raise ModelError(
+                f"{path}: node {node.name!r} picks nearest neighbours as opsets up to 10 did, by scales that are computed, or that "
+                f"enlarge and reduce at once; export it to opset {OPSET}"
+            )
+        node.attribute.append(onnx.helper.make_attribute("nearest_mode", "ceil" if scales.min() < 1.0 else "floor"))
 
 
 def _name_nodes(model: ir.Model) -> None:

@@ -17,6 +17,9 @@ from vgcompile.errors import ModelError
 
 Dims = tuple[int | str, ...]
 
+# Attributes that ONNX's inference (1.23.2) takes for another number than their default where a node does not state them.
+_MISREAD = {"STFT": ("onesided", 1)}
+
 
 def infer_shapes(proto: onnx.ModelProto, path: str) -> onnx.ModelProto:
     """The model with type and shape on every value of its main graph.
@@ -24,13 +27,15 @@ def infer_shapes(proto: onnx.ModelProto, path: str) -> onnx.ModelProto:
     Raises ModelError where operators do not fit each other, or a value's rank depends on data.
     """
     _name_input_dims(proto.graph)
+    _state_defaults(proto.graph)
     try:
         inferred = shape_inference.infer_shapes(proto, check_type=True, strict_mode=True, data_prop=True)
     except (shape_inference.InferenceError, RuntimeError, ValueError) as error:
         raise ModelError(f"{path}: its shapes do not fit: {str(error).strip().splitlines()[0]}; export it anew") from None
     typed = {info.name: info for info in (*inferred.graph.value_info, *inferred.graph.output)}
     stated = {dim.dim_param for value in inferred.graph.input for dim in value.type.tensor_type.shape.dim}
-    for node in inferred.graph.node:
+    held = any(attribute.HasField("g") or attribute.graphs for node in inferred.graph.node for attribute in node.attribute)
+    for node in () if held else inferred.graph.node:
         for name in node.output:
             if name and (name not in typed or not _ranked(typed[name])):
                 fix = "export the model with fixed shapes"
@@ -46,6 +51,13 @@ def _name_input_dims(graph: onnx.GraphProto) -> None:
         for axis, dim in enumerate(value.type.tensor_type.shape.dim):
             if dim.dim_value <= 0 and not dim.dim_param:
                 dim.dim_param = "batch" if axis == 0 else f"{value.name}.{axis}"
+
+
+def _state_defaults(graph: onnx.GraphProto) -> None:
+    for node in graph.node:
+        name, default = _MISREAD.get(node.op_type, ("", 0))
+        if name and all(attribute.name != name for attribute in node.attribute):
+            node.attribute.append(onnx.helper.make_attribute(name, default))
 
 
 def _ranked(info: onnx.ValueInfoProto) -> bool:

@@ -5,24 +5,41 @@ from __future__ import annotations
 from vgcompile.errors import GradientRefused
 from vgcompile.ops import (
     activation,
+    algebra,
     arithmetic,
+    attention,
     average_pooling,
     batch_normalization,
     control,
     convolution,
     convolution_gradient,
     cutting,
+    decoding,
     elementwise,
+    gates,
+    generating,
     indexing,
     layout,
+    lengths,
     linear,
+    linear_attention,
+    logic,
     losses,
     normalization,
     opaque,
     pooling,
+    quantization,
     random,
+    recurrent,
+    recurrent_activation,
     reduction,
+    resizing,
+    sampling,
+    scattering,
+    selection,
+    sequences,
     softmax,
+    spectral,
 )
 from vgcompile.ops.op import INTERNAL as INTERNAL
 from vgcompile.ops.op import Op
@@ -31,8 +48,11 @@ from vgcompile.ops.reading import NumpyReading
 _ROOMS = (
     elementwise,
     activation,
+    gates,
     arithmetic,
+    logic,
     linear,
+    algebra,
     layout,
     cutting,
     convolution,
@@ -44,10 +64,24 @@ _ROOMS = (
     opaque,
     normalization,
     batch_normalization,
+    lengths,
+    attention,
+    linear_attention,
+    decoding,
     losses,
     random,
     indexing,
+    scattering,
+    selection,
+    generating,
+    quantization,
+    sequences,
+    resizing,
+    sampling,
+    spectral,
     control,
+    recurrent,
+    recurrent_activation,
 )
 
 
@@ -77,6 +111,6 @@ def require(operator: str, node: str, domain: str = "") -> Op:
     if row is None:
         name = f"{domain}::{operator}" if domain else operator
         raise GradientRefused(
-            name, node, "it has no gradient rule", "`vgcompile doctor` lists those that have, CONTRIBUTING.md says how to add one"
+            name, node, "it has no gradient rule", "`vgcompile ops` lists those that have, CONTRIBUTING.md says how to add one"
         )
     return row

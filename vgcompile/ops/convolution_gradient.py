@@ -164,7 +164,7 @@ def _swapped(op: Any, g: Any, x: Any, w: Any, *, group: int, **attributes: Any) 
     if group == 1:
         x = op.Transpose(x, perm=back)
     else:
-        c = int(extents(x)[1])
+        c = group * int(extents(w)[1])
         split = op.Transpose(op.Reshape(x, _with_spatial(op, [0, group, c // group], x)), perm=[2, 1, 0, *range(3, 3 + rank)])
         x = op.Reshape(split, _with_spatial(op, [c // group, -1], x))
     dw = op.Conv(x, op.Transpose(g, perm=back), group=group, strides=list(at.dilations), dilations=list(at.strides), pads=at.pads)

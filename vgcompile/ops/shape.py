@@ -6,13 +6,20 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from vgcompile.ops.op import Case, Dim
+import numpy as np
+
+from vgcompile.ops.op import Array, Case, Dim
 from vgcompile.signal import Signal, replace
 
 
 def extents(x: Any) -> tuple[Dim, ...]:
     """A value's shape as ints and symbols."""
     return tuple(dim if isinstance(dim, int) else str(dim.value) for dim in x.shape)
+
+
+def constant(x: Any) -> Array | None:
+    """The array that an operand is known to hold, or None where it is absent or only a run tells."""
+    return None if x is None or x.const_value is None or x.is_graph_input() else np.asarray(x.const_value.numpy())
 
 
 def shaped(adjoint: Any, x: Any) -> Any:
@@ -37,11 +44,14 @@ def full_shape(op: Any, x: Any) -> Any:
 
 def reshaped(op: Any, adjoint: Any, x: Any) -> Any:
     """``adjoint`` in the shape of ``x``."""
-    return shaped(op.Reshape(adjoint, shape_operand(op, x)), x)
+    shape = shape_operand(op, x)
+    return shaped(op.Reshape(adjoint, shape, allowzero=None if isinstance(shape, list) else 1), x)
 
 
-def zeros_like(op: Any, x: Any) -> Any:
-    return shaped(op.Expand(0.0, full_shape(op, x)), x)
+def zeros_like(op: Any, x: Any, dtype: Any = None) -> Any:
+    """Zeros in the shape of ``x``, of ``dtype`` or of the working type."""
+    zero = 0.0 if dtype is None else np.zeros((), dtype.numpy())
+    return shaped(op.Expand(zero, full_shape(op, x)), x)
 
 
 def is_sample_axis(dims: Sequence[Dim], axis: int, batch: int) -> bool:

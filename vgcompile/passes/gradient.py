@@ -62,8 +62,9 @@ def joint(
     emitter = Emitter(graph, model.opset_imports[""])
     with emitter.scope(role="backward"):
         seeds = {values[name]: _outside(emitter, values[name]) if outside else seed_of(emitter, values[name]) for name in roots}
-        adjoints = differentiate(model, seeds, targets, emitter)
-        gradients = [_output(emitter, target, adjoints.totals.get(target), prefix) for target in targets]
+        totals = differentiate(model, seeds, targets, emitter).totals
+        values = named_values(model)  # what was opened on the way stands under its old name
+        gradients = [_output(emitter, values[name], totals.get(values[name]), prefix) for name in wanted]
     graph.outputs[:] = [*(values[name] for name in outputs), *gradients]
     lower(model)
     return optimize(model)

@@ -12,33 +12,42 @@ the internal domain is left.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import onnx_ir as ir
 
 from vgcompile.graph.case import case_of
 from vgcompile.graph.emit import Emitter, arithmetic
 from vgcompile.graph.provenance import PREFIX, fact, origin
+from vgcompile.graph.specified import specified
 from vgcompile.ops import INTERNAL, lookup
 from vgcompile.ops.op import Body, Case, Op
 
 
 def lower(model: ir.Model) -> ir.Model:
     """Open the composites of a model and of its subgraphs. Changes ``model`` and returns it."""
-    outermost = Emitter(model.graph, model.opset_imports[""])
-    for graph in (model.graph, *model.graph.subgraphs()):
-        emitter = outermost.inside(graph)
-        with arithmetic(emitter):
-            while composites := _composites(graph):
-                for node, row in composites:
-                    _open(emitter, node, row)
+    emitter = Emitter(model.graph, model.opset_imports[""])
+    while closed := [(graph, nodes) for graph in (model.graph, *model.graph.subgraphs()) if (nodes := _composites(graph))]:
+        for graph, nodes in closed:
+            inner = emitter.inside(graph)
+            with arithmetic(inner):
+                for node in nodes:
+                    open_node(inner, node)
     assert not any(node.domain == INTERNAL for node in model.graph.all_nodes()), "a composite has no body"
     model.opset_imports.pop(INTERNAL, None)
     return model
 
 
-def _composites(graph: ir.Graph) -> list[tuple[ir.Node, Op]]:
+def _composites(graph: ir.Graph) -> list[ir.Node]:
     rows = ((node, lookup(node.op_type, node.domain)) for node in graph)
-    return [(node, row) for node, row in rows if row is not None and row.bodies and row.opens(case_of(node).attributes)]
+    return [node for node, row in rows if row is not None and row.bodies and row.opens(case_of(node).attributes)]
+
+
+def opens_for_gradient(node: ir.Node, opset: int) -> bool:
+    """Whether a node is differentiated through what it is made of: its row has bodies and no vjp, or it has no row at all but a
+    definition."""
+    row = lookup(node.op_type, node.domain) or specified(node, opset)
+    return row is not None and bool(row.bodies) and row.vjp is None
 
 
 def choose(row: Op, case: Case) -> Body:
@@ -48,14 +57,16 @@ def choose(row: Op, case: Case) -> Body:
     return min(bodies, key=lambda body: body.cost(case))
 
 
-def _open(emitter: Emitter, node: ir.Node, row: Op) -> None:
-    case = case_of(node)
+def open_node(emitter: Emitter, node: ir.Node) -> dict[ir.Value, ir.Value]:
+    """Replace a composite, in the emitter's graph, by the operators of its cheapest body; returns what stands for its outputs."""
+    row, case = lookup(node.op_type, node.domain) or specified(node, emitter.opset), case_of(node)
+    assert row is not None, f"{node.op_type} has no body"
     body = choose(row, case)
     kept = {key: node.metadata_props[PREFIX + key] for key in ("role", "forward") if fact(node, key)}
     name = (node.name or node.op_type).lstrip("/")
     with emitter.scope(name, before=node, dtype=_working_type(node), body=body.name, **kept, **origin(node)):
         made = body.emit(emitter, *node.inputs, **case.attributes)
-        _replace(emitter, node, made if isinstance(made, tuple) else (made,))
+        return _replace(emitter, node, made if isinstance(made, tuple) else (made,))
 
 
 def _working_type(node: ir.Node) -> ir.DataType:
@@ -65,17 +76,19 @@ def _working_type(node: ir.Node) -> ir.DataType:
     )
 
 
-def _replace(emitter: Emitter, node: ir.Node, made: Sequence[ir.Value]) -> None:
+def _replace(emitter: Emitter, node: ir.Node, made: Sequence[Any]) -> dict[ir.Value, ir.Value]:
     """Let ``made`` stand for the node's outputs, under their names, and take the node out."""
-    fresh = _own(emitter, node, made)
+    fresh = _own(emitter, node, made[: len(node.outputs)])
     for old, new in zip(node.outputs, fresh, strict=False):
         old.replace_all_uses_with(new, replace_graph_outputs=True)
         new.shape = old.shape if old.shape is not None else new.shape
         new.metadata_props.update(old.metadata_props)
+    stands = dict(zip(node.outputs, fresh, strict=False))
     names = [value.name for value in node.outputs]
     emitter.graph.remove(node, safe=True)
     for new, taken in zip(fresh, names, strict=False):
         new.name = taken or new.name
+    return stands
 
 
 def _own(emitter: Emitter, node: ir.Node, made: Iterable[ir.Value]) -> list[ir.Value]:
