@@ -156,7 +156,8 @@ class ConvTranspose(OpRun):
                 slice(t * a, t * a + (n - 1) * s + 1, s) for t, a, n, s in zip(tap, dilations, x.shape[2:], strides, strict=True)
             ]
             y[(slice(None), slice(part * outputs, (part + 1) * outputs), *where)] += values
-        y = y[(..., *(slice(b, b + m) for b, m in zip(before, kept, strict=True)))]
+        inside: Any = (..., *(slice(b, b + m) for b, m in zip(before, kept, strict=True)))
+        y = y[inside]
         return (y if bias is None else y + bias.reshape(-1, *[1] * d),)
 
     @staticmethod

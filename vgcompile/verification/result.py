@@ -24,6 +24,7 @@ class Check:
     error: float | None = None
     allowed: float | None = None
     reason: str = ""
+    moved: float | None = None  # how far the loss moved, of itself, where that was too little
 
     @property
     def badness(self) -> float:
