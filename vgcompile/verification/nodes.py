@@ -107,11 +107,8 @@ def check_node(alone: Alone, values: Mapping[str, Array], rng: np.random.Generat
             forward, gradient = ways(alone)
             found = forward(feeds)
             _require_faithful(alone, found, values)
-        except (VgcompileError, _Unfit) as error:
+        except (VgcompileError, Unevaluated, _Unfit) as error:
             reasons.append(f"{precision.name}: {error}")
-            continue
-        except Exception as error:  # the evaluator has no family of errors
-            reasons.append(f"{precision.name}: the evaluator fails with {type(error).__name__}")
             continue
         if precision is SINGLE:
             blank = partial(blank, reason="in float32")
@@ -180,23 +177,33 @@ def _require_faithful(alone: Alone, found: Mapping[str, Array], values: Mapping[
     for name in alone.given:
         mine, theirs = np.asarray(found[name], np.float64), np.asarray(values[name], np.float64)
         if mine.shape != theirs.shape or not np.allclose(mine, theirs, FAITHFUL, FAITHFUL * size_of(theirs), equal_nan=True):
-            raise _Unfit(f"the evaluator disagrees with ONNX Runtime about {name!r}")
+            raise _Unfit(f"it disagrees with the model's own run about {name!r}")
 
 
 def _evaluated(alone: Alone) -> tuple[Run, Run]:
     """Forward and gradient in the reference evaluator, in float64."""
-    double = in_float64(alone.forward)
-    takes = _takes_float64(double)
-    forward, gradient = _compiled((double if takes else alone.forward).SerializeToString(), alone.wanted, alone.given)
-    runs = [evaluator(in_float64(onnx.load_from_string(model)).SerializeToString()) for model in (forward, gradient)]
+    exact = in_float64(alone.forward)
+    compiled = _compiled((exact if _takes_float64(exact) else alone.forward).SerializeToString(), alone.wanted, alone.given)
+    runs = [partial(evaluated, in_float64(onnx.load_from_string(model)).SerializeToString()) for model in compiled]
+    return runs[0], lambda feeds: _named(runs[1](feeds))
 
-    def run(index: int, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        given = {name: double(array) for name, array in feeds.items()}
+
+class Unevaluated(Exception):
+    """The reference evaluator does not take a model, or fails while it runs."""
+
+
+def evaluated(model: bytes, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    """A model's outputs in float64. Raises Unevaluated; the evaluator itself has no family of errors."""
+    try:
+        session = evaluator(model)
+        given = {name: double(feeds[name]) for name in session.input_names}
         with np.errstate(all="ignore"):
-            results: Any = runs[index].run(None, {name: given[name] for name in runs[index].input_names})
-        return _named(dict(zip(runs[index].output_names, results, strict=True)))
-
-    return partial(run, 0), partial(run, 1)
+            results: Any = session.run(None, given)
+    except Exception as error:
+        raise Unevaluated(
+            f"the reference evaluator fails: {type(error).__name__}: {' '.join(str(error).split())[:120]}"
+        ) from None
+    return {name: np.asarray(result) for name, result in zip(session.output_names, results, strict=True)}
 
 
 def _executed(alone: Alone) -> tuple[Run, Run]:
@@ -212,14 +219,14 @@ def _executed(alone: Alone) -> tuple[Run, Run]:
     def run(index: int, feeds: Mapping[str, Array]) -> dict[str, Array]:
         known = {*sessions[index].required, *sessions[index].overridable}
         given = {name: np.asarray(array).astype(kinds[name]) for name, array in feeds.items() if name in known}
-        return _named(sessions[index].run(None, given))
+        return sessions[index].run(None, given)
 
-    return partial(run, 0), partial(run, 1)
+    return partial(run, 0), lambda feeds: _named(run(1, feeds))
 
 
 def _named(results: Mapping[str, Array]) -> dict[str, Array]:
-    """Results by name; a gradient also under its operand's."""
-    return {**results, **{name.removeprefix(GRADIENT): array for name, array in results.items() if name.startswith(GRADIENT)}}
+    """Gradients by the names of their operands."""
+    return {name.removeprefix(GRADIENT): array for name, array in results.items()}
 
 
 @lru_cache(maxsize=256)

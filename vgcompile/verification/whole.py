@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any
 
 import numpy as np
 import onnx
@@ -17,9 +16,9 @@ from vgcompile.graph.view import bodies
 from vgcompile.ops import lookup
 from vgcompile.passes.gradient import ADJOINT, GRADIENT, joint
 from vgcompile.passes.lower import lower
-from vgcompile.reference import evaluator, in_float64
+from vgcompile.reference import in_float64
 from vgcompile.runtime.session import Session
-from vgcompile.verification.nodes import double, seeded
+from vgcompile.verification.nodes import double, evaluated, seeded
 from vgcompile.verification.result import Check
 from vgcompile.verification.slopes import DOUBLE, Array, size_of, slopes
 
@@ -34,7 +33,7 @@ AMPLIFIED = 16.0  # roundings of data and parameters that a float32 run may be o
 class Whole:
     """The model and its joint graph in float64, on given data; ``adjoints`` are those of the roots, where they come from outside.
 
-    Raises Exception of any kind where the evaluator does not run them.
+    Raises Unevaluated where the reference evaluator does not run them.
     """
 
     question: Question
@@ -51,22 +50,20 @@ class Whole:
         return {name: double(array) for name, array in {**numbers, **self.feeds}.items()}
 
     def loss(self, point: Mapping[str, Array]) -> float:
-        results = _run(self._forward, point)
+        results = evaluated(self._forward, point)
         if not self.question.outside:
             return float(np.asarray(results[self.question.roots[0]]).sum())
         return float(sum((np.asarray(results[name]) * g).sum() for name, g in self.adjoints.items()))
 
     def gradient(self, point: Mapping[str, Array]) -> dict[str, Array]:
         seeds = {f"{ADJOINT}{name}": g for name, g in self.adjoints.items()}
-        results = _run(self._joint, {**point, **seeds})
+        results = evaluated(self._joint, {**point, **seeds})
         return {name: np.asarray(results[f"{GRADIENT}{name}"], np.float64) for name in self.question.wanted}
 
     @cached_property
     def _forward(self) -> bytes:
         model = self.question.subject.model.clone()
         values = {value.name: value for node in model.graph for value in node.outputs}
-        held = model.graph.initializers
-        model.graph.inputs.extend(held[n] for n in self.question.wanted if n in held and not held[n].is_graph_input())
         model.graph.outputs[:] = [values[name] for name in self.question.roots]
         return _prepared(lower(model))
 
@@ -82,13 +79,6 @@ def _prepared(model: ir.Model) -> bytes:
         seeded(node)
     serialized: bytes = proto.SerializeToString()
     return serialized
-
-
-def _run(model: bytes, point: Mapping[str, Array]) -> dict[str, Array]:
-    session = evaluator(model)
-    with np.errstate(all="ignore"):
-        results: Any = session.run(None, {name: point[name] for name in session.input_names})
-    return dict(zip(session.output_names, results, strict=True))
 
 
 def check_end_to_end(whole: Whole, name: str, gradient: Array, rng: np.random.Generator, tolerance: float) -> Check:
