@@ -28,9 +28,11 @@ from vgcompile.passes.lower import lower
 from vgcompile.reference import evaluator, in_float64
 from vgcompile.runtime.session import Session
 from vgcompile.verification.result import Check
-from vgcompile.verification.slopes import DOUBLE, SINGLE, Array, Precision, Slopes, size_of, slopes
+from vgcompile.verification.slopes import DOUBLE, SINGLE, Array, Precision, Slopes, settled, size_of
 
 FAITHFUL = 1e-3  # how far the evaluator may be from what ONNX Runtime made of the same operands, relatively
+JUMP = "it sits on a jump, or at the edge of where it is defined"
+UNSETTLED = "differences do not settle as their step shrinks"
 Run = Callable[[Mapping[str, Array]], dict[str, Array]]
 
 
@@ -145,18 +147,18 @@ def _compared(
             moved = forward({**feeds, name: x + t * v})
             return np.concatenate([np.asarray(moved[y], np.float64).ravel() for y in alone.given])
 
-        judged = judge(slopes(along, precision.step * size_of(x), precision), flat, adjoints[name] * v, tolerance)
+        judged = judge(settled(along, precision.step * size_of(x), precision), flat, adjoints[name] * v, tolerance)
         reason = "; ".join(filter(None, (judged.reason, blank("verified").reason)))
         checks.append(replace(blank(judged.verdict, by=name), error=judged.error, allowed=judged.allowed, reason=reason))
     return checks
 
 
-def judge(there: Slopes, g: Array, terms: Array, tolerance: float) -> Check:
+def judge(there: Slopes | None, g: Array, terms: Array, tolerance: float) -> Check:
     """<v, J^T g>, the sum of ``terms``, against <g, J v>; the names in the check are for the caller to fill in."""
     blank = partial(Check, "node", "")
     predicted = float(terms.sum())
-    if not there.finite:
-        return blank("not verified", reason="it sits on a jump, or at the edge of where it is defined")
+    if there is None or not there.finite:
+        return blank("not verified", reason=JUMP if there is not None else UNSETTLED)
     if not np.isfinite(predicted):
         return blank("wrong", reason="the gradient is not finite, the slopes are")
     low, high = there.along(g)
