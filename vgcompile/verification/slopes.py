@@ -87,8 +87,9 @@ def slopes(along: Callable[[float], Array], h: float, precision: Precision) -> S
         scale = np.maximum(np.abs(left), np.abs(right))
         room = precision.kink * (scale + (scale.mean() if scale.size else 0.0)) + noise
         near = (np.abs(left - right) <= room) & (np.abs(central - far) <= BEND * room)
+        central = (4.0 * central - far) / 3.0
     smooth = bool(near.all()) and bool(np.isfinite(left).all() and np.isfinite(right).all())
-    return Slopes(left, right, (4.0 * central - far) / 3.0, noise, smooth)
+    return Slopes(left, right, central, noise, smooth)
 
 
 SHRINK = 10.0  # from one step to the next

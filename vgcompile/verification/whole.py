@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 
 import numpy as np
 import onnx
@@ -55,6 +55,10 @@ class Whole:
             return float(np.asarray(results[self.question.roots[0]]).sum())
         return float(sum((np.asarray(results[name]) * g).sum() for name, g in self.adjoints.items()))
 
+    @cached_property
+    def here(self) -> float:
+        return self.loss(self.point)
+
     def gradient(self, point: Mapping[str, Array]) -> dict[str, Array]:
         seeds = {f"{ADJOINT}{name}": g for name, g in self.adjoints.items()}
         results = evaluated(self._joint, {**point, **seeds})
@@ -91,10 +95,11 @@ def check_end_to_end(whole: Whole, name: str, gradient: Array, rng: np.random.Ge
     v = v / (np.linalg.norm(v) or 1.0) + gradient / (np.linalg.norm(gradient) or 1.0)
     v = v * np.sqrt(x.size)
     h = DOUBLE.step * size_of(x)
-    base = whole.loss(whole.point)
+    base = whole.here
     if not np.isfinite(base):
         return blank("not verified", reason="the loss is not finite")
 
+    @lru_cache(maxsize=None)
     def along(t: float) -> Array:
         return np.asarray([whole.loss({**whole.point, name: x + t * v}) if t else base])
 
