@@ -22,7 +22,7 @@ from vgcompile.interval import Interval, point
 from vgcompile.ops import INTERNAL, OPS
 from vgcompile.ops.op import Case, Op, Sample, at
 from vgcompile.passes.differentiate import differentiate
-from vgcompile.passes.lower import lower
+from vgcompile.passes.lower import Profile, lower
 
 Array = np.ndarray[Any, Any]
 EXTENTS = (1, 2, 5)
@@ -100,7 +100,7 @@ def one_node(name: str, index: int, dtype: ir.DataType = DOUBLE) -> OneNode:
     return build(OPS[name], OPS[name].samples[index], dtype)
 
 
-def build(row: Op, sample: Sample, dtype: ir.DataType = DOUBLE) -> OneNode:
+def build(row: Op, sample: Sample, dtype: ir.DataType = DOUBLE, profile: Profile = "fast") -> OneNode:
     """Every floating-point type of the sample is read as ``dtype``. A row without a vjp is differentiated through its body."""
     built = dtype if _allows(row, dtype) else FLOAT
     forward = lower(_forward(row, sample, built)[0])
@@ -121,7 +121,7 @@ def build(row: Op, sample: Sample, dtype: ir.DataType = DOUBLE) -> OneNode:
         value.name, value.shape = adjoint, wanted[position].shape
         graph.outputs.append(value)
     emitted = {(n.domain, n.op_type) for n in graph}
-    lower(model)
+    lower(model, profile)
     emitted |= {(n.domain, n.op_type) for n in graph}
     protos = [ir.to_proto(m) if built == dtype else in_float64(ir.to_proto(m)) for m in (forward, model)]
     names = {k: str(g.name) for k, g in seeds.items()}

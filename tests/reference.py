@@ -7,7 +7,16 @@ from functools import lru_cache
 import onnx
 from onnx.reference import ReferenceEvaluator
 
-from tests import oracle_attention, oracle_control, oracle_indexing, oracle_quantization, oracle_recurrent, oracle_sampling
+from tests import (
+    oracle_attention,
+    oracle_control,
+    oracle_indexing,
+    oracle_quantization,
+    oracle_recurrent,
+    oracle_regions,
+    oracle_sampling,
+    oracle_windows,
+)
 from vgcompile import reference
 from vgcompile.reference import in_float64, padding
 
@@ -20,7 +29,9 @@ OPERATORS = [
     *oracle_indexing.OPERATORS,
     *oracle_quantization.OPERATORS,
     *oracle_recurrent.OPERATORS,
+    *oracle_regions.OPERATORS,
     *oracle_sampling.OPERATORS,
+    *oracle_windows.OPERATORS,
 ]
 
 

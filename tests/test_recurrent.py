@@ -305,6 +305,12 @@ def test_refusals(name: str, attributes: dict[str, Any], reason: str) -> None:
         gradient(case(name, **attributes)[0])
 
 
+def test_weights_of_unknown_extents_are_refused() -> None:
+    shapes: dict[str, Sequence[int | str]] = {"X": ("T", "N", 2), "W": (1, "rows", 2), "R": (1, "rows", 3)}
+    with pytest.raises(GradientRefused, match="extents of its weights"):
+        gradient(model("GRU", shapes, ("Y",), hidden_size=3))
+
+
 @pytest.mark.parametrize(
     ("name", "options"),
     [

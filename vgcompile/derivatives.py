@@ -22,6 +22,7 @@ from vgcompile.graph.normalize import normalized
 from vgcompile.passes.attach import attach
 from vgcompile.passes.check import check
 from vgcompile.passes.gradient import ADJOINT, GRADIENT, joint, named_values
+from vgcompile.passes.lower import Profile
 
 HESSIAN, VECTOR = "hvp.", "v."  # prefixes of a Hessian-vector product's outputs and inputs
 PARAMETERS, INPUTS, ALL = "parameters", "inputs", "all"
@@ -64,12 +65,14 @@ def grad(
     attach_loss: str | None = None,
     class_axis: int = 1,
     prefix: str = GRADIENT,
+    profile: Profile = "fast",
 ) -> onnx.ModelProto:
     """The joint graph of a model: its own outputs, and ``grad.<name>`` for each asked value.
 
     ``wrt`` is ``parameters``, ``inputs``, ``all`` or the names of values. ``loss`` names the scalar that is differentiated
     (default: the output called ``loss``, or the only scalar one). With ``seed_input`` the adjoint of ``loss``, or of every real
-    output, comes in as ``adj.<output>``; ``attach_loss`` makes a loss of the output ``loss`` (default: the only one).
+    output, comes in as ``adj.<output>``; ``attach_loss`` makes a loss of the output ``loss`` (default: the only one). The profile
+    ``fast`` writes hard gradients in the forms that run fastest on ONNX Runtime's CPU, ``portable`` in those of fewest nodes.
 
     Raises UserError for names and options that do not suit the model, ModelError for a file that cannot be taken, and
     GradientRefused where an operator on the way has no rule for its case.
@@ -82,6 +85,7 @@ def grad(
         attach_loss=attach_loss,
         class_axis=class_axis,
         prefix=prefix,
+        profile=profile,
     )
     return asked.model
 
@@ -95,9 +99,11 @@ def gradients(
     attach_loss: str | None = None,
     class_axis: int = 1,
     prefix: str = GRADIENT,
+    profile: Profile = "fast",
 ) -> Gradients:
     """What ``grad`` does, with the names of what it made."""
-    return answer(ask(model, wrt=wrt, loss=loss, seed_input=seed_input, attach_loss=attach_loss, class_axis=class_axis), prefix)
+    question = ask(model, wrt=wrt, loss=loss, seed_input=seed_input, attach_loss=attach_loss, class_axis=class_axis)
+    return answer(question, prefix, profile)
 
 
 @dataclass(frozen=True)
@@ -125,10 +131,10 @@ def ask(
     return Question(subject, tuple(roots), tuple(_wanted(subject, wrt)), seed_input)
 
 
-def answer(question: Question, prefix: str = GRADIENT) -> Gradients:
+def answer(question: Question, prefix: str = GRADIENT, profile: Profile = "fast") -> Gradients:
     subject, roots, wanted = question.subject, question.roots, question.wanted
     outputs = list(dict.fromkeys([*subject.outputs, *(() if question.outside else roots)]))
-    made = joint(subject.model, roots, wanted, outputs, outside=question.outside, prefix=prefix)
+    made = joint(subject.model, roots, wanted, outputs, outside=question.outside, prefix=prefix, profile=profile)
     return Gradients(check(made), roots, {name: f"{prefix}{name}" for name in wanted}, subject.notes)
 
 

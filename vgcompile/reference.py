@@ -99,6 +99,8 @@ class MaxPool(OpRun):
             y[(..., *window)] = flat.reshape(rows.size, -1)[rows.ravel(), best.ravel()].reshape(rows.shape)
             if storage_order:
                 best = np.ravel_multi_index(np.unravel_index(best, sizes), sizes, order="F")
+            if storage_order:
+                best = np.ravel_multi_index(np.unravel_index(best, sizes), sizes, order="F")
             indices[(..., *window)] = best + rows * flat.shape[2]
         return (y, indices)[: len(self.output)]
 

@@ -12,8 +12,8 @@ import numpy as np
 from benchmarks.conformance.cases import Case, Excluded, published, symbolic
 from benchmarks.conformance.running import CannotRun, run
 from benchmarks.conformance.truth import NoTruth, Truth, truth
-from benchmarks.conformance.verdict import WRONG, Verdict, judge
-from benchmarks.conformance.workers import spread
+from benchmarks.conformance.verdict import UNJUDGED, WRONG, Verdict, judge
+from benchmarks.conformance.workers import DIED, spread
 
 FORMS = ("published", "symbolic")
 LIMIT = 90.0  # seconds for one case, in all forms and by all tools
@@ -89,9 +89,8 @@ def suite(
 
     def lost(index: int, why: str) -> _Judged:
         case = cases[index]
-        return _Judged(
-            tuple(Verdict(case.name, case.operator, form, tool, WRONG, "crashes", why) for form in forms for tool in tools)
-        )
+        kind = (WRONG, "crashes", why) if why == DIED else (UNJUDGED, "", why)
+        return _Judged(tuple(Verdict(case.name, case.operator, form, tool, *kind) for form in forms for tool in tools))
 
     found: dict[int, _Judged] = {}
     for index, result in spread(lambda i: judged(cases[i], tools, forms), len(cases), jobs, LIMIT, lost):

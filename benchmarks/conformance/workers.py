@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
+DIED = "the process died"
 Task = Callable[[int], Any]
 
 
@@ -59,7 +60,7 @@ def spread(task: Task, count: int, jobs: int, limit: float, lost: Callable[[int,
                     try:
                         yield index, worker.pipe.recv()
                     except (EOFError, ConnectionResetError):
-                        yield index, lost(index, "the process died")
+                        yield index, lost(index, DIED)
                         _drop(worker, workers)
                         continue
                     if waiting:

@@ -24,7 +24,6 @@ from benchmarks.exports import checking, sizes, timing
 from benchmarks.exports.architectures import ARCHITECTURES
 from benchmarks.exports.exporting import Architecture
 
-
 EXPORTER = 1e-3  # a forward pass that is off by more than this is the exporter's mistake
 
 
@@ -51,7 +50,9 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("command", choices=["list", "check", "sizes", "compile-time"])
     parser.add_argument("--models", default="", help="names, separated by commas (default: all)")
-    parser.add_argument("--form", choices=["loss", "seed"], help="end files at their loss, or at their output (default: each its own)")
+    parser.add_argument(
+        "--form", choices=["loss", "seed"], help="end files at their loss, or at their output (default: each its own)"
+    )
     parser.add_argument("--fresh", action="store_true", help="export anew")
     parser.add_argument("--show", action="store_true", help="sizes: list the nodes of the joint graph")
     parser.add_argument("--kinds", default="dense,attention,convolution")

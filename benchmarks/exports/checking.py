@@ -24,6 +24,7 @@ from benchmarks.exports.matching import Matching, match
 from vgcompile.derivatives import ALL, Gradients, gradients
 from vgcompile.errors import VgcompileError
 from vgcompile.passes.gradient import ADJOINT
+from vgcompile.passes.lower import Profile
 
 Array = np.ndarray[Any, Any]
 RELATIVE, ALLOWANCE, FLOOR = 1e-5, 3.0, 1e-4
@@ -85,9 +86,9 @@ def file_of(architecture: Architecture, form: str | None = None, cache: Path | N
     return proto
 
 
-def differentiated(proto: onnx.ModelProto, form: str) -> Gradients:
+def differentiated(proto: onnx.ModelProto, form: str, profile: Profile = "fast") -> Gradients:
     """The joint graph of a file: all parameters, all real inputs."""
-    return gradients(proto, wrt=ALL, loss=LOSS if form == LOSS else None, seed_input=form != LOSS)
+    return gradients(proto, wrt=ALL, loss=LOSS if form == LOSS else None, seed_input=form != LOSS, profile=profile)
 
 
 def check(architecture: Architecture, form: str | None = None, cache: Path | None = CACHE) -> Verdict:
@@ -129,7 +130,14 @@ def check(architecture: Architecture, form: str | None = None, cache: Path | Non
             scale = max(float(np.abs(truth).max(initial=0.0)), FLOOR * largest)
             ours_off, theirs_off = (float(np.abs(g[name] - truth).max(initial=0.0)) / scale for g in (ours, single))
             differences.append(Difference(name, size, ours_off if np.isfinite(ours_off) else np.inf, theirs_off))
-    return _with(verdict, differences=tuple(differences), parameters=len(parameters), matching=matching, exporter=exporter, folded=tuple(sorted(folded)))
+    return _with(
+        verdict,
+        differences=tuple(differences),
+        parameters=len(parameters),
+        matching=matching,
+        exporter=exporter,
+        folded=tuple(sorted(folded)),
+    )
 
 
 def _with(verdict: Verdict, **changes: Any) -> Verdict:

@@ -1,7 +1,7 @@
 """Nodes of the joint graph beside those of the forward graph, and beside onnx-ad's.
 
 Counted are the nodes of the main graph and of the graphs inside it. ``exported`` is the file without its Constant nodes,
-``normalized`` what we differentiate. The other joint graph has the same outputs: it is given weights as inputs and every shape as
+``normalized`` what we differentiate; ``ours`` is the portable profile, ``fast`` the other one. The other joint graph has the same outputs: it is given weights as inputs and every shape as
 a number, as it demands.
 """
 
@@ -33,6 +33,7 @@ class Size:
     exported: int
     normalized: int = 0
     ours: int | None = None
+    fast: int | None = None
     theirs: int | None = None
     refused: str = ""
     refused_theirs: str = ""
@@ -44,12 +45,13 @@ class Size:
 
 
 def table(chosen: Sequence[Architecture], form: str | None, show: bool) -> list[Size]:
-    print(f"{'model':24}{'exported':>9}{'normal':>8}{'ours':>7}{'ratio':>7}{'onnx-ad':>9}{'ours/its':>9}  most frequent backward operators")
+    heads = f"{'exported':>9}{'normal':>8}{'ours':>7}{'ratio':>7}{'fast':>7}{'onnx-ad':>9}{'ours/its':>9}"
+    print(f"{'model':24}{heads}  most frequent backward operators")
     found = []
     for entry in chosen:
         row = size(entry, form, show)
         found.append(row)
-        numbers = f"{row.ours or '-':>7}{f'{row.ratio:.2f}' if row.ratio else '-':>7}{row.theirs or '-':>9}"
+        numbers = f"{row.ours or '-':>7}{f'{row.ratio:.2f}' if row.ratio else '-':>7}{row.fast or '-':>7}{row.theirs or '-':>9}"
         beside = f"{row.ours / row.theirs:.2f}" if row.ours and row.theirs else "-"
         often = " ".join(f"{operator}:{count}" for operator, count in list(row.backward.items())[:OFTEN])
         print(f"{row.name:24}{row.exported:>9}{row.normalized or '-':>8}{numbers}{beside:>9}  {often or row.refused}", flush=True)
@@ -74,7 +76,8 @@ def size(entry: Architecture, form: str | None = None, show: bool = False, cache
     exported = sum(node.op_type != "Constant" for node in _nodes(proto.graph))
     try:
         given = normalized(proto)
-        joint = differentiated(proto, form).model
+        joint = differentiated(proto, form, "portable").model
+        fast = differentiated(proto, form, "fast").model
     except VgcompileError as refused:
         return Size(entry.name, exported, refused=str(refused))
     names = trainable(given.model, given.initializers)
@@ -84,7 +87,14 @@ def size(entry: Architecture, form: str | None = None, show: bool = False, cache
         print(listing(joint))
     back = Counter(node.op_type for node in nodes if any(p.key == ROLE and p.value == "backward" for p in node.metadata_props))
     return Size(
-        entry.name, exported, len(list(given.model.graph.all_nodes())), len(nodes), theirs, "", why, dict(back.most_common())
+        entry.name,
+        exported,
+        len(list(given.model.graph.all_nodes())),
+        len(nodes),
+        len(list(_nodes(fast.graph))),
+        theirs,
+        refused_theirs=why,
+        backward=dict(back.most_common()),
     )
 
 

@@ -41,7 +41,13 @@ def measure(kind: str, count: int, profile: bool = False) -> dict[str, Any]:
     derivatives.grad(synthetic(kind, 30))  # what is imported late, and caches that a first call fills
     model = synthetic(kind, count)
     spent: dict[str, float] = {}
-    places = ((derivatives, "normalized"), (gradient, "differentiate"), (gradient, "lower"), (gradient, "optimize"), (derivatives, "check"))
+    places = (
+        (derivatives, "normalized"),
+        (gradient, "differentiate"),
+        (gradient, "lower"),
+        (gradient, "optimize"),
+        (derivatives, "check"),
+    )
     with _watched(dict(zip(STAGES, places, strict=True)), spent):
         profiler = cProfile.Profile()
         start = time.process_time()

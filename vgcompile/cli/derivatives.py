@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -37,6 +37,10 @@ SeedInput = Annotated[
     bool, typer.Option("--seed-input", help="Let the adjoint of --loss, or of every real output, come in as input adj.OUTPUT.")
 ]
 Prefix = Annotated[str, typer.Option("--prefix", metavar="TEXT", help="What the names of the gradients begin with.")]
+ProfileOption = Annotated[
+    Literal["fast", "portable"],
+    typer.Option("--profile", help="fast: for ONNX Runtime on a CPU; portable: fewest nodes, for other runtimes."),
+]
 File = Annotated[
     str | None,
     typer.Option("-o", metavar="OUT.onnx", help="The file to write, - for stdout; NAME.grad.onnx, NAME.hvp.onnx."),
@@ -51,6 +55,7 @@ def grad(
     attach_loss: AttachLoss = None,
     class_axis: ClassAxis = 1,
     prefix: Prefix = "grad.",
+    profile: ProfileOption = "fast",
     file: File = None,
 ) -> None:
     """Write a model's joint graph: its outputs, and a gradient for each asked value.
@@ -74,6 +79,7 @@ def grad(
         attach_loss=attach_loss,
         class_axis=class_axis,
         prefix=prefix,
+        profile=profile,
     )
     _say(made.notes)
     typer.echo(f"note: gradient of {_listed(made.root)} by {len(made.by)} values: {_listed(made.by)}", err=True)

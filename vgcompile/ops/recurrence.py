@@ -68,9 +68,7 @@ class Run:
         return typed(self.op.Expand(0.0, list(dims) if static else self.op.Shape(self.y, start=1)), dims)
 
     def blocks(self, x: Any, *counts: int) -> tuple[Any, ...]:
-        """``x`` cut along its last axis into this many gates each; what is a plain number is one for all gates."""
-        if not isinstance(x, ir.Value):
-            return (x,) * len(counts)
+        """``x`` cut along its last axis into this many gates each."""
         sizes = [count * self.hidden for count in counts]
         return tuple(self.op.Split(x, sizes, axis=-1, outputs=len(counts)))
 
@@ -107,10 +105,6 @@ class Run:
     def within(self, factor: Any, beyond: float = 0.0) -> Any:
         """A factor of each step, ``beyond`` where a sample has ended."""
         return factor if self.valid is None else self.op.Where(self.valid, factor, beyond)
-
-    def held(self, op: Any, valid: Any, adjoint: Any, otherwise: Any) -> Any:
-        """The adjoint of the state before a step: ``otherwise`` where the step was beyond the sample's end."""
-        return adjoint if valid is None else op.Where(valid, adjoint, otherwise)
 
     def scan(self, step: Step, states: Sequence[Any], slices: Sequence[Any], *, kept: int, back: bool) -> tuple[Any, ...]:
         """Run ``step`` along this direction or ``back`` along it: the last states, and ``kept`` values of every step.
@@ -163,7 +157,7 @@ def runs(
         directions.append(
             Run(
                 op,
-                hidden=int(attributes["hidden_size"] or extents(r)[2]),
+                hidden=int(extents(r)[2]),
                 reverse=attributes["direction"] == "reverse" or d == 1,
                 activations=functions[d],
                 x=x,
@@ -192,6 +186,11 @@ def _valid(op: Any, x: Any, lengths: Any) -> Any:
         steps = op.Range(0, op.Squeeze(op.Shape(x, end=1)), 1)
         steps = op.Cast(op.Unsqueeze(steps, [1, 2]), to=TensorProto.INT32)
     return typed(op.Less(steps, op.Unsqueeze(lengths, [1])), (times, batch, 1))
+
+
+def held(op: Any, valid: Any, value: Any, otherwise: Any) -> Any:
+    """What a step makes of a state or of its adjoint: ``otherwise``, as it came, beyond a sample's end."""
+    return value if valid is None else op.Where(valid, value, otherwise)
 
 
 def rows(op: Any, x: Any) -> Any:

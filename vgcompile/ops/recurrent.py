@@ -15,9 +15,9 @@ import numpy as np
 
 from vgcompile.interval import WHOLE, Interval, point, product
 from vgcompile.ops.normalization import added, adjoints_of, known
-from vgcompile.ops.op import Attributes, Body, Case, Op, sample
+from vgcompile.ops.op import Attributes, Body, Case, Op, Sample, sample
 from vgcompile.ops.recurrence import runs
-from vgcompile.ops.recurrent_activation import activations, unsuited
+from vgcompile.ops.recurrent_activation import Activation, activations, unsuited
 from vgcompile.ops.recurrent_gradient import Parts, gru, lstm, rnn
 from vgcompile.ops.shape import shaped
 
@@ -34,21 +34,18 @@ def _vjp(
     given = [*inputs, *(None,) * (8 - len(inputs))]
     found = [y[0] if isinstance(y, tuple) else y, *adjoints_of(g, 3)]
     if attributes["layout"]:  # the batch comes first
-        given = [_swapped(op, value) if position in _BATCHED else value for position, value in enumerate(given)]
-        found = [
-            *(None if v is None else op.Transpose(v, perm=[1, 2, 0, 3]) for v in found[:2]),
-            *(_swapped(op, v) for v in found[2:]),
-        ]
+        given = [_moved(op, value) if position in _BATCHED else value for position, value in enumerate(given)]
+        found = [*(_moved(op, value, (1, 2, 0, 3)) for value in found[:2]), *(_moved(op, value) for value in found[2:])]
     functions = activations(attributes, default, _directions(attributes))
     parts = [gradient(run, **attributes) for run in runs(op, given, found, functions, attributes)]
     dx, *states = added([part.x for part in parts]), *(_joined(op, [getattr(part, s) for part in parts]) for s in ("h", "c"))
     if attributes["layout"]:
-        dx, *states = (_swapped(op, value) for value in (dx, *states))
+        dx, *states = (_moved(op, value) for value in (dx, *states))
     dw, dr, db, dp = (_joined(op, [getattr(part, name) for part in parts]) for name in ("w", "r", "b", "p"))
     return (shaped(dx, inputs[0]), dw, dr, db, None, *states, dp)[: len(inputs)]
 
 
-def _swapped(op: Any, x: Any, perm: Sequence[int] = (1, 0, 2)) -> Any:
+def _moved(op: Any, x: Any, perm: Sequence[int] = (1, 0, 2)) -> Any:
     return None if x is None else op.Transpose(x, perm=list(perm))
 
 
@@ -61,47 +58,40 @@ def _joined(op: Any, parts: Sequence[Any]) -> Any:
 
 
 def _refuses(default: Sequence[str], case: Case) -> str:
-    r = case.shapes[2]
-    if not case.attributes["hidden_size"] and (r is None or not isinstance(r[2], int)):
-        return "its hidden_size is not known"
+    _, w, r = case.shapes[:3]
+    if w is None or r is None or any(isinstance(dim, str) for dim in (w[1], *r[1:])):
+        return "the extents of its weights are not known"
     return unsuited(case.attributes, default, _directions(case.attributes))
 
 
 def _time_first(name: str, op: Any, *inputs: Any, **attributes: Any) -> tuple[Any, ...]:
     """Layout 1 by the operator in layout 0, which is all that ONNX Runtime has."""
-    given = [_swapped(op, value) if position in _BATCHED else value for position, value in enumerate(inputs)]
+    given = [_moved(op, value) if position in _BATCHED else value for position, value in enumerate(inputs)]
     y, *states = getattr(op, name)(*given, outputs=3 if name == "LSTM" else 2, **{**attributes, "layout": 0})
-    return (_swapped(op, y, (2, 0, 1, 3)), *(_swapped(op, state) for state in states))
+    return (_moved(op, y, (2, 0, 1, 3)), *(_moved(op, state) for state in states))
 
 
-# ---- what the outputs lie in
+# ---- the rows
 
 _RNN, _GRU, _LSTM = ("Tanh",), ("Sigmoid", "Tanh"), ("Sigmoid", "Tanh", "Tanh")
 _AVERAGING = ("Sigmoid", "HardSigmoid")  # values in [0, 1]
 
-
-def _rnn_range(case: Case) -> tuple[Interval, ...]:
-    """Values of the activation."""
-    return _states(case, [f.range for (f,) in activations(case.attributes, _RNN, _directions(case.attributes))])
+Bound = Callable[..., Interval]  # (case, *activations of a direction) -> what the states of that direction lie in
 
 
-def _gru_range(case: Case) -> tuple[Interval, ...]:
-    """An average of new and old states, where the gate lies in [0, 1]."""
-    start, found = known(case, 5).scalar(), activations(case.attributes, _GRU, _directions(case.attributes))
-    return _states(case, [g.range.hull(start) if f.row.name in _AVERAGING else WHOLE for f, g in found])
+def _range(default: Sequence[str], bound: Bound, case: Case) -> tuple[Interval, ...]:
+    """Y and Y_h hold states, and zeros where a sample has ended; the cell has no bound."""
+    states = WHOLE
+    if not unsuited(case.attributes, default, _directions(case.attributes)):
+        found = activations(case.attributes, default, _directions(case.attributes))
+        ended = len(case.shapes) > 4 and case.shapes[4] is not None
+        states = reduce(Interval.hull, [*(bound(case, *functions) for functions in found), *[point(0.0)] * ended])
+    return (states, states, WHOLE)[: len(case.outputs)]
 
 
-def _lstm_range(case: Case) -> tuple[Interval, ...]:
-    """An output gate times the last activation; the cell has no bound."""
-    found = activations(case.attributes, _LSTM, _directions(case.attributes))
-    return (*_states(case, [product(f.range, last.range) for f, _, last in found]), WHOLE)[: len(case.outputs)]
-
-
-def _states(case: Case, found: Sequence[Interval]) -> tuple[Interval, ...]:
-    """Y and Y_h, given the range of each direction's states; 0 is where a sample has ended."""
-    ended = len(case.shapes) > 4 and case.shapes[4] is not None
-    hull = reduce(Interval.hull, [*found, *[point(0.0)] * ended])
-    return (hull, hull)[: len(case.outputs)]
+def _average(case: Case, f: Activation, g: Activation) -> Interval:
+    """Old and new states are averaged where the gate lies in [0, 1]."""
+    return g.range.hull(known(case, 5).scalar()) if f.row.name in _AVERAGING else WHOLE
 
 
 def _lengths(case: Case) -> dict[int, int]:
@@ -111,17 +101,20 @@ def _lengths(case: Case) -> dict[int, int]:
     return {4: steps + 1} if isinstance(steps, int) else {}
 
 
-def _row(name: str, doc: str, gradient: Callable[..., Parts], default: Sequence[str], **facts: Any) -> Op:
+def _row(
+    name: str, doc: str, gradient: Callable[..., Parts], default: Sequence[str], bound: Bound, *, samples: tuple[Sample, ...]
+) -> Op:
     return Op(
         name,
         doc,
         vjp=partial(_vjp, gradient, default),
+        range=partial(_range, default, bound),
         refuses=partial(_refuses, default),
         saved=(0,),
         bodies=(Body("time first", partial(_time_first, name)),),
         opens=lambda attributes: bool(attributes["layout"]),
         classes=_lengths,
-        **facts,
+        samples=samples,
     )
 
 
@@ -133,7 +126,7 @@ RNN = _row(
     "h = f(W x + R h + b), step by step.",
     rnn,
     _RNN,
-    range=_rnn_range,
+    lambda case, f: f.range,
     samples=(
         sample(("T", "N", 2), (1, 3, 2), (1, 3, 3), (1, 6), hidden_size=3),
         sample(
@@ -172,7 +165,7 @@ GRU = _row(
     "An update gate averages the old state and a new one, of which a reset gate decides how much it reads of the old.",
     gru,
     _GRU,
-    range=_gru_range,
+    _average,
     samples=(
         sample(("T", "N", 2), (1, 9, 2), (1, 9, 3), (1, 18), hidden_size=3),
         sample(("T", "N", 2), (1, 9, 2), (1, 9, 3), (1, 18), None, (1, "N", 3), hidden_size=3, linear_before_reset=1, outputs=2),
@@ -201,7 +194,7 @@ LSTM = _row(
     "Gates decide what a cell forgets, takes in and gives out.",
     lstm,
     _LSTM,
-    range=_lstm_range,
+    lambda case, f, g, last: product(f.range, last.range),
     samples=(
         sample(("T", "N", 2), (1, 12, 2), (1, 12, 3), (1, 24), hidden_size=3),
         sample(

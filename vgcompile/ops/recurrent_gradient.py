@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from vgcompile.ops.normalization import added
-from vgcompile.ops.recurrence import Run, over_steps, weight_gradient
+from vgcompile.ops.recurrence import Run, held, over_steps, weight_gradient
 from vgcompile.ops.shape import full_shape, zeros_like
 
 
@@ -34,7 +34,7 @@ def rnn(run: Run, **_: Any) -> Parts:
     def step(op: Any, dh: Any, gy: Any, factor: Any, valid: Any) -> Any:
         dh = added([dh, gy])
         dz = dh * factor
-        return [run.held(op, valid, op.MatMul(dz, run.r), dh)], [dz]
+        return [held(op, valid, op.MatMul(dz, run.r), dh)], [dz]
 
     dh, dz = run.scan(step, [run.or_zeros(run.gh)], [run.gy, factor, run.valid], kept=1, back=True)
     return _parts(run, dz, dz, weight_gradient(op, dz, before), dh)
@@ -130,7 +130,7 @@ def lstm(run: Run, *, input_forget: int, **_: Any) -> Parts:
         dh = added([dh, gy])
         dc = dc + dh * u
         d = op.Concat(dc, dh, dc, dc, axis=-1) * k
-        return [run.held(op, valid, op.MatMul(d, run.r), dh), dc * v], [d]
+        return [held(op, valid, op.MatMul(d, run.r), dh), dc * v], [d]
 
     slices = [run.gy, k, run.within(u), run.within(v, 1.0), run.valid]
     dh, dc, d = run.scan(step, [run.or_zeros(run.gh), run.or_zeros(run.gc)], slices, kept=1, back=True)
@@ -149,7 +149,7 @@ def _cells(run: Run, a_gates: Any, new: Any, input_forget: int) -> tuple[Any, An
     def peeping_step(op: Any, c: Any, a_i: Any, a_f: Any, new: Any, valid: Any) -> Any:
         i = f.value(op, a_i + c * p_i)
         forget = 1.0 - i if input_forget else f.value(op, a_f + c * p_f)
-        return [run.held(op, valid, forget * c + i * new, c)], [c]
+        return [held(op, valid, forget * c + i * new, c)], [c]
 
     if run.p is None:
         i, _, forget = run.blocks(f.value(op, a_gates), 1, 1, 1)

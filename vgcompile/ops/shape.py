@@ -28,12 +28,15 @@ def shaped(adjoint: Any, x: Any) -> Any:
     return adjoint
 
 
-def shape_operand(op: Any, x: Any) -> Any:
-    """The shape of ``x`` for a Reshape: a constant where at most one extent is a symbol, else taken at run time."""
-    dims = extents(x)
-    if sum(isinstance(dim, str) for dim in dims) > 1 or 0 in dims:
+def shape_operand(op: Any, x: Any, given: Any) -> Any:
+    """The shape of ``x`` for a Reshape of ``given``: a constant where all symbols of ``x`` but one stand where ``given`` has them,
+    for 0 takes an extent over; else taken at run time."""
+    dims, have = extents(x), extents(given)
+    taken = [0 if isinstance(dim, str) and dim == old else dim for dim, old in zip(dims, have, strict=False)]
+    taken += dims[len(taken) :]
+    if 0 in dims or sum(isinstance(dim, str) for dim in taken) > 1:
         return op.Shape(x)
-    return [-1 if isinstance(dim, str) else dim for dim in dims]
+    return [-1 if isinstance(dim, str) else dim for dim in taken]
 
 
 def full_shape(op: Any, x: Any) -> Any:
@@ -44,7 +47,7 @@ def full_shape(op: Any, x: Any) -> Any:
 
 def reshaped(op: Any, adjoint: Any, x: Any) -> Any:
     """``adjoint`` in the shape of ``x``."""
-    shape = shape_operand(op, x)
+    shape = shape_operand(op, x, adjoint)
     return shaped(op.Reshape(adjoint, shape, allowzero=None if isinstance(shape, list) else 1), x)
 
 

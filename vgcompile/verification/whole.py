@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property, lru_cache, partial
+from functools import cache, cached_property, partial
 
 import numpy as np
 import onnx
@@ -99,7 +99,7 @@ def check_end_to_end(whole: Whole, name: str, gradient: Array, rng: np.random.Ge
     if not np.isfinite(base):
         return blank("not verified", reason="the loss is not finite")
 
-    @lru_cache(maxsize=None)
+    @cache
     def along(t: float) -> Array:
         return np.asarray([whole.loss({**whole.point, name: x + t * v}) if t else base])
 

@@ -66,7 +66,9 @@ def waves(batch: int, generator: torch.Generator) -> dict[str, Tensor]:
     return {"input_values": torch.randn(batch, 160 + 40 * batch, generator=generator)}
 
 
-BERT = of("BertForTokenClassification", "logits", "input_ids attention_mask", **SMALL, **QUIET, num_labels=5, max_position_embeddings=32)
+BERT = of(
+    "BertForTokenClassification", "logits", "input_ids attention_mask", **SMALL, **QUIET, num_labels=5, max_position_embeddings=32
+)
 GPT2 = of("GPT2LMHeadModel", "logits", "input_ids", vocab_size=17, n_embd=8, n_layer=2, n_head=2, n_positions=32)
 LLAMA = of("LlamaForCausalLM", "logits", "input_ids", **SMALL, num_key_value_heads=1, max_position_embeddings=32)
 T5 = of(
@@ -112,7 +114,9 @@ def whisper() -> nn.Module:
     from transformers import WhisperConfig
     from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-    config = WhisperConfig(d_model=8, encoder_layers=1, encoder_attention_heads=2, encoder_ffn_dim=16, num_mel_bins=6, max_source_positions=8)
+    config = WhisperConfig(
+        d_model=8, encoder_layers=1, encoder_attention_heads=2, encoder_ffn_dim=16, num_mel_bins=6, max_source_positions=8
+    )
     config._attn_implementation = "sdpa"
     return Answer(WhisperEncoder(config), "last_hidden_state", "input_features")
 
