@@ -107,6 +107,8 @@ def suite(
 def _warm(tools: Sequence[str]) -> None:
     """Import in the parent what every worker would import for itself."""
     if "vgcompile" in tools:
+        from onnxruntime.tools import symbolic_shape_infer  # noqa: F401
+
         import vgcompile.derivatives  # noqa: F401
     if "onnx-ad" in tools:
         import onnx_ad  # noqa: F401

@@ -19,8 +19,7 @@ from onnx.reference import ReferenceEvaluator
 
 from benchmarks.conformance.cases import Case
 from benchmarks.conformance.running import CannotRun, Runner
-from tests.reference import evaluator
-from vgcompile.reference import REAL, retyped
+from vgcompile.reference import REAL, evaluator, retyped
 from vgcompile.verification.slopes import DOUBLE, SINGLE, Precision, Slopes, size_of, slopes
 
 Array = np.ndarray[Any, Any]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
@@ -35,12 +36,14 @@ class _Worker:
 
 
 def _serve(pipe: Connection, task: Task) -> None:
-    while True:
-        try:
-            index = pipe.recv()
-        except EOFError:
-            return
-        pipe.send(task(index))
+    parent = os.getppid()
+    while os.getppid() == parent:  # a run that was killed leaves no worker behind
+        if pipe.poll(1.0):
+            try:
+                index = pipe.recv()
+            except EOFError:
+                return
+            pipe.send(task(index))
 
 
 def spread(task: Task, count: int, jobs: int, limit: float, lost: Callable[[int, str], Any]) -> Iterator[tuple[int, Any]]:

@@ -109,12 +109,11 @@ def check_node(alone: Alone, values: Mapping[str, Array], rng: np.random.Generat
             forward, gradient = ways(alone)
             found = forward(feeds)
             _require_faithful(alone, found, values)
+            if precision is SINGLE:
+                blank = partial(blank, reason="in float32")
+            return _compared(alone, feeds, found, forward, gradient, precision, rng, blank, max(tolerance, precision.tolerance))
         except (VgcompileError, Unevaluated, _Unfit) as error:
             reasons.append(f"{precision.name}: {error}")
-            continue
-        if precision is SINGLE:
-            blank = partial(blank, reason="in float32")
-        return _compared(alone, feeds, found, forward, gradient, precision, rng, blank, max(tolerance, precision.tolerance))
     return [blank("not verified", by=name, reason="; ".join(reasons)) for name in alone.wanted]
 
 

@@ -9,6 +9,7 @@ from functools import cache, cached_property, partial
 import numpy as np
 import onnx
 import onnx_ir as ir
+from onnx import TensorProto
 
 from vgcompile.derivatives import Question
 from vgcompile.errors import VgcompileError
@@ -25,8 +26,8 @@ from vgcompile.verification.slopes import DOUBLE, Array, settled, size_of
 BLIND = "not verifiable end to end: the loss moves by less than 1e-9 of itself"
 SEEN = 1e-9  # of the loss: a smaller move is rounding
 FLOOR = 1e-4  # of the largest gradient: below it, float32 leaves nothing to compare
-ROUNDING = 2.0**-24
-AMPLIFIED = 16.0  # roundings of data and parameters that a float32 run may be off by
+ROUNDING = {TensorProto.BFLOAT16: 2.0**-9, TensorProto.FLOAT16: 2.0**-12, TensorProto.FLOAT: 2.0**-24}
+AMPLIFIED = 16.0  # roundings of data and parameters that a run in the file's own precision may be off by
 
 
 @dataclass(frozen=True)
@@ -127,8 +128,8 @@ def check_float32(
 ) -> list[Check]:
     """The file as it is written, in ONNX Runtime, against the float64 gradient.
 
-    Its allowance is the tolerance, or what 16 roundings to float32 of data and parameters make of the float64 gradient, with a
-    floor of 1e-4 of the largest gradient: float32 has limits that no compiler beats.
+    Its allowance is the tolerance, or 16 roundings of its narrowest type, or what so many of data and parameters make of the
+    float64 gradient, with a floor of 1e-4 of the largest gradient: float32 has limits that no compiler beats.
     """
     question, blank = whole.question, partial(Check, "float32")
     drawn = _drawn(question.subject.model.graph)
@@ -143,7 +144,10 @@ def check_float32(
         found = session.run([f"{GRADIENT}{name}" for name in question.wanted], feeds)
     except VgcompileError as failure:
         return [blank(name, "wrong", reason=str(failure)) for name in question.wanted]
-    shaken = [whole.gradient(_shaken(whole.point, rng)) for _ in range(2)]
+    unit = max(
+        (ROUNDING.get(value.type.tensor_type.elem_type, 0.0) for value in (*file.graph.input, *file.graph.output)), default=0.0
+    )
+    shaken = [whole.gradient(_shaken(whole.point, unit, rng)) for _ in range(2)]
     largest = max((float(np.linalg.norm(g)) for g in exact.values()), default=0.0)
     checks = []
     for name in question.wanted:
@@ -151,7 +155,7 @@ def check_float32(
         size = max(float(np.linalg.norm(truth)), FLOOR * largest) or 1.0
         error = float(np.linalg.norm(got - truth)) / size
         sway = max(float(np.linalg.norm(other[name] - truth)) for other in shaken) / size
-        allowed = max(tolerance, AMPLIFIED * sway)
+        allowed = max(tolerance, AMPLIFIED * sway, AMPLIFIED * unit)
         good = error <= allowed
         reason = (
             ""
@@ -174,8 +178,8 @@ def _drawn(graph: ir.Graph) -> str:
     return ""
 
 
-def _shaken(point: Mapping[str, Array], rng: np.random.Generator) -> dict[str, Array]:
+def _shaken(point: Mapping[str, Array], unit: float, rng: np.random.Generator) -> dict[str, Array]:
     return {
-        name: array * (1.0 + ROUNDING * rng.standard_normal(array.shape)) if array.dtype.kind == "f" else array
+        name: array * (1.0 + unit * rng.standard_normal(array.shape)) if array.dtype.kind == "f" else array
         for name, array in point.items()
     }

@@ -1,28 +1,17 @@
-"""ONNX's reference evaluator as a float64 oracle, with plain NumPy in the places where it falls short (onnx 1.23.2).
-
-Erf and Gelu are good to float32 only, Softsign fails on a scalar, ConvTranspose fails with groups, MaxPool gives wrong
-indices for some kernels, Pad takes no negative pads. What stands here is written from the operators' definitions, a loop for
-each window; it shares nothing with the gradient rules.
-"""
+"""Where onnx's evaluator (1.23.2) is wrong or imprecise: Erf and Gelu are good to float32 only, Softsign fails on a scalar,
+ConvTranspose fails with groups, MaxPool gives wrong indices for some kernels, Pad takes no negative pads."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import onnx
-from onnx import TensorProto, helper, numpy_helper
-from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 from scipy import special
 
 Array = np.ndarray[Any, Any]
-REAL = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE})
-_STASHING = ("GroupNormalization", "RMSNormalization")
-_TYPES = ("to", "dtype", "softmax_precision", "output_dtype")
 
 
 class Erf(OpRun):
@@ -203,55 +192,3 @@ class Pad(OpRun):
 
 
 OPERATORS = (Erf, Gelu, Softsign, MaxPool, ConvTranspose, Pad)
-
-
-@lru_cache(maxsize=64)
-def evaluator(model: bytes) -> ReferenceEvaluator:
-    """Runs a serialized model in the precision of what it is fed."""
-    return ReferenceEvaluator(onnx.load_from_string(model), new_ops=list(OPERATORS))
-
-
-def in_float64(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with every real type made float64: values, constants, casts, bodies."""
-    return retyped(model, TensorProto.DOUBLE)
-
-
-def retyped(model: onnx.ModelProto, kind: int) -> onnx.ModelProto:
-    """The model with every real type made ``kind``."""
-    made = onnx.ModelProto()
-    made.CopyFrom(model)
-    _retype_graph(made.graph, kind)
-    return made
-
-
-def _retype_graph(graph: onnx.GraphProto, kind: int) -> None:
-    for value in (*graph.input, *graph.output, *graph.value_info):
-        if value.type.tensor_type.elem_type in REAL:
-            value.type.tensor_type.elem_type = kind
-    for tensor in graph.initializer:
-        _retype_tensor(tensor, kind)
-    for node in graph.node:
-        if node.op_type in _STASHING and not any(attribute.name == "stash_type" for attribute in node.attribute):
-            node.attribute.append(helper.make_attribute("stash_type", TensorProto.FLOAT))
-        for attribute in node.attribute:
-            if attribute.name in _type_attributes(node) and attribute.type == onnx.AttributeProto.INT and attribute.i in REAL:
-                attribute.i = kind
-            if attribute.type == onnx.AttributeProto.TENSOR:
-                _retype_tensor(attribute.t, kind)
-            if node.op_type == "Constant" and attribute.name in ("value_float", "value_floats"):
-                number = np.asarray(helper.get_attribute_value(attribute), helper.tensor_dtype_to_np_dtype(kind))
-                attribute.CopyFrom(helper.make_attribute("value", numpy_helper.from_array(number)))
-            for inner in (attribute.g, *attribute.graphs):
-                _retype_graph(inner, kind)
-
-
-def _type_attributes(node: onnx.NodeProto) -> tuple[str, ...]:
-    """Attributes that hold an element type. A normalization computes in its ``stash_type``; the standard keeps that of
-    LayerNormalization, whose statistics come out in it, to narrow types, and the evaluator does not read it."""
-    return _TYPES if node.op_type == "LayerNormalization" else (*_TYPES, "stash_type")
-
-
-def _retype_tensor(tensor: onnx.TensorProto, kind: int) -> None:
-    if tensor.data_type in REAL and tensor.data_type != kind:
-        array = numpy_helper.to_array(tensor).astype(helper.tensor_dtype_to_np_dtype(kind))
-        tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
