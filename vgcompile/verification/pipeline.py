@@ -7,7 +7,7 @@ question -- one float32 run --> values -- each node, differences in float64 --> 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,7 @@ from vgcompile.passes.lower import lower
 from vgcompile.runtime import data
 from vgcompile.runtime.session import Session
 from vgcompile.verification.nodes import Unevaluated, check_node, on_the_way
-from vgcompile.verification.result import Check, Verification
+from vgcompile.verification.result import STAGES, Check, Stage, Verification
 from vgcompile.verification.slopes import Array
 from vgcompile.verification.whole import Whole, check_end_to_end, check_float32
 
@@ -45,9 +45,12 @@ def verify(
     batch: int | None = None,
     seed: int = 0,
     tolerance: float = TOLERANCE,
+    stages: Sequence[Stage] = STAGES,
     progress: Callable[[str], None] = lambda what: None,
 ) -> Verification:
     """Compile a gradient as ``grad`` does and hold it against differences, on the arrays of ``file`` or on drawn ones.
+
+    ``stages`` are the checks that are made: of the nodes, of the whole end to end, of the file in float32.
 
     Raises UserError for what ``grad`` would raise it for, and DataError for data that do not fit.
     """
@@ -59,8 +62,10 @@ def verify(
     progress("running forward")
     values = _values(question, feeds)
     adjoints = _adjoints(question, values, file, seed) if seed_input else {}
-    checks = [*_nodes(question, values, seed, tolerance, progress)]
-    checks += _whole(Whole(question, feeds, adjoints), made.model, seed, tolerance, progress)
+    checks = _nodes(question, values, seed, tolerance, progress) if "node" in stages else []
+    if set(stages) - {"node"}:
+        found = _whole(Whole(question, feeds, adjoints), made.model, seed, tolerance, progress)
+        checks += [check for check in found if check.stage in stages]
     return Verification(question.subject.source, tuple(checks), made.notes)
 
 
