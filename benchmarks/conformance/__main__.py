@@ -65,6 +65,7 @@ def _document(result: Result) -> dict[str, object]:
         "verdicts": [verdict.document() for verdict in result.verdicts],
         "excluded": [{"name": excluded.name, "reason": excluded.reason} for excluded in result.excluded],
         "without_symbol": list(result.without_symbol),
+        "own": list(result.own),
     }
 
 

@@ -88,8 +88,15 @@ def _the_set(result: Result) -> str:
             f"{len(result.without_symbol)} of them have no symbolic form.\n",
             *lines,
             "",
+            *_own(result),
         ]
     )
+
+
+def _own(result: Result) -> Iterable[str]:
+    if result.own:
+        yield "Of these, ONNX Runtime's forward is another than the published one, and what they are judged by:"
+        yield f"{', '.join(result.own)}.\n"
 
 
 def _verdicts(result: Result, tools: Sequence[str], forms: Sequence[str]) -> Iterable[str]:

@@ -260,19 +260,25 @@ def _line(error: Exception) -> str:
     return f"{type(error).__name__} {' '.join(str(error).split())[:120]}"
 
 
+def agrees(case: Case, outputs: Mapping[str, Array]) -> bool:
+    """Whether real outputs are the published ones, in the precision of the case's types."""
+    loose = case_tolerance(case)
+    for name in case.real_outputs:
+        want, have = np.asarray(case.expected[name], np.float64), np.asarray(outputs[name], np.float64)
+        if want.shape != have.shape:
+            return False
+        largest = float(np.abs(want[np.isfinite(want)]).max(initial=1e-3))
+        if not np.allclose(have, want, loose, loose * largest, equal_nan=True):
+            return False
+    return True
+
+
 def _require_faithful(case: Case, forward: Forward, precision: Precision) -> None:
     """Raises NoTruth unless the forward gives the published outputs, in the precision that it claims."""
     exact = {name: array.astype(np.float64) if name in case.real_inputs else array for name, array in case.feeds.items()}
     found = _evaluated(forward, exact)
-    for name in case.real_outputs:
-        want, have = np.asarray(case.expected[name], np.float64), np.asarray(found[name], np.float64)
-        loose = case_tolerance(case)
-        if want.shape != have.shape:
-            raise NoTruth(f"{name} is of shape {have.shape}, published {want.shape}")
-        if want.size and not np.allclose(
-            have, want, loose, loose * max(1e-3, float(np.nan_to_num(np.abs(want), posinf=0).max())), True
-        ):
-            raise NoTruth(f"{name} is not what is published")
+    if not agrees(case, found):
+        raise NoTruth("its outputs are not the published ones")
     if precision is DOUBLE:
         rng, held = np.random.default_rng(0), _settings(case)
         shaken = {

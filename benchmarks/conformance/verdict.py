@@ -7,12 +7,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from onnx.reference import ReferenceEvaluator
 
 from benchmarks.conformance.cases import Case
 from benchmarks.conformance.running import CannotRun, Runner
 from benchmarks.conformance.tools import TOOLS, Compiled, Refused
 from benchmarks.conformance.truth import INDEPENDENT, MASKED, Direction, NoTruth, Point, Truth, case_tolerance, flat
+from vgcompile.reference import evaluator
 from vgcompile.verification.slopes import Slopes, size_of
 
 Array = np.ndarray[Any, Any]
@@ -93,7 +93,7 @@ def gradients(case: Case, compiled: Compiled, place: Point) -> tuple[dict[str, A
 
 def _by_reference(compiled: Compiled, feeds: Mapping[str, Array]) -> dict[str, Array] | None:
     try:
-        session = ReferenceEvaluator(compiled.model)
+        session = evaluator(compiled.model.SerializeToString())
         return dict(zip(session.output_names, session.run(None, {n: feeds[n] for n in session.input_names}), strict=True))
     except Exception:  # the evaluator has no family of errors
         return None
