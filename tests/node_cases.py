@@ -131,7 +131,8 @@ class CaseGradient:
         return dict(zip(self.by, session.run(list(self.by.values()), feeds), strict=True))
 
 
-def differentiated(model: onnx.ModelProto, wanted: Sequence[str]) -> CaseGradient:
-    """The model with the gradients of ``wanted`` inputs, the adjoints of its real outputs given."""
-    made = gradients(model, wrt=list(wanted), seed_input=True)
+def differentiated(model: onnx.ModelProto, wanted: Sequence[str], loss: str | None = None) -> CaseGradient:
+    """The model with the gradients of ``wanted`` inputs, the adjoints of its real outputs (or of ``loss``) given."""
+    prefix = "grad." if loss is None else "second."
+    made = gradients(model, wrt=list(wanted), seed_input=True, loss=loss, prefix=prefix)
     return CaseGradient(made.model, made.by)

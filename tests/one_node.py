@@ -146,7 +146,7 @@ def twice(name: str, index: int) -> Twice:
     """Differentiate the gradient model of a row's sample again; the adjoint of the input ``x0``'s adjoint comes in as ``h0``."""
     one = one_node(name, index)
     model = ir.from_proto(one.typed)
-    graph, emitter = model.graph, Emitter(model.graph)
+    graph, emitter = model.graph, Emitter(model.graph, model.opset_imports[""])
     made = {value.name: value for value in graph.outputs}
     wanted = {str(value.name): value for value in graph.inputs}
     seeds = {}

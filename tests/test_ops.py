@@ -50,9 +50,6 @@ def newest(name: str) -> defs.OpSchema:
 
 # Operators of the standard that have no row yet.
 AWAITED = """
-AffineGrid Attention BlackmanWindow CausalConvWithState CenterCropPad Col2Im CumProd DFT DeformConv Det Einsum GRU GlobalLpPool
-GridSample HammingWindow HannWindow LRN LSTM LinearAttention LpNormalization LpPool MaxRoiPool MaxUnpool
-MeanVarianceNormalization MelWeightMatrix RMSNormalization RNN Resize RoiAlign RotaryEmbedding STFT SwiGLU TensorScatter
 Upsample
 """
 
@@ -180,6 +177,15 @@ CONVENTIONS: list[tuple[str, dict[str, Any], tuple[Any, ...], list[Any], list[An
     ("ReduceL1", {}, (np.array([1]),), [[[0.0, -2.0]]], [[[0.0, -1.0]]]),
     ("ReduceL2", {}, (np.array([1]),), [[[0.0, 0.0], [3.0, 4.0]]], [[[0.0, 0.0], [0.6, 0.8]]]),
     ("ReduceProd", {}, (np.array([1]),), [[[1.0, 0.0, 2.0], [0.0, 3.0, 0.0]]], [[[0.0, 2.0, 0.0], [0.0, 0.0, 0.0]]]),
+    ("ReduceLogSumExp", {}, (np.array([1]),), [[[-math.inf, 1.0], [-math.inf, -math.inf]]], [[[0.0, 1.0], [0.0, 0.0]]]),
+    ("ReduceSumSquare", {"noop_with_empty_axes": 1}, (), [[3.0, -2.0]], [[6.0, -4.0]]),
+    ("ReduceL2", {"noop_with_empty_axes": 1}, (), [[3.0, -2.0, 0.0]], [[1.0, -1.0, 0.0]]),
+    ("ReduceMean", {}, (np.zeros(0, np.int64),), [[[3.0, -2.0]]], [[[0.5, 0.5]]]),
+    ("Unique", {}, (), [[2.0, 1.0, 2.0]], [[0.5, 1.0, 0.5]]),
+    ("Unique", {"axis": 0}, (), [[[1.0, 2.0], [1.0, 2.0], [0.0, 2.0]]], [[[0.5, 0.5], [0.5, 0.5], [1.0, 1.0]]]),
+    ("Pow", {}, (), [[0.0, 0.0, -2.0], [2.0, 1.0, 2.0]], [[0.0, 1.0, -4.0], [0.0, 0.0, math.nan]]),
+    ("Mod", {"fmod": 1}, (), [[-5.5, 5.5], [2.0, -2.0]], [[1.0, 1.0], [2.0, 2.0]]),
+    ("Compress", {"axis": 0}, (np.array([False, False]),), [[[1.0], [2.0]]], [[[0.0], [0.0]]]),
 ]
 
 

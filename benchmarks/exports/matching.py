@@ -1,9 +1,9 @@
 """Which element of which PyTorch parameter stands where in the file.
 
-Exporters transpose, stack, reorder, split and repeat weights (an LSTM's gates, a tied embedding), and rename them. Every parameter
-element has a value of its own (exporting.py sees to it), so a value found in an initializer says which element it is. The gradient
-of a PyTorch parameter is then the sum over all places where its elements stand. What an exporter folded into another weight is
-found nowhere, and said to be folded.
+Exporters transpose, stack, reorder, split and repeat weights (an LSTM's gates, a tied embedding), and rename them. Every
+parameter element has a value of its own (exporting.py sees to it), so a value found in an initializer says which element it is.
+The gradient of a PyTorch parameter is then the sum over all places where its elements stand. What an exporter folded into another
+weight is found nowhere, and said to be folded.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def match(parameters: Mapping[str, Array], initializers: Mapping[str, Array]) ->
         where = order[found]
         places[name] = where
         covered[where] = True
-        begin, shape = starts.get(name, starts.get(name.removeprefix("model."), (-1, ())))
+        begin, _ = starts.get(name, starts.get(name.removeprefix("model."), (-1, ())))
         kept = begin == where[0]
         renamed += not kept
         rearranged += not ((np.diff(where) == 1).all() and array.shape in [s for b, s in starts.values() if b == where[0]])

@@ -54,7 +54,7 @@ def measure(kind: str, count: int, profile: bool = False) -> dict[str, Any]:
         joint = profiler.runcall(derivatives.grad, model) if profile else derivatives.grad(model)
         total = time.process_time() - start
     if profile:
-        pstats.Stats(profiler, stream=sys.stderr).sort_stats("cumulative").print_stats(70)
+        pstats.Stats(profiler, stream=sys.stderr).sort_stats(sys.argv[4] if len(sys.argv) > 4 else "cumulative").print_stats(70)
     return {"kind": kind, "forward": len(model.graph.node), "joint": len(joint.graph.node), "total": total, "stages": spent}
 
 

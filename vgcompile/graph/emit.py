@@ -141,7 +141,7 @@ class Emitter:
             domain,
             operator,
             inputs,
-            ir.convenience.convert_attributes(given),
+            [_attribute(key, value) for key, value in given.items()],
             num_outputs=outputs,
             name=node_name,
             metadata_props=dict(self._metadata),
@@ -257,6 +257,13 @@ class Emitter:
         dtype = next((v.dtype for v in (a, b) if isinstance(v, ir.Value)), None) or self.dtype
         a, b = (np.asarray(v, dtype.numpy()) if isinstance(v, int | float) else v for v in (a, b))
         return self.emit(operator, a, b)
+
+
+def _attribute(name: str, value: Any) -> ir.Attr:
+    """Lists of whole numbers are most of what is emitted; the stock conversion looks through protocols before it sees them."""
+    if isinstance(value, list | tuple) and all(isinstance(x, int) for x in value):
+        return ir.AttrInt64s(name, value)
+    return ir.convenience.convert_attribute(name, value)
 
 
 def _completed(found: TypeAndDims, declared: ir.Shape | None) -> TypeAndDims:

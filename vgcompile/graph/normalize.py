@@ -112,7 +112,8 @@ def _state_defaults(proto: onnx.ModelProto) -> None:
     """Write out the default attributes of operators that the standard defines by a function: the checker misses them inside."""
     opset = max((entry.version for entry in proto.opset_import if entry.domain in STANDARD), default=OPSET)
     for node in _nodes(proto.graph):
-        if node.domain not in STANDARD or not defs.has(node.op_type, max_inclusive_version=opset):
+        text = isinstance(node.op_type, str) and isinstance(node.domain, str)  # bytes where a damaged file has no UTF-8
+        if not text or node.domain not in STANDARD or not defs.has(node.op_type, max_inclusive_version=opset):
             continue
         schema = defs.get_schema(node.op_type, opset)
         given = {attribute.name for attribute in node.attribute}
@@ -172,9 +173,9 @@ def _converted(proto: onnx.ModelProto, opset: int, path: Path) -> onnx.ModelProt
 
 
 def _keep_corners(proto: onnx.ModelProto, path: Path) -> None:
-    """Up to opset 10 a resize counts positions from the corner of a pixel, later ones from its centre where they do not say.
+    """Up to opset 10 a resize counts positions from the corner of a pixel, later ones from its centre unless they say otherwise.
 
-    The converter does not say. Nearest neighbours were then the pixel before where the tensor grew, the one behind where it shrank.
+    The converter does not say. The nearest neighbour was the pixel before where the tensor grew, the one behind where it shrank.
     """
     held = {tensor.name: numpy_helper.to_array(tensor) for tensor in proto.graph.initializer}
     held |= {
@@ -187,8 +188,8 @@ def _keep_corners(proto: onnx.ModelProto, path: Path) -> None:
             continue
         if not scales.size or scales.min() < 1.0 < scales.max():
             raise ModelError(
-                f"{path}: node {node.name!r} picks nearest neighbours as opsets up to 10 did, by scales that are computed, or that "
-                f"enlarge and reduce at once; export it to opset {OPSET}"
+                f"{path}: node {node.name!r} picks nearest neighbours as opsets up to 10 did, by scales that are computed, "
+                f"or that enlarge and reduce at once; export it to opset {OPSET}"
             )
         node.attribute.append(onnx.helper.make_attribute("nearest_mode", "ceil" if scales.min() < 1.0 else "floor"))
 

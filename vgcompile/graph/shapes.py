@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 from collections.abc import Iterable, Mapping
 
 import onnx
@@ -19,6 +20,10 @@ Dims = tuple[int | str, ...]
 
 # Attributes that ONNX's inference (1.23.2) takes for another number than their default where a node does not state them.
 _MISREAD = {"STFT": ("onesided", 1)}
+_SAME = re.compile(r"^floor\(1\.0\*(\w+)\)$")
+
+# Operators for whose outputs it writes an extent 0 where it does not know one.
+_ZERO_IF_UNKNOWN = frozenset({"Attention"})
 
 
 def infer_shapes(proto: onnx.ModelProto, path: str) -> onnx.ModelProto:
@@ -33,6 +38,7 @@ def infer_shapes(proto: onnx.ModelProto, path: str) -> onnx.ModelProto:
     except (shape_inference.InferenceError, RuntimeError, ValueError) as error:
         raise ModelError(f"{path}: its shapes do not fit: {str(error).strip().splitlines()[0]}; export it anew") from None
     typed = {info.name: info for info in (*inferred.graph.value_info, *inferred.graph.output)}
+    _forget_zeros(inferred.graph, typed)
     stated = {dim.dim_param for value in inferred.graph.input for dim in value.type.tensor_type.shape.dim}
     held = any(attribute.HasField("g") or attribute.graphs for node in inferred.graph.node for attribute in node.attribute)
     for node in () if held else inferred.graph.node:
@@ -60,6 +66,14 @@ def _state_defaults(graph: onnx.GraphProto) -> None:
             node.attribute.append(onnx.helper.make_attribute(name, default))
 
 
+def _forget_zeros(graph: onnx.GraphProto, typed: Mapping[str, onnx.ValueInfoProto]) -> None:
+    for node in graph.node:
+        for name in node.output if node.op_type in _ZERO_IF_UNKNOWN else ():
+            for dim in typed[name].type.tensor_type.shape.dim if name in typed else ():
+                if dim.HasField("dim_value") and dim.dim_value == 0:
+                    dim.Clear()
+
+
 def _ranked(info: onnx.ValueInfoProto) -> bool:
     return not info.type.HasField("tensor_type") or info.type.tensor_type.HasField("shape")
 
@@ -85,8 +99,13 @@ def _name_dims(infos: Iterable[onnx.ValueInfoProto], stated: set[str], proved: M
 def _proved(proto: onnx.ModelProto) -> dict[str, Dims]:
     """What ONNX Runtime's symbolic tool finds, nothing where it fails: it does not know every operator.
 
-    Its public function leaves a file in the working directory when it gives up, so its steps are called one by one.
+    It takes the pieces of a tensor to be equal where their sizes are computed, so that nothing is believed of such a model. Its
+    public function leaves a file in the working directory when it gives up, so its steps are called one by one.
     """
+    constants = {tensor.name for tensor in proto.graph.initializer}
+    constants |= {node.output[0] for node in proto.graph.node if node.op_type == "Constant"}
+    if any(node.op_type == "Split" and not constants.issuperset(node.input[1:]) for node in proto.graph.node):
+        return {}
     from onnxruntime.tools import symbolic_shape_infer  # slow to import, and few models need it
 
     logging.getLogger(symbolic_shape_infer.__name__).setLevel(logging.CRITICAL)
@@ -100,4 +119,6 @@ def _proved(proto: onnx.ModelProto) -> dict[str, Dims]:
 
 
 def _dims(info: onnx.ValueInfoProto) -> Dims:
-    return tuple(dim.dim_value if dim.HasField("dim_value") else dim.dim_param for dim in info.type.tensor_type.shape.dim)
+    """The tool writes an extent that a resize leaves alone as floor(1.0*N)."""
+    dims = info.type.tensor_type.shape.dim
+    return tuple(dim.dim_value if dim.HasField("dim_value") else _SAME.sub(r"\1", dim.dim_param) for dim in dims)

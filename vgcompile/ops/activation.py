@@ -225,10 +225,10 @@ def _clip_derivative(position: int, op: Any, *operands: Any) -> Any:
 
 
 def _clip_vjp(op: Any, g: Any, y: Any, *inputs: Any) -> tuple[Any, ...]:
-    routes = [None if value is None else _clip_route(op, i, *inputs) for i, value in enumerate(inputs)]
-    return tuple(
-        None if value is None else g if r is None else op.Where(r, g, 0.0) for value, r in zip(inputs, routes, strict=True)
-    )
+    """What is not cut off is x itself."""
+    limits = [i for i, value in enumerate(inputs) if i and value is not None]
+    dx = op.Where(op.Equal(inputs[0], y), g, 0.0) if limits else g
+    return (dx, *(op.Where(_clip_route(op, i, *inputs), g, 0.0) if i in limits else None for i in range(1, len(inputs))))
 
 
 def _clip_range(case: Case) -> Interval:

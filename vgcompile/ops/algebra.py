@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from vgcompile.ops.cutting import constant
 from vgcompile.ops.op import Array, Op, sample
-from vgcompile.ops.shape import extents, full_shape, shaped
+from vgcompile.ops.shape import constant, extents, full_shape, shaped
 
 # ------------------------------------------------------------------------------------------------------------------ Einsum
 
@@ -42,8 +41,11 @@ def _einsum_vjp(op: Any, g: Any, y: Any, *x: Any, equation: str) -> tuple[Any, .
 
 
 def _operand_adjoint(op: Any, g: Any, x: Sequence[Any], spelled: Letters, position: int) -> Any:
-    """The adjoint times the other operands, summed to the operand's letters. A letter that only it has was summed away, and
-    stays narrow here; along one of extent 1 it was broadcast; one that it repeats takes a diagonal, and the adjoint lies on it."""
+    """The adjoint times the other operands, summed to the operand's letters.
+
+    A letter that only it has was summed away, and stays narrow here; along one of extent 1 it was broadcast; one that it repeats
+    takes a diagonal, and the adjoint lies on it.
+    """
     mine, dims = spelled.operands[position], extents(x[position])
     others = [(value, term) for i, (value, term) in enumerate(zip(x, spelled.operands, strict=True)) if i != position]
     met = set(spelled.output).union(*(term for _, term in others))
@@ -58,7 +60,9 @@ def _operand_adjoint(op: Any, g: Any, x: Sequence[Any], spelled: Letters, positi
         g = op.Unsqueeze(g, alone)
     for i, letter in enumerate(mine):
         if letter in mine[:i]:
+            held = [dims[axis] if term == letter else dim for axis, (term, dim) in enumerate(zip(mine, extents(g), strict=True))]
             g = op.Where(_diagonal(op, x[position], mine.index(letter), i), g, 0.0)
+            g.shape = type(x[position].shape)(held)
     return g
 
 
@@ -142,7 +146,7 @@ Det = Op(
     "The determinant of each n x n matrix; the gradient is exact for singular ones too, and takes n^2 determinants of n - 1.",
     vjp=_det_vjp,
     numpy=np.linalg.det,
-    samples=(sample((2, 2)), sample(("N", 3, 3)), sample((1, 1)), sample((2, "N", 4, 4))),
+    samples=(sample((2, 2)), sample(("N", 3, 3)), sample((1, 1)), sample((2, "N", 4, 4)), sample((2, "N", "N"))),
 )
 
 # ----------------------------------------------------------------------------------------------------------------- CumProd

@@ -12,6 +12,7 @@ from vgcompile.interval import WHOLE, Interval, corners, image, interval, produc
 from vgcompile.ops.families import broadcasting
 from vgcompile.ops.moments import Product, Quotient
 from vgcompile.ops.op import Array, Case, Op, Rule, Variadic, sample
+from vgcompile.ops.shape import constant
 
 PAIRS = (sample(("N", 3), ("N", 3)), sample(("N", 3), (3,)), sample((2, 1, 3), ("N", 1)), sample(("N", 3), ("M", 1)))
 TUPLES = (sample(("N", 3), (3,), ("N", 1)), sample(("N", 3), ("N", 3)), sample((2, 3)))
@@ -151,11 +152,23 @@ def _power_slope(case: Case, position: int) -> Interval:
     return product(b, _power(a, Interval(b.lo - 1.0, b.hi - 1.0)))
 
 
+def _power_vjp(op: Any, g: Any, y: Any, a: Any, b: Any) -> tuple[Any, ...]:
+    known = constant(b)
+    slope = _power_base(op, a, b, y) if known is None else _known_power_base(op, a, known.astype(a.dtype.numpy()))
+    return (g * slope, g * _power_exponent(op, a, b, y) if b.dtype == a.dtype else None)
+
+
+def _known_power_base(op: Any, a: Any, e: Array) -> Any:
+    lower = np.where(e == 0.0, np.zeros_like(e), e - np.ones_like(e))
+    return op.Mul(a if (lower == 1.0).all() else op.Pow(a, lower), e)
+
+
 Pow = broadcasting(
     "Pow",
     "a to the power b; at base 0 the exponent's slope is taken as 0, at exponent 0 the base's slope is.",
     numpy=np.power,
     derivatives=(_power_base, _power_exponent),
+    vjp=_power_vjp,
     range=lambda case: _power(*(r or WHOLE for r in case.ranges)),
     slope=_power_slope,
     samples=(
@@ -180,7 +193,7 @@ def _winners(op: Any, x: Any, y: Any) -> Any:
 def _extreme_vjp(op: Any, g: Any, y: Any, *x: Any) -> tuple[Any, ...]:
     if len(x) == 1:
         return (g,)
-    part = g / _winners(op, x, y)
+    part = op.Where(op.Equal(*x), g * 0.5, g) if len(x) == 2 else g / _winners(op, x, y)
     return tuple(op.Where(op.Equal(value, y), part, 0.0) for value in x)
 
 
@@ -288,7 +301,7 @@ Mod = broadcasting(
     numpy=_mod,
     derivatives=(
         lambda op, a, b, y, **_: 1.0,
-        lambda op, a, b, y, **_: op.Neg(op.Round((a - y) / b)),
+        lambda op, a, b, y, **_: op.Neg(op.Floor((a - y) / b + 0.5)),
     ),
     range=_mod_range,
     slope=lambda case, position: WHOLE if position else interval(1.0, 1.0),

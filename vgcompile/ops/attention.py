@@ -10,14 +10,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import numpy as np
 
+from vgcompile.interval import WHOLE, Interval, corners, interval, point
 from vgcompile.ops.attention_mask import bias_of, full_mask, sees_a_key, visible
+from vgcompile.ops.cutting import bound_of
 from vgcompile.ops.normalization import added, adjoints_of
 from vgcompile.ops.op import Attributes, Case, Dim, Op, sample
-from vgcompile.ops.shape import extents, shaped
+from vgcompile.ops.shape import extents, shaped, sized
 
 SWAPPED = [0, 1, 3, 2]
 
@@ -56,10 +59,14 @@ class Heads:
         return shaped(self.op.Reshape(rows, [0, 0, width if isinstance(width, int) else -1]), like)
 
     def by_key_head(self, x: Any) -> Any:
-        return self._regrouped(x, self.keys, self.k)
+        batch, length = extents(self.q)[0], extents(self.q)[-2]
+        known = all(isinstance(n, int) for n in (length, self.queries, self.keys))
+        rows = int(length) * int(self.queries) // int(self.keys) if known else f"{self.q.name}.rows" if self.shared else length
+        return sized(self._regrouped(x, self.keys, self.k), (batch, self.keys, rows, extents(x)[-1]))
 
     def by_head(self, x: Any) -> Any:
-        return self._regrouped(x, self.queries, self.q)
+        dims = extents(self.q)
+        return sized(self._regrouped(x, self.queries, self.q), (dims[0], self.queries, dims[-2], extents(x)[-1]))
 
     def _regrouped(self, x: Any, heads: Dim, like: Any) -> Any:
         if not self.shared:
@@ -191,8 +198,24 @@ def _parted(op: Any, adjoint: Any, past: Any, new: Any, heads: Heads) -> tuple[A
 def _cut(op: Any, adjoint: Any, whole: Any, mask: Any) -> Any:
     """What the mask itself holds of the whole mask's adjoint, in the mask's type."""
     if whole is not mask:
-        adjoint = op.Slice(adjoint, [0], op.Shape(mask, start=-1), [-1])
+        length, dims = extents(mask)[-1], extents(adjoint)
+        end = [length] if isinstance(length, int) else op.Shape(mask, start=-1)
+        adjoint = sized(op.Slice(adjoint, [0], end, [-1]), (*dims[:-1], length))
     return adjoint if adjoint.dtype == mask.dtype else op.Cast(adjoint, to=int(mask.dtype))
+
+
+def _range(case: Case) -> tuple[Interval, ...]:
+    """Each output is an average of values, or 0."""
+    keys, values = (_hull(case, new, past) for new, past in ((1, 4), (2, 5)))
+    hull = values.hull(point(0.0))
+    wide = corners(np.multiply, [hull, interval(1.0, 1.0 + 1e-12)])
+    return (wide, keys, values, WHOLE)[: len(case.outputs)]
+
+
+def _hull(case: Case, *positions: int) -> Interval:
+    """Of what is known of inputs, those left out that are absent."""
+    given = [bound_of(case, i).scalar() for i in positions if i < len(case.shapes) and case.shapes[i] is not None]
+    return reduce(Interval.hull, given)
 
 
 def _refuses(case: Case) -> str:
@@ -216,6 +239,7 @@ Attention = Op(
     "Attention",
     "softmax(scale Q K^T + bias) V; a query that sees no key gives 0, and nothing flows through it.",
     vjp=_attention_vjp,
+    range=_range,
     refuses=_refuses,
     samples=(
         sample(*_self(2, 2, 3, 4)),

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from vgcompile.ops.op import Attributes
-from vgcompile.ops.shape import extents
+from vgcompile.ops.shape import extents, sized
 
 
 def _counted(op: Any, x: Any, axis: int) -> Any:
@@ -18,7 +18,7 @@ def _counted(op: Any, x: Any, axis: int) -> Any:
     extent = extents(x)[axis]
     if isinstance(extent, int):
         return np.arange(extent)
-    return op.Range(0, op.Squeeze(op.Shape(x, start=axis, end=axis + 1), [0]), 1)
+    return sized(op.Range(0, op.Squeeze(op.Shape(x, start=axis, end=axis + 1), [0]), 1), [extent])
 
 
 def _offset(op: Any, q: Any, past: Any, valid: Any) -> Any:
@@ -74,7 +74,7 @@ def full_mask(op: Any, mask: Any, keys: Any) -> Any:
         missing = op.Sub(op.Shape(keys, start=2, end=3), op.Shape(mask, start=-1))
         pads = op.Concat([0], missing, axis=0)
     hidden = np.bool_(False) if mask.dtype.name == "BOOL" else -math.inf
-    return op.Pad(mask, pads, hidden, [-1])
+    return sized(op.Pad(mask, pads, hidden, [-1]), (*extents(mask)[:-1], want))
 
 
 def bias_of(op: Any, mask: Any, conditions: Sequence[Any]) -> Any:

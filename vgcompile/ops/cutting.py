@@ -17,15 +17,10 @@ from vgcompile.interval import WHOLE, Interval, interval, point
 from vgcompile.ops.families import layout
 from vgcompile.ops.layout import Moved
 from vgcompile.ops.op import Array, Case, sample
-from vgcompile.ops.shape import extents, meeting, reshaped, shaped
+from vgcompile.ops.shape import constant, extents, meeting, reshaped, shaped
 from vgcompile.signal import Signal, replace
 
 LAST = np.iinfo(np.int64).max
-
-
-def constant(x: Any) -> Array | None:
-    """The array that an operand is known to hold, or None."""
-    return None if x is None or x.const_value is None or x.is_graph_input() else np.asarray(x.const_value.numpy())
 
 
 def _scattered(op: Any, g: Any, x: Any, move: Callable[[Any], Any]) -> Any:

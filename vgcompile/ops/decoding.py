@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from vgcompile.ops.cutting import LAST
+from vgcompile.ops.cutting import LAST, bound_of
 from vgcompile.ops.gates import swish_slope
 from vgcompile.ops.normalization import added, adjoints_of
 from vgcompile.ops.op import Case, Dim, Op, sample
@@ -105,6 +105,8 @@ TensorScatter = Op(
     "TensorScatter",
     "A cache with an update written over it, in each sample from a place of its own on.",
     vjp=_tensor_scatter_vjp,
+    range=lambda case: bound_of(case, 0).scalar().hull(bound_of(case, 1).scalar()),
+    norms=lambda case, position: (0.0, 1.0),
     samples=(
         sample((2, 3, 5, 2), (2, 3, 2, 2), np.array([1, 3])),
         sample((2, 5, "D"), (2, 3, "D"), np.array([4, 7]), mode="circular"),
@@ -123,22 +125,33 @@ def _causal_vjp(
     g, dstate = adjoints_of(g, 2)
     channels, _, taps = (int(dim) for dim in extents(w))
     line = x if past is None else op.Concat(past, x, axis=2)
-    shape = {"group": channels, "strides": [1], "dilations": [1], "pads": [taps - 1 if past is None else 0, 0]}
+    missing = taps - 1 if past is None else 0
+    shape = {"group": channels, "strides": [1], "dilations": [1], "pads": [missing, 0]}
     dline = dw = db = None
     if g is not None:
         if activation != "none":
             z = op.Conv(line, w, bias, **shape)
             g = g * swish_slope(op, z, op.Swish(z))
-        dline, dw = op.ConvInputGradient(g, w, line, **shape), op.ConvWeightGradient(g, line, w, **shape)
+        dline, dw = op.ConvInputGradient(g, w, line, **shape), _kernel_adjoint(op, g, line, w, missing)
         db = None if bias is None else op.ReduceSum(g, [0, 2], keepdims=0)
     if dstate is not None and taps > 1:
-        dline = added([dline, shaped(_at_the_end(op, dstate, x, taps - 1 if past is None else 0), line)])
+        dline = added([dline, shaped(_at_the_end(op, dstate, x, missing), line)])
     if past is None:
         return dline, dw, db, None
     if dline is None:
         return None, dw, db, None
     dpast, dx = op.Slice(dline, [0], [taps - 1], [2]), op.Slice(dline, [taps - 1], [LAST], [2])
     return shaped(dx, x), dw, db, shaped(dpast, past)
+
+
+def _kernel_adjoint(op: Any, g: Any, line: Any, w: Any, missing: int) -> Any:
+    """What each tap sees of the line, [B, C, taps, length], times g: one product for each channel of each sample."""
+    taps = int(extents(w)[2])
+    whole = op.Pad(line, [0, 0, missing, 0, 0, 0]) if missing else line
+    ends = [tap - taps + 1 or LAST for tap in range(taps)]
+    seen = [op.Unsqueeze(op.Slice(whole, [tap], [end], [2]), [2]) for tap, end in enumerate(ends)]
+    products = op.MatMul(op.Concat(*seen, axis=2), op.Unsqueeze(g, [3]))
+    return op.Reshape(op.ReduceSum(products, [0], keepdims=0), list(extents(w)))
 
 
 def _at_the_end(op: Any, dstate: Any, x: Any, cut: int) -> Any:

@@ -14,12 +14,21 @@ from vgcompile.ops.cutting import hull_of
 from vgcompile.ops.families import layout
 from vgcompile.ops.layout import Moved
 from vgcompile.ops.op import Case, Dim, sample
-from vgcompile.ops.shape import extents, is_shared_axis, meeting, shaped, zeros_like
+from vgcompile.ops.shape import constant, extents, is_shared_axis, meeting, shaped, zeros_like
 from vgcompile.signal import Signal, replace
 
 
 def _gather_vjp(op: Any, g: Any, y: Any, x: Any, indices: Any, axis: int = 0) -> tuple[Any, ...]:
-    """Rows are added up where they came from."""
+    """Rows are added up where they came from: one row, of a known place, between zeros."""
+    known, axis = constant(indices), axis % len(extents(x))
+    extent = extents(x)[axis]
+    if known is not None and known.ndim == 0 and isinstance(extent, int):
+        place = int(known) % extent
+        pads = np.zeros((2, len(extents(x))), np.int64)
+        pads[:, axis] = place, extent - 1 - place
+        return shaped(op.Pad(op.Unsqueeze(g, [axis]), pads.ravel()), x), None
+    if known is not None:
+        return rows_placed(op, x, known.astype(np.int64)[..., None], g, axis, "add"), None
     where = indices if indices.dtype.itemsize == 8 else op.Cast(indices, to=TensorProto.INT64)
     return (rows_placed(op, x, op.Unsqueeze(where, [-1]), g, axis, "add"), None)
 
@@ -27,7 +36,7 @@ def _gather_vjp(op: Any, g: Any, y: Any, x: Any, indices: Any, axis: int = 0) ->
 def rows_placed(op: Any, x: Any, places: Any, rows: Any, axis: int, reduction: str) -> Any:
     """Rows of an axis of ``x`` put where ``places`` [..., 1] name them, zeros elsewhere; another axis than the first goes to the
     front and back: [before, rows, after] -> [rows, before, after]."""
-    rank, count = len(extents(x)), len(extents(places)) - 1
+    rank, count = len(extents(x)), len(places.shape) - 1
     axis %= rank
     if not axis:
         return shaped(op.ScatterND(zeros_like(op, x), places, rows, reduction=reduction), x)
@@ -110,6 +119,8 @@ Gather = layout(
     samples=(
         sample((5, 3), np.array([[0, 4], [4, -1]])),
         sample(("N", 4, 3), np.array([2, 0, -1]), axis=1),
+        sample(("N", 4, "T"), np.array(-2), axis=1),
+        sample(("N", 3), np.array(0)),
         sample(("N", 4, 3), np.array(1), axis=-1),
         sample((4, 2), np.array([1, 1, 3], np.int32)),
         sample((2, "T", "H"), np.array([[0, -1, 0]]), axis=1),

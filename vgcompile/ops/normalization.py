@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 
 from vgcompile.interval import WHOLE, Interval, corners, interval, point, product
 from vgcompile.ops.op import Case, Dim, Op, sample
@@ -133,7 +134,7 @@ def normalized_axes(x: Any, axis: int) -> list[int]:
 
 def stage_type(x: Any, stash_type: int) -> Any:
     """The type that statistics are computed in: float32 for 16-bit numbers, where the node says so; else the data's own."""
-    return type(x.dtype)(stash_type) if x.dtype.itemsize == 2 and stash_type == 1 else x.dtype
+    return ir.DataType.FLOAT if x.dtype.itemsize == 2 and stash_type == ir.DataType.FLOAT else x.dtype
 
 
 def in_type(op: Any, value: Any, dtype: Any) -> Any:
@@ -161,15 +162,15 @@ def _layer_vjp(
         z = (wide - mean) * inverse
     else:
         mean, _variance, inverse, z = statistics(op, wide, axes, epsilon)
-    terms, dscale = [], None
+    terms, dscale, dbias = [], None, None
     if g is not None:
         wide_g = in_type(op, g, stage)
         terms = [three_terms(op, wide_g * in_type(op, scale, stage), z, inverse, axes)]
-        dscale = summed_to(op, wide_g * z, scale)
+        dscale, dbias = summed_to(op, wide_g * z, scale), None if bias is None else summed_to(op, wide_g, bias)
     dvariance = None if dinverse is None else in_type(op, dinverse, stage) * inverse * inverse * inverse * -0.5
     terms.append(through_statistics(op, wide, mean, None if dmean is None else in_type(op, dmean, stage), dvariance))
     dx = added(terms)
-    return None if dx is None else shaped(in_type(op, dx, x.dtype), x), dscale, None if bias is None else g
+    return None if dx is None else shaped(in_type(op, dx, x.dtype), x), dscale, dbias
 
 
 def _instance_vjp(op: Any, g: Any, y: Any, x: Any, scale: Any, bias: Any, *, epsilon: float) -> tuple[Any, ...]:

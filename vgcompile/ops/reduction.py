@@ -12,14 +12,16 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from ml_dtypes import finfo
 from scipy import special
 
 from vgcompile.interval import EPSILON, TINY, WHOLE, Interval, image, interval, product
 from vgcompile.ops.axes import Over, axes_of, counted, over_of, ranked, restored
+from vgcompile.ops.factors import others
 from vgcompile.ops.families import spread
 from vgcompile.ops.moments import Reduced
 from vgcompile.ops.op import Array, Case, Op, Rule, sample
-from vgcompile.ops.shape import extents, reshaped
+from vgcompile.ops.shape import extents
 
 Fold = Callable[..., Any]  # (x, axis, keepdims) -> x folded along the axes
 
@@ -114,14 +116,18 @@ SPREAD = 64  # elements of a constant that is as wide as what it is to spread ov
 
 def _mean_adjoint(op: Any, g: Any, y: Any, x: Any, over: Over) -> Any:
     """g over the number of elements of each mean; a narrow constant that is as wide as the mean spreads g as well."""
-    wide = [dim if axis in over.axes else 1 for axis, dim in enumerate(extents(x))] if isinstance(over.axes, tuple) else [""]
+    wide = [dim if axis in over.axes else 1 for axis, dim in enumerate(extents(x))] if isinstance(over.axes, tuple) else []
     known = [dim for dim in wide if isinstance(dim, int)]
-    if len(known) == len(wide):
-        size = math.prod(known)
-        share = 1.0 / max(size, 1)
-        return g * (share if size > SPREAD else np.full(known, share, g.dtype.numpy()))
-    count = op.Size(x) if all(extent == 1 for extent in extents(y)) else op.Size(x) / op.Size(y)
-    return g / op.Cast(count, to=int(g.dtype))
+    size = max(math.prod(known), 1)
+    if wide == known and isinstance(over.axes, tuple):
+        return g * (1.0 / size if size > SPREAD else np.full(known, 1.0 / size, g.dtype.numpy()))
+    if all(extent == 1 for extent in extents(y)):
+        return g / op.Cast(op.Size(x), to=int(g.dtype))
+    if len(wide) - len(known) == 1:
+        axis = next(axis for axis, dim in enumerate(wide) if isinstance(dim, str))
+        count = op.Cast(op.Shape(x, start=axis, end=axis + 1), to=int(g.dtype))
+        return g / (count if size == 1 else count * float(size))
+    return g / op.Cast(op.Size(x) / op.Size(y), to=int(g.dtype))
 
 
 ReduceSum = reduction(
@@ -203,6 +209,10 @@ ReduceLogSum = reduction(
 )
 
 
+def _least(dtype: Any) -> float:
+    return float(finfo(dtype.numpy()).min)  # type: ignore[no-untyped-call]
+
+
 def _log_sum_exp_range(case: Case, fold: Fold) -> Interval:
     """Over a symbolic axis the logarithm of its extent comes on top."""
     bound = _accumulated(case, fold, _given(case))
@@ -213,36 +223,10 @@ ReduceLogSumExp = reduction(
     "ReduceLogSumExp",
     "log(sum(exp(x))) over axes; where every element is -inf the gradient is 0.",
     fold=special.logsumexp,
-    rule=lambda op, g, y, x, over: g * op.Exp(x - op.Max(y, float(np.finfo(g.dtype.numpy()).min))),
+    rule=lambda op, g, y, x, over: g * op.Exp(x - op.Max(y, _least(g.dtype))),
     range=_log_sum_exp_range,
     norms=lambda case, position: (counts(case)[1] ** -0.5, 1.0),
 )
-
-
-def _product_of_others(op: Any, y: Any, x: Any, over: Over) -> Any:
-    """For each element the product of the others along the axes: k^2 factors for each k elements, but no division, so that
-    zeros are safe and the gradient of the gradient is right at them, too.
-
-    Axes that only a run knows cannot be moved together, so that for them the product is divided by the element, and where that
-    is 0 the product of what is not 0 is taken, if it is the only zero: the gradient of the gradient misses pairs of zeros.
-    """
-    if not isinstance(over.axes, tuple):
-        zero = op.Equal(x, 0.0)
-        filled = op.Where(zero, 1.0, x)
-        rest = op.ReduceProd(filled, over.axes, keepdims=1, noop_with_empty_axes=over.noop)
-        alone = op.Equal(over.total(op, op.Where(zero, 1.0, 0.0)), 1.0)
-        return op.Where(zero, op.Where(alone, rest, 0.0), y / filled)
-    if not over.axes:
-        return 1.0
-    kept = [axis for axis in range(len(x.shape)) if axis not in over.axes]
-    order = [*kept, *over.axes]
-    moved = op.Transpose(x, perm=order)
-    rows = op.Reshape(moved, [0] * len(kept) + [-1])
-    length = rows.shape[-1] if isinstance(rows.shape[-1], int) else op.Squeeze(op.Shape(rows, start=-1), [0])
-    index = op.Range(0, length, 1)
-    itself = op.Equal(index, op.Unsqueeze(index, [1]))
-    others = op.ReduceProd(op.Where(itself, 1.0, op.Unsqueeze(rows, [-2])), [-1], keepdims=0)
-    return op.Transpose(reshaped(op, others, moved), perm=[order.index(axis) for axis in range(len(order))])
 
 
 def _product_range(case: Case, fold: Fold) -> Interval:
@@ -260,7 +244,7 @@ ReduceProd = reduction(
     "ReduceProd",
     "The product over axes.",
     fold=np.prod,
-    rule=lambda op, g, y, x, over: g * _product_of_others(op, y, x, over),
+    rule=lambda op, g, y, x, over: g * others(op, y, x, over),
     range=_product_range,
 )
 

@@ -12,139 +12,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from vgcompile.interval import Interval, interval, point, product
-from vgcompile.ops.cutting import constant, hull_of
-from vgcompile.ops.op import Array, Attributes, Case, Dim, Op, sample
-from vgcompile.ops.shape import extents, shaped
+from vgcompile.ops.cutting import hull_of
+from vgcompile.ops.interpolation import FREE, Along, interpolation, repetition, resized
+from vgcompile.ops.op import Array, Attributes, Case, Op, sample
+from vgcompile.ops.shape import constant, extents, shaped
 
-FREE = ("half_pixel", "asymmetric")  # where a position depends on the scale alone and not on an extent
-
-
-@dataclass(frozen=True)
-class Along:
-    """One resized axis: its entry in the operands, its extents, its scale, and its part of the region; None where unknown."""
-
-    axis: int
-    entry: int
-    into: Dim
-    out: Dim
-    scale: float | None
-    region: tuple[float, float] | None
-
-
-def resized(
-    x: Sequence[Dim], y: Sequence[Dim], operands: Sequence[Array | None], scaled: bool, attributes: Attributes
-) -> list[Along]:
-    """The axes that a node resizes; ``operands`` are region, scales and sizes where they are known, ``scaled`` says that there
-    are scales. An axis of scale 1 stays as it is, except that a region may move along it."""
-    region, scales, sizes = operands
-    axes = [axis % len(x) for axis in attributes["axes"] or range(len(x))]
-    crops = attributes["coordinate_transformation_mode"] == "tf_crop_and_resize"
-    keeps_ratio = not scaled and attributes["keep_aspect_ratio_policy"] != "stretch"
-    found = []
-    for entry, axis in enumerate(axes):
-        into, out = x[axis], y[axis]
-        if scales is not None:
-            scale: float | None = float(scales[entry])
-        elif scaled:
-            scale = None
-        elif keeps_ratio:
-            scale = _common_scale([x[axis] for axis in axes], sizes, attributes["keep_aspect_ratio_policy"])
-        elif isinstance(into, int) and isinstance(out, int):
-            scale = out / max(into, 1)
-        else:
-            scale = 1.0 if into == out else None
-        part = None if region is None else (float(region[entry]), float(region[entry + len(axes)]))
-        if scale != 1.0 or crops:
-            found.append(Along(axis, entry, into, out, scale, part if crops else (0.0, 1.0)))
-    return found
-
-
-def _common_scale(into: Sequence[Dim], sizes: Array | None, policy: str) -> float | None:
-    if sizes is None or any(isinstance(dim, str) for dim in into):
-        return None
-    ratios = [float(size) / int(dim) for size, dim in zip(sizes, into, strict=True)]
-    return min(ratios) if policy == "not_larger" else max(ratios)
-
-
-# ------------------------------------------------------------------------------------------------ the interpolation matrix
-
-
-def interpolation(at: Along, attributes: Attributes) -> Array | None:
-    """The matrix [out, into] of one axis, None where it is not known or not the same in every runtime."""
-    if not isinstance(at.into, int) or not isinstance(at.out, int) or at.scale is None or at.region is None:
-        return None
-    fraction = at.scale * at.into != at.out
-    single = attributes["coordinate_transformation_mode"] == "pytorch_half_pixel" and at.out == 1
-    outside = attributes["exclude_outside"] and attributes["mode"] != "cubic"
-    unsettled = fraction and attributes["coordinate_transformation_mode"] not in FREE
-    if attributes["antialias"] or single or outside or unsettled or 0 in (at.into, at.out):
-        return None
-    exact, rounded = (_weights(_positions(at, attributes, real), at.into, attributes) for real in (np.float64, np.float32))
-    return exact if np.abs(exact - rounded).max() < 1e-2 else None
-
-
-def _positions(at: Along, attributes: Attributes, real: Any) -> Array:
-    """Where in the input each output position lies, computed in the given precision; NaN where a region leaves the input."""
-    assert isinstance(at.into, int) and isinstance(at.out, int) and at.scale is not None and at.region is not None
-    mode, o, scale = attributes["coordinate_transformation_mode"], np.arange(at.out, dtype=real), real(at.scale)
-    if mode == "asymmetric":
-        return np.asarray(o / scale)
-    if mode == "align_corners":
-        return np.asarray(o * real(at.into - 1) / real(max(at.out - 1, 1)))
-    if mode == "tf_crop_and_resize":
-        start, end = (real(part) * real(at.into - 1) for part in at.region)
-        x = start + o * (end - start) / real(at.out - 1) if at.out > 1 else real(0.5) * (start + end) + o
-        return np.where((x < 0) | (x > at.into - 1), np.nan, x)
-    return np.asarray((o + real(0.5)) / scale - real(0.5))
-
-
-def _weights(x: Array, into: int, attributes: Attributes) -> Array:
-    """Taps of each position with their weights; beyond the ends the last element counts, or (exclude_outside) nothing does."""
-    outside, x = np.isnan(x), np.nan_to_num(x).astype(np.float64)
-    if attributes["mode"] == "nearest":
-        pick = {"floor": np.floor(x), "ceil": np.ceil(x), "round_prefer_ceil": np.floor(x + 0.5)}
-        taps, weights = pick.get(attributes["nearest_mode"], np.ceil(x - 0.5))[:, None], np.ones((len(x), 1))
-    else:
-        first = np.floor(x)
-        offsets = np.arange(-1, 3) if attributes["mode"] == "cubic" else np.arange(2)
-        taps = first[:, None] + offsets
-        distance = np.abs(x[:, None] - taps)
-        weights = _keys(distance, attributes["cubic_coeff_a"]) if attributes["mode"] == "cubic" else 1.0 - distance
-    if attributes["exclude_outside"]:
-        weights = np.where((taps >= 0) & (taps < into), weights, 0.0)
-        weights = weights / weights.sum(axis=1, keepdims=True)
-    matrix = np.zeros((len(x), into))
-    rows = np.broadcast_to(np.arange(len(x))[:, None], taps.shape)
-    np.add.at(matrix, (rows, np.clip(taps, 0, into - 1).astype(int)), np.where(outside[:, None], 0.0, weights))
-    return matrix
-
-
-def _keys(distance: Array, a: float) -> Array:
-    """The cubic convolution kernel (Keys 1981)."""
-    near = ((a + 2.0) * distance - (a + 3.0)) * distance**2 + 1.0
-    far = ((a * distance - 5.0 * a) * distance + 8.0 * a) * distance - 4.0 * a
-    return np.where(distance <= 1.0, near, far)
-
-
-def _repetition(at: Along, attributes: Attributes) -> int:
-    """How often each element is repeated in a row, where that is all that happens; else 0."""
-    mode, k = attributes["coordinate_transformation_mode"], at.scale
-    if k is None or k < 2.0 or k != int(k) or attributes["mode"] != "nearest" or mode == "tf_crop_and_resize":
-        return 0
-    if mode == "align_corners" and not isinstance(at.into, int):
-        return 0
-    few = at.into if mode == "align_corners" and isinstance(at.into, int) else 4
-    matrix = interpolation(Along(at.axis, at.entry, few, few * int(k), k, at.region), attributes)
-    return int(k) if matrix is not None and np.array_equal(matrix, np.repeat(np.eye(few), int(k), axis=0)) else 0
-
-
-# ------------------------------------------------------------------------------------------------------------ the gradient
+FLOAT, INT64 = 1, 7
 
 
 def _resize_vjp(
@@ -153,7 +31,7 @@ def _resize_vjp(
     roi, scales, sizes = (None if value is None or extents(value) == (0,) else value for value in (roi, scales, sizes))
     known = [constant(value) for value in (roi, scales, sizes)]
     axes = resized(extents(x), extents(y), known, scales is not None, attributes)
-    folds = {at.axis: k for at in axes if (k := _repetition(at, attributes))}
+    folds = {at.axis: k for at in axes if (k := repetition(at, attributes))}
     dx = _folded(op, g, x, y, folds) if folds else g
     for at in reversed(axes):
         if at.axis not in folds:
@@ -164,19 +42,19 @@ def _resize_vjp(
 def _folded(op: Any, g: Any, x: Any, y: Any, folds: dict[int, int]) -> Any:
     """Sum over repeated elements: the axes in ``folds`` become pairs (extent, times)."""
     source, target = extents(x), extents(y)
-    shape: list[Any] = []
+    shape: list[Any] = []  # numbers, 0 for an extent that stays in its place, and (value, axis) for one that only a run tells
     for axis, dim in enumerate(target):
         if axis in folds:
-            shape += [source[axis] if isinstance(source[axis], int) else op.Shape(x, start=axis, end=axis + 1), folds[axis]]
-        elif isinstance(dim, int) or len(shape) == axis:
-            shape.append(dim if isinstance(dim, int) else 0)  # 0 keeps an extent in its place
+            shape += [source[axis] if isinstance(source[axis], int) else (x, axis), folds[axis]]
+        elif len(shape) == axis and isinstance(dim, str):
+            shape.append(0)
         else:
-            shape.append(op.Shape(g, start=axis, end=axis + 1))
-    symbols = [i for i, dim in enumerate(shape) if not isinstance(dim, int)]
-    if len(symbols) <= 1:
-        operand: Any = [dim if isinstance(dim, int) else -1 for dim in shape]
+            shape.append(dim if isinstance(dim, int) else (g, axis))
+    if sum(isinstance(dim, tuple) for dim in shape) <= 1:
+        operand: Any = [-1 if isinstance(dim, tuple) else dim for dim in shape]
     else:
-        operand = op.Concat(*([dim] if isinstance(dim, int) else dim for dim in shape), axis=0)
+        parts = [op.Shape(dim[0], start=dim[1], end=dim[1] + 1) if isinstance(dim, tuple) else [dim] for dim in shape]
+        operand = op.Concat(*parts, axis=0)
     places = [axis + 1 + sum(other < axis for other in folds) for axis in sorted(folds)]
     return op.ReduceSum(op.Reshape(g, operand), places, keepdims=0)
 
@@ -187,7 +65,7 @@ def _contracted(op: Any, g: Any, at: Along, x: Any, operands: Sequence[Any], att
     inner = at.axis == rank - 2
     known = interpolation(at, attributes)
     if known is None:
-        matrix = _resized_identity(op, at, x, operands, attributes, transposed=inner)
+        matrix = _resized_identity(op, g, at, x, operands, attributes, transposed=inner)
     else:
         matrix = np.asarray(known.T if inner else known, op.dtype.numpy())
     if at.axis == rank - 1:
@@ -198,20 +76,34 @@ def _contracted(op: Any, g: Any, at: Along, x: Any, operands: Sequence[Any], att
     return op.Transpose(op.MatMul(op.Transpose(g, perm=out), matrix), perm=np.argsort(out).tolist())
 
 
-def _resized_identity(op: Any, at: Along, x: Any, operands: Sequence[Any], attributes: Attributes, transposed: bool) -> Any:
+def _resized_identity(
+    op: Any, g: Any, at: Along, x: Any, operands: Sequence[Any], attributes: Attributes, transposed: bool
+) -> Any:
     """The matrix [out, into], or its transpose, by the node itself."""
     roi, scales, sizes = operands
+    axes = attributes["axes"] or list(range(len(x.shape)))
     if isinstance(at.into, int):
         identity: Any = np.eye(at.into, dtype=op.dtype.numpy())
     else:
         index = op.Range(0, op.Squeeze(op.Shape(x, start=at.axis, end=at.axis + 1), [0]), 1)
         identity = op.Cast(op.Equal(index, op.Unsqueeze(index, [1])), to=int(op.dtype))
+    kept = {
+        key: value for key, value in attributes.items() if key not in ("axes", "extrapolation_value", "keep_aspect_ratio_policy")
+    }
+    along = int(transposed)
+    if scales is None and attributes["keep_aspect_ratio_policy"] != "stretch":
+        # The scale is not that of the extents, which are rounded: resize by it a little more than there is, and cut.
+        ratios = op.Cast(sizes, to=FLOAT) / op.Cast(op.Gather(op.Shape(x), axes, axis=0), to=FLOAT)
+        scale = (op.ReduceMin if attributes["keep_aspect_ratio_policy"] == "not_larger" else op.ReduceMax)(ratios, keepdims=1)
+        more = op.Cast(op.Ceil(op.Reciprocal(scale)), to=INT64)
+        longer = op.Pad(identity, op.Concat([0, 0], *(([0], more) if transposed else (more, [0])), axis=0), mode="edge")
+        return op.Slice(
+            op.Resize(longer, None, scale, axes=[along], **kept), [0], op.Shape(g, start=at.axis, end=at.axis + 1), [along]
+        )
     crops = attributes["coordinate_transformation_mode"] == "tf_crop_and_resize"
-    count = len(attributes["axes"] or extents(x))
-    region = _entries(op, roi, [at.entry, at.entry + count]) if crops else None
+    region = _entries(op, roi, [at.entry, at.entry + len(axes)]) if crops else None
     one = [_entries(op, operand, [at.entry]) for operand in (scales, sizes)]
-    kept = {key: value for key, value in attributes.items() if key not in ("axes", "extrapolation_value")}
-    return op.Resize(identity, region, *one, axes=[int(transposed)], **kept)
+    return op.Resize(identity, region, *one, axes=[along], **kept)
 
 
 def _entries(op: Any, operand: Any, places: list[int]) -> Any:
@@ -220,11 +112,18 @@ def _entries(op: Any, operand: Any, places: list[int]) -> Any:
 
 
 def _refuses(case: Case) -> str:
-    if case.attributes["keep_aspect_ratio_policy"] == "stretch" or _present(case, 2):
+    """Beyond its end an axis goes on as its last element does, but not for these."""
+    attributes = case.attributes
+    if attributes["keep_aspect_ratio_policy"] == "stretch" or _present(case, 2):
         return ""
-    if all(interpolation(at, case.attributes) is not None for at in _axes_of(case)):
+    local = (
+        attributes["coordinate_transformation_mode"] in FREE and not attributes["antialias"] and not attributes["exclude_outside"]
+    )
+    if local or all(interpolation(at, attributes) is not None for at in _axes_of(case)):
         return ""
-    return "it keeps an aspect ratio that is not known when compiling; give static extents, or scales instead of sizes"
+    return (
+        "it keeps an aspect ratio that leaves a fraction of a pixel, or is not known when compiling; give scales instead of sizes"
+    )
 
 
 def _present(case: Case, position: int) -> bool:
@@ -300,7 +199,7 @@ Resize = Op(
         sample((4, 5), None, np.array([0.6, 0.5], np.float32), mode="linear", antialias=1),
         sample(
             (3, 4),
-            np.array([0.4, -0.2, 0.6, 1.3]),
+            np.array([0.4, -0.2, 0.6, 1.3], np.float32),
             None,
             np.array([4, 3]),
             mode="linear",

@@ -20,9 +20,9 @@ import numpy as np
 from onnx import TensorProto
 
 from vgcompile.interval import Interval, interval
-from vgcompile.ops.cutting import constant, hull_of
+from vgcompile.ops.cutting import hull_of
 from vgcompile.ops.op import Case, Op, sample
-from vgcompile.ops.shape import extents, reshaped, shaped, zeros_like
+from vgcompile.ops.shape import constant, extents, reshaped, shaped, zeros_like
 
 # For each mode the offsets of its taps, and their weights: columns are taps, rows are powers of t, the highest first.
 _TAPS: dict[str, tuple[list[int], list[list[float]]]] = {
@@ -44,7 +44,6 @@ class _Axes:
     """
 
     scale: Any
-    centre: Any
     last: Any
     span: Any  # from one mirror to the other
     period: Any  # of the reflection, not 0
@@ -58,9 +57,10 @@ def _axes(op: Any, x: Any, align: int) -> _Axes:
     if all(isinstance(dim, int) for dim in dims):
         sizes = np.array(dims, float)
         span = sizes - align
-        found = [0.5 * span, 0.5 * (sizes - 1.0), sizes - 1.0, span, np.maximum(2.0 * span, 1.0)]
+        found = [0.5 * span, sizes - 1.0, span, np.maximum(2.0 * span, 1.0)]
         pitches: Any = np.cumprod([1, *(int(dim) for dim in dims[:-1])])
-        return _Axes(*(np.asarray(array, op.dtype.numpy()) for array in found), first, pitches)
+        scale, last, span, period = (np.asarray(array, op.dtype.numpy()) for array in found)
+        return _Axes(scale, last, span, period, first, pitches)
     counts = op.Gather(op.Shape(x, start=2), list(reversed(range(len(dims)))), axis=0)
     sizes = op.Cast(counts, to=int(op.dtype))
     last = sizes - 1.0
@@ -68,7 +68,7 @@ def _axes(op: Any, x: Any, align: int) -> _Axes:
     ones = [op.Slice(counts, [0], [1])]
     for i in range(1, len(dims) - 1):
         ones.append(ones[-1] * op.Slice(counts, [i], [i + 1]))
-    return _Axes(span * 0.5, last * 0.5, last, span, op.Max(span * 2.0, 1.0), first, op.Concat([1], *ones, axis=0))
+    return _Axes(span * 0.5, last, span, op.Max(span * 2.0, 1.0), first, op.Concat([1], *ones, axis=0))
 
 
 def _reflected(op: Any, u: Any, at: _Axes, behind: Any = None) -> tuple[Any, Any]:
@@ -92,9 +92,11 @@ def _column(op: Any, part: Any) -> Any:
 def _places(op: Any, grid: Any, at: _Axes, mode: str, padding: str) -> tuple[Any, Any]:
     """Places among the pixels, and their slopes by the grid's coordinates; at and beyond a border the slope is 0.
 
-    Between two pixels a place is padded; otherwise its taps are, one by one.
+    Computed as runtimes do it, so that both round to the same pixel. Between two pixels the place is padded, for other modes each
+    of its taps.
     """
-    u, slope = grid * at.scale + at.centre, at.scale
+    u = ((grid + 1.0) * at.span - 1.0) * 0.5 if at.first else (grid + 1.0) * 0.5 * at.span
+    slope = at.scale
     if mode != "linear" or padding == "zeros":
         return u, slope
     if padding == "reflection":
@@ -161,7 +163,7 @@ def _grid_sample_vjp(
 
 
 def _apart(op: Any, tensor: Any, coordinate: int, rank: int) -> Any:
-    """What belongs to one coordinate, its taps on the axis that is theirs: [N, out..., taps of the last coordinate, ..., first]."""
+    """What belongs to one coordinate, its taps on their own axis: [N, out..., taps of the last coordinate, ..., of the first]."""
     own = 1 + rank + (rank - 1 - coordinate)
     if isinstance(tensor, np.ndarray):  # the same everywhere
         return tensor.reshape([-1] + [1] * coordinate)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 
 from vgcompile.ops.op import Array, Case, Dim
 from vgcompile.signal import Signal, replace
@@ -25,6 +26,12 @@ def constant(x: Any) -> Array | None:
 def shaped(adjoint: Any, x: Any) -> Any:
     """Say that an adjoint has its value's shape, where inference cannot see it."""
     adjoint.shape = x.shape
+    return adjoint
+
+
+def sized(adjoint: Any, dims: Sequence[Dim]) -> Any:
+    """Say which extents an adjoint has, where inference cannot see it and no value has them."""
+    adjoint.shape = ir.Shape(dims)
     return adjoint
 
 

@@ -16,10 +16,9 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto
 
-from vgcompile.ops.cutting import constant
 from vgcompile.ops.families import blocked
 from vgcompile.ops.op import Case, Op, sample
-from vgcompile.ops.shape import extents, shaped, zeros_like
+from vgcompile.ops.shape import constant, extents, shaped, zeros_like
 
 Length = int | Any  # a number where it is known, else a scalar value
 

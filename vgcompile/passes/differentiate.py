@@ -16,7 +16,6 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-import networkx as nx
 import numpy as np
 import onnx_ir as ir
 
@@ -24,7 +23,7 @@ from vgcompile.errors import GradientRefused, ModelError
 from vgcompile.graph.case import case_of
 from vgcompile.graph.emit import Emitter, arithmetic, dims, is_real
 from vgcompile.graph.provenance import origin
-from vgcompile.graph.view import bodies, captured, dependencies, operands
+from vgcompile.graph.view import bodies, captured, operands
 from vgcompile.ops import lookup, require
 from vgcompile.ops.op import Case, Op
 from vgcompile.passes.lower import open_node, opens_for_gradient
@@ -142,14 +141,20 @@ class _Active:
 
 
 def _active(graph: ir.Graph, seeds: Iterable[ir.Value], wanted: Sequence[ir.Value]) -> _Active:
-    """Nodes and values that lie on a way from a wanted value to a seed."""
-    reach = dependencies(graph)
-    reach.add_nodes_from(wanted)
-    downstream = set(wanted).union(*nx.bfs_layers(reach, wanted)) if wanted else set()
-    roots = [seed for seed in seeds if seed in reach]
-    upstream = set(roots).union(*nx.bfs_layers(reach.reverse(copy=False), roots)) if roots else set()
-    between = downstream & upstream
-    return _Active({n for n in between if isinstance(n, ir.Node)}, {v for v in between if isinstance(v, ir.Value)})
+    """Nodes and values that lie on a way from a wanted value to a seed: nodes stand in topological order, so one look downwards
+    and one upwards find them."""
+    below, reached = set(wanted), set()
+    for node in graph:
+        if any(value in below for value in operands(node)):
+            reached.add(node)
+            below.update(node.outputs)
+    above, between = set(seeds), set()
+    for node in reversed(graph):
+        if any(value in above for value in node.outputs):
+            above.update(value for value in operands(node) if value is not None)
+            if node in reached:
+                between.add(node)
+    return _Active(between, below & above)
 
 
 def _fitted(

@@ -66,8 +66,10 @@ def joint(
         totals = differentiate(model, seeds, targets, emitter).totals
         values = named_values(model)  # what was opened on the way stands under its old name
         gradients = [_output(emitter, values[name], totals.get(values[name]), prefix) for name in wanted]
-    graph.outputs[:] = [*(values[name] for name in outputs), *gradients]
+        given_out = [*outputs, *(str(value.name) for value in gradients)]
     lower(model, profile)
+    values = named_values(model)  # outputs come after lowering: taking a node out of a graph costs a look at all of them
+    graph.outputs[:] = [values[name] for name in given_out]
     return optimize(model)
 
 

@@ -19,6 +19,7 @@ from vgcompile.reference import (
     losses,
     quantization,
     recurrent,
+    reduction,
     regions,
     sampling,
     windows,
@@ -28,7 +29,7 @@ from vgcompile.reference.precision import REAL as REAL
 from vgcompile.reference.precision import in_float64 as in_float64
 from vgcompile.reference.precision import retyped as retyped
 
-_ROOMS = (attention, control, corrections, indexing, losses, quantization, recurrent, regions, sampling, windows)
+_ROOMS = (attention, control, corrections, indexing, losses, quantization, recurrent, reduction, regions, sampling, windows)
 OPERATORS = [operator for room in _ROOMS for operator in room.OPERATORS]
 
 

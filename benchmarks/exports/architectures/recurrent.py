@@ -90,6 +90,6 @@ ARCHITECTURES = (
     Architecture("gru", "GRU", lambda: Recurrent(nn.GRU, 2, True), series(3), "cross_entropy", opset=11, form=SEED),
     Architecture("rnn", "RNN", lambda: Recurrent(nn.RNN, 1, False), series(3), "cross_entropy", opset=9, form=SEED),
     Architecture("lstm_dynamo", "LSTM", lambda: Recurrent(nn.LSTM, 1, False), series(3), "cross_entropy", DYNAMO, 18),
-    Architecture("state_space", "Mamba", state_spaces, series(4), "cross_entropy", DYNAMO, 18, folding=False),
+    Architecture("state_space", "Mamba", state_spaces, series(4), "cross_entropy", opset=17, folding=False),
     Architecture("state_space_loop", "Mamba", lambda: Classified(Scanned(), 4), steps, "cross_entropy", opset=17),
 )
