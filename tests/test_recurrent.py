@@ -15,13 +15,13 @@ from onnx import TensorProto, helper
 from onnx.backend.test.case import node
 from onnx.backend.test.case.node import gru, lstm, rnn
 
-from tests.oracle_recurrent import ACTIVATIONS
 from tests.reference import evaluator
 from vgcompile.errors import GradientRefused
 from vgcompile.graph.emit import Emitter
 from vgcompile.passes.differentiate import differentiate
 from vgcompile.passes.lower import lower
 from vgcompile.passes.optimize import optimize
+from vgcompile.reference.recurrent import ACTIVATIONS
 
 Array = np.ndarray[Any, Any]
 Arrays = dict[str, Array]

@@ -17,6 +17,7 @@ from vgcompile.compiler import open_network
 from vgcompile.errors import UserError, nearest
 from vgcompile.graph.emit import dims, is_real
 from vgcompile.graph.load import trainable
+from vgcompile.graph.network import Network
 from vgcompile.graph.normalize import normalized
 from vgcompile.passes.attach import attach
 from vgcompile.passes.check import check
@@ -31,13 +32,15 @@ NAMED = 8  # names that a message lists
 
 @dataclass(frozen=True)
 class Subject:
-    """A model to differentiate: ``inputs`` are its real data inputs, ``parameters`` what is trained, ``notes`` what was done."""
+    """A model to differentiate: ``inputs`` are its real data inputs, ``parameters`` what is trained, ``notes`` what was done;
+    ``network`` is what a YAML model was read into, with its data."""
 
     source: str
     model: ir.Model
     inputs: tuple[str, ...]
     parameters: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    network: Network | None = None
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -101,12 +104,40 @@ def gradients(
     profile: Profile = "fast",
 ) -> Gradients:
     """What ``grad`` does, with the names of what it made."""
+    question = ask(model, wrt=wrt, loss=loss, seed_input=seed_input, attach_loss=attach_loss, class_axis=class_axis)
+    return answer(question, prefix, profile)
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is differentiated by what: the sum of ``roots``, with adjoints from ``outside`` or without, by ``wanted``."""
+
+    subject: Subject
+    roots: tuple[str, ...]
+    wanted: tuple[str, ...]
+    outside: bool
+
+
+def ask(
+    model: str | Path | onnx.ModelProto,
+    *,
+    wrt: str | Sequence[str] = PARAMETERS,
+    loss: str | None = None,
+    seed_input: bool = False,
+    attach_loss: str | None = None,
+    class_axis: int = 1,
+) -> Question:
+    """Read a model and the options of ``grad``: the loss is attached, names are found."""
     subject = open_subject(model)
     roots = _roots(subject, loss, seed_input, attach_loss, class_axis)
-    wanted = _wanted(subject, wrt)
-    outputs = list(dict.fromkeys([*subject.outputs, *(() if seed_input else roots)]))
-    made = joint(subject.model, roots, wanted, outputs, outside=seed_input, prefix=prefix, profile=profile)
-    return Gradients(check(made), tuple(roots), {name: f"{prefix}{name}" for name in wanted}, subject.notes)
+    return Question(subject, tuple(roots), tuple(_wanted(subject, wrt)), seed_input)
+
+
+def answer(question: Question, prefix: str = GRADIENT, profile: Profile = "fast") -> Gradients:
+    subject, roots, wanted = question.subject, question.roots, question.wanted
+    outputs = list(dict.fromkeys([*subject.outputs, *(() if question.outside else roots)]))
+    made = joint(subject.model, roots, wanted, outputs, outside=question.outside, prefix=prefix, profile=profile)
+    return Gradients(check(made), roots, {name: f"{prefix}{name}" for name in wanted}, subject.notes)
 
 
 def hvp(
@@ -152,7 +183,7 @@ def open_subject(source: str | Path | onnx.ModelProto) -> Subject:
     if not isinstance(source, onnx.ModelProto) and Path(source).suffix != ".onnx":
         network = open_network(source)
         data = [value for value in network.model.graph.inputs if value.name not in network.parameters]
-        return Subject(network.source, network.model, _real(data), network.parameters, network.notes)
+        return Subject(network.source, network.model, _real(data), network.parameters, network.notes, network)
     given = normalized(source)
     model = given.model
     parameters = trainable(model, given.initializers)

@@ -18,7 +18,7 @@ from pathlib import Path
 from benchmarks.conformance.suite import FORMS, Result, suite
 from benchmarks.conformance.table import grouped, markdown, summary
 from benchmarks.conformance.tools import TOOLS
-from benchmarks.conformance.verdict import REFUSED, UNJUDGED, WRONG
+from benchmarks.conformance.verdict import REFUSED, UNJUDGED, UNRUN, WRONG
 
 
 def main() -> int:
@@ -65,6 +65,7 @@ def _document(result: Result) -> dict[str, object]:
         "verdicts": [verdict.document() for verdict in result.verdicts],
         "excluded": [{"name": excluded.name, "reason": excluded.reason} for excluded in result.excluded],
         "without_symbol": list(result.without_symbol),
+        "own": list(result.own),
     }
 
 
@@ -72,7 +73,7 @@ def _report(result: Result, tools: list[str], forms: list[str]) -> str:
     lines = [summary(result, tools, forms), ""]
     for tool in tools:
         for form in forms:
-            for kind in (REFUSED, UNJUDGED):
+            for kind in (REFUSED, UNRUN, UNJUDGED):
                 found = [v for v in result.verdicts if (v.tool, v.form, v.verdict) == (tool, form, kind)]
                 lines += [f"{tool} {form} {kind} {len(same):4}  {reason[:160]}" for reason, same in grouped(found)]
             wrong = [v for v in result.verdicts if (v.tool, v.form, v.verdict) == (tool, form, WRONG)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -50,6 +51,13 @@ def element(value: onnx.ValueInfoProto) -> int:
 
 
 @lru_cache(maxsize=1)
+def _tests() -> tuple[Any, ...]:
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        return tuple(load_model_tests(kind="node"))
+
+
+@lru_cache(maxsize=1)
 def published() -> tuple[tuple[Case, ...], tuple[Excluded, ...]]:
     """Every node test in the order of ONNX's loader: the cases that may be in, and those that are not.
 
@@ -57,9 +65,7 @@ def published() -> tuple[tuple[Case, ...], tuple[Excluded, ...]]:
     """
     found: list[Case] = []
     out: list[Excluded] = []
-    with np.errstate(all="ignore"):
-        tests = load_model_tests(kind="node")
-    for test in tests:
+    for test in _tests():
         name = test.name.removeprefix("test_")
         reason = _outside(test.model)
         if reason:
@@ -107,9 +113,7 @@ def _operator(name: str, model: onnx.ModelProto) -> str:
 @lru_cache(maxsize=1)
 def _plain_operators() -> dict[str, str]:
     return {
-        test.name.removeprefix("test_"): test.model.graph.node[-1].op_type
-        for test in load_model_tests(kind="node")
-        if "_expanded" not in test.name
+        test.name.removeprefix("test_"): test.model.graph.node[-1].op_type for test in _tests() if "_expanded" not in test.name
     }
 
 
@@ -150,8 +154,8 @@ def _renamed(case: Case, names: Sequence[str]) -> Case | None:
     except onnx.shape_inference.InferenceError:
         return None
     for value, known in zip(inferred.graph.output, case.model.graph.output, strict=True):
-        if not value.type.tensor_type.HasField("shape"):
-            return None
+        if not value.type.tensor_type.HasField("shape"):  # its rank stands, its extents are for the run to say
+            value.type.tensor_type.shape.dim.extend(onnx.TensorShapeProto.Dimension() for _ in known.type.tensor_type.shape.dim)
         if len(value.type.tensor_type.shape.dim) != len(known.type.tensor_type.shape.dim):
             return None
     del inferred.graph.value_info[:]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ml_dtypes
@@ -40,11 +40,12 @@ class Runner:
         self.outputs = [value.name for value in self._session.get_outputs()]
         self._types = {value.name: value.type for value in (*self._session.get_inputs(), *self._session.get_outputs())}
 
-    def __call__(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    def __call__(self, feeds: Mapping[str, Array], wanted: Sequence[str] | None = None) -> dict[str, Array]:
+        names = self.outputs if wanted is None else list(wanted)
         given = {name: _value(feeds[name]) for name in self.inputs}
         try:
-            results = self._session.run_with_ort_values(self.outputs, given)
-            return {name: _read(result, self._types[name]) for name, result in zip(self.outputs, results, strict=True)}
+            results = self._session.run_with_ort_values(names, given)
+            return {name: _read(result, self._types[name]) for name, result in zip(names, results, strict=True)}
         except Exception as error:
             raise CannotRun(_words(error)) from None
 

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
 from benchmarks.conformance.suite import Result
-from benchmarks.conformance.verdict import REFUSED, RIGHT, UNJUDGED, WRONG, Verdict
+from benchmarks.conformance.verdict import REFUSED, RIGHT, UNJUDGED, UNRUN, WRONG, Verdict
 
 NAMED = 6  # cases that a reason lists by name
 
@@ -18,13 +18,13 @@ def counts(result: Result, tool: str, form: str) -> Counter[str]:
 
 def summary(result: Result, tools: Sequence[str], forms: Sequence[str]) -> str:
     """One line for each tool and form."""
-    lines = [f"{'form':12}{'tool':12}{'cases':>7}{RIGHT:>14}{REFUSED:>14}{WRONG:>14}{UNJUDGED:>12}"]
+    lines = [f"{'form':12}{'tool':12}{'cases':>7}{RIGHT:>14}{REFUSED:>14}{WRONG:>14}{UNRUN:>12}{UNJUDGED:>12}"]
     for form in forms:
         for tool in tools:
             found = counts(result, tool, form)
             total = sum(found.values())
             cells = "".join(f"{_share(found[kind], total):>14}" for kind in (RIGHT, REFUSED, WRONG))
-            lines.append(f"{form:12}{tool:12}{total:>7}{cells}{found[UNJUDGED]:>12}")
+            lines.append(f"{form:12}{tool:12}{total:>7}{cells}{found[UNRUN]:>12}{found[UNJUDGED]:>12}")
     return "\n".join(lines)
 
 
@@ -56,6 +56,8 @@ file is run in stock ONNX Runtime and compared with differences of the forward i
 - **right**: agrees with the truth for every real input, along random directions of that input alone.
 - **refused**: the tool says that it does not differentiate the case.
 - **WRONG**: disagrees, is not finite where the truth is, crashes, or makes a file that ONNX Runtime does not run.
+- **no kernel**: right in ONNX's reference evaluator; a bfloat16 case whose forward ONNX Runtime's CPU runs, and whose gradient
+  needs an operator that it has no bfloat16 kernel for.
 - **not judged**: there is a gradient, and nothing independent to compare it with.
 
 The truth is one-sided differences, extrapolated from two steps, of the reference evaluator in float64; of ONNX Runtime in
@@ -86,25 +88,32 @@ def _the_set(result: Result) -> str:
             f"{len(result.without_symbol)} of them have no symbolic form.\n",
             *lines,
             "",
+            *_own(result),
         ]
     )
 
 
+def _own(result: Result) -> Iterable[str]:
+    if result.own:
+        yield "Of these, ONNX Runtime's forward is another than the published one, and what they are judged by:"
+        yield f"{', '.join(result.own)}.\n"
+
+
 def _verdicts(result: Result, tools: Sequence[str], forms: Sequence[str]) -> Iterable[str]:
-    yield "| form | tool | cases | right | refused | WRONG | not judged |"
-    yield "|---|---|--:|--:|--:|--:|--:|"
+    yield "| form | tool | cases | right | refused | WRONG | no kernel | not judged |"
+    yield "|---|---|--:|--:|--:|--:|--:|--:|"
     for form in forms:
         for tool in tools:
             found = counts(result, tool, form)
             total = sum(found.values())
             cells = " | ".join(_share(found[kind], total) for kind in (RIGHT, REFUSED, WRONG))
-            yield f"| {form} | {tool} | {total} | {cells} | {found[UNJUDGED]} |"
+            yield f"| {form} | {tool} | {total} | {cells} | {found[UNRUN]} | {found[UNJUDGED]} |"
     yield ""
 
 
 def _of_tool(result: Result, tool: str, forms: Sequence[str]) -> Iterable[str]:
     yield f"## {tool}\n"
-    for kind, title in ((WRONG, "Wrong"), (REFUSED, "Refused"), (UNJUDGED, "Not judged")):
+    for kind, title in ((WRONG, "Wrong"), (REFUSED, "Refused"), (UNRUN, "No kernel"), (UNJUDGED, "Not judged")):
         for form in forms:
             found = [v for v in result.verdicts if (v.tool, v.form, v.verdict) == (tool, form, kind)]
             if not found:
@@ -147,6 +156,8 @@ def _operators(result: Result, tools: Sequence[str], form: str) -> Iterable[str]
         cells = []
         for tool in tools:
             found = Counter(v.verdict for v in verdicts if v.tool == tool)
-            cells.append(", ".join(f"{count} {kind}" for kind in (RIGHT, REFUSED, WRONG, UNJUDGED) if (count := found[kind])))
+            cells.append(
+                ", ".join(f"{count} {kind}" for kind in (RIGHT, REFUSED, WRONG, UNRUN, UNJUDGED) if (count := found[kind]))
+            )
         yield f"| {operator} | {len({v.case for v in verdicts})} | {' | '.join(cells)} |"
     yield ""

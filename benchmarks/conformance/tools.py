@@ -38,7 +38,9 @@ def _vgcompile(case: Case) -> Compiled:
         raise Refused(f"{refused.operator}: {refused.reason}") from None
     except UserError as refused:
         raise Refused(str(refused).removeprefix("model.onnx: ")) from None
-    return Compiled(made.model, {name: f"{ADJOINT}{name}" for name in made.root}, made.by)
+    return Compiled(
+        made.model, {name: f"{ADJOINT}{name}" for name in made.root}, {name: made.by[name] for name in case.real_inputs}
+    )
 
 
 def _onnx_ad(case: Case) -> Compiled:

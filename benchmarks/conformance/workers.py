@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
+DIED = "the process died"
 Task = Callable[[int], Any]
 
 
@@ -34,12 +36,14 @@ class _Worker:
 
 
 def _serve(pipe: Connection, task: Task) -> None:
-    while True:
-        try:
-            index = pipe.recv()
-        except EOFError:
-            return
-        pipe.send(task(index))
+    parent = os.getppid()
+    while os.getppid() == parent:  # a run that was killed leaves no worker behind
+        if pipe.poll(1.0):
+            try:
+                index = pipe.recv()
+            except EOFError:
+                return
+            pipe.send(task(index))
 
 
 def spread(task: Task, count: int, jobs: int, limit: float, lost: Callable[[int, str], Any]) -> Iterator[tuple[int, Any]]:
@@ -59,7 +63,7 @@ def spread(task: Task, count: int, jobs: int, limit: float, lost: Callable[[int,
                     try:
                         yield index, worker.pipe.recv()
                     except (EOFError, ConnectionResetError):
-                        yield index, lost(index, "the process died")
+                        yield index, lost(index, DIED)
                         _drop(worker, workers)
                         continue
                     if waiting:

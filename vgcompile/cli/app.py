@@ -18,6 +18,7 @@ from vgcompile.cli.ops import ops
 from vgcompile.cli.report import report
 from vgcompile.cli.run import run
 from vgcompile.cli.schema import schema
+from vgcompile.cli.verify import verify
 
 
 class Commands(TyperGroup):
@@ -38,7 +39,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for command in (check, compile, grad, hvp, analyze, draw, run, report, ops, doctor, schema):
+for command in (check, compile, grad, hvp, verify, analyze, draw, run, report, ops, doctor, schema):
     app.command()(command)
 
 

@@ -73,7 +73,7 @@ def grad(
     target = _target(model, file, "grad")
     made = gradients(
         model,
-        wrt=_names(wrt),
+        wrt=asked_names(wrt),
         loss=loss,
         seed_input=seed_input,
         attach_loss=attach_loss,
@@ -105,13 +105,13 @@ def hvp(
     from vgcompile.derivatives import products
 
     target = _target(model, file, "hvp")
-    made = products(model, wrt=_names(wrt), loss=loss, attach_loss=attach_loss, class_axis=class_axis)
+    made = products(model, wrt=asked_names(wrt), loss=loss, attach_loss=attach_loss, class_axis=class_axis)
     _say(made.notes)
     typer.echo(f"note: second derivatives of {_listed(made.root)} by {len(made.by)} values: {_listed(made.by)}", err=True)
     deliver(target, made.model.SerializeToString(deterministic=True))
 
 
-def _names(wrt: list[str] | None) -> str | list[str]:
+def asked_names(wrt: list[str] | None) -> str | list[str]:
     names = [name.strip() for text in wrt or ["parameters"] for name in text.split(",") if name.strip()]
     return names[0] if len(names) == 1 else names
 

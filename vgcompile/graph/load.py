@@ -46,7 +46,7 @@ def load(path: str | Path, *, loss: str | None = None, output: str | None = None
         name=path.stem,
         source=str(path),
         model=model,
-        inputs={str(value.name): _input(value, "target" if value in found.targets else "input") for value in data},
+        inputs={str(value.name): declared(value, "target" if value in found.targets else "input") for value in data},
         outputs=tuple(str(value.name) for value in found.outputs),
         loss=found.loss.name if found.loss is not None else None,
         reduction=_reduction(found.loss),
@@ -91,7 +91,7 @@ def _set_inputs(model: ir.Model, parameters: Sequence[str]) -> None:
     model.graph.inputs[:] = [*data, *(held[name] for name in parameters)]
 
 
-def _input(value: ir.Value, role: Literal["input", "target"]) -> Input:
+def declared(value: ir.Value, role: Literal["input", "target"] = "input") -> Input:
     """An input; real numbers drawn from a normal distribution, classes where an operator counts them."""
     assert value.name is not None and value.dtype is not None
     if is_real(value):

@@ -24,6 +24,7 @@ class Check:
     error: float | None = None
     allowed: float | None = None
     reason: str = ""
+    moved: float | None = None  # how far the loss moved, of itself, where that was too little
 
     @property
     def badness(self) -> float:
@@ -49,7 +50,10 @@ class Verification:
         return [check for check in self.worst_first() if check.verdict == "wrong"]
 
     def worst_first(self) -> list[Check]:
-        return sorted(self.checks, key=lambda check: (check.verdict != "wrong", -check.badness))
+        """What is wrong first, nodes before what they make wrong; then by how near an error is to what is allowed."""
+        return sorted(
+            self.checks, key=lambda c: (c.verdict != "wrong", STAGES.index(c.stage) * (c.verdict == "wrong"), -c.badness)
+        )
 
     def count(self, stage: Stage) -> tuple[int, int]:
         """How many nodes or values are verified, of how many: a node is where each of its operands is."""

@@ -6,7 +6,7 @@ operators' equations, one sample and one step at a time.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -15,7 +15,7 @@ from onnx.reference.op_run import OpRun
 
 Array = np.ndarray[Any, Any]
 
-ACTIVATIONS: dict[str, Callable[[Array, float, float], Array]] = {
+ACTIVATIONS: dict[str, Callable[..., Array]] = {  # (x, a, b)
     "Relu": lambda x, a, b: np.maximum(x, 0.0),
     "Tanh": lambda x, a, b: np.tanh(x),
     "Sigmoid": lambda x, a, b: 1.0 / (1.0 + np.exp(-x)),
@@ -39,6 +39,14 @@ class Recurrent(OpRun):
 
     op_domain = ""
     default: tuple[str, ...]
+    activations: Sequence[str] | None
+    activation_alpha: Sequence[float] | None
+    activation_beta: Sequence[float] | None
+    clip: float | None
+    direction: str | None
+    layout: int
+    linear_before_reset: int
+    input_forget: int
 
     def cut(self, x: Array) -> Array:
         """ONNX Runtime clips what goes into the gates' activations, not the cell that goes into the LSTM's last one."""

@@ -14,6 +14,8 @@ Array = np.ndarray[Any, Any]
 
 class Loop(OpRun):
     op_domain = ""
+    body: Any
+    _run_body: Any
 
     def need_context(self) -> bool:
         return True
@@ -36,6 +38,13 @@ class Loop(OpRun):
 
 class Scan(OpRun):
     op_domain = ""
+    body: Any
+    _run_body: Any
+    num_scan_inputs: int
+    scan_input_axes: Sequence[int] | None
+    scan_input_directions: Sequence[int] | None
+    scan_output_axes: Sequence[int] | None
+    scan_output_directions: Sequence[int] | None
 
     def need_context(self) -> bool:
         return True

@@ -125,7 +125,8 @@ class Col2Im(OpRun):
         columns = x.reshape(x.shape[0], -1, taps, x.shape[2])
         y = np.zeros((*columns.shape[:2], *image), x.dtype)
         for k, o, place in _visits(image.tolist(), block.tolist(), strides, dilations, pads):
-            y[(slice(None), slice(None), *place)] += columns[:, :, k, o]
+            there: Any = (slice(None), slice(None), *place)
+            y[there] += columns[:, :, k, o]
         return (y,)
 
 

@@ -17,7 +17,7 @@ Array = np.ndarray[Any, Any]
 
 
 def heads_of(x: Array, heads: int | None) -> Array:
-    return x if x.ndim == 4 else x.reshape(*x.shape[:2], heads, -1).transpose(0, 2, 1, 3)
+    return x if x.ndim == 4 or heads is None else x.reshape(*x.shape[:2], heads, -1).transpose(0, 2, 1, 3)
 
 
 class Attention(OpRun):

@@ -113,7 +113,8 @@ class MaxRoiPool(OpRun):
                     each = max(last - first + 1, 1) / bins
                     ends = math.floor(b * each) + first, math.ceil((b + 1) * each) + first
                     cut.append(slice(*(min(max(end, 0), extent) for end in ends)))
-                part = x[(int(n), slice(None), *cut)]
+                read: Any = (int(n), slice(None), *cut)
+                part = x[read]
                 if part[0].size:
                     y[(r, slice(None), *at)] = part.max(axis=(1, 2))
         return (y,)
