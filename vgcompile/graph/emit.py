@@ -134,7 +134,7 @@ class Emitter:
         while inputs and inputs[-1] is None:
             inputs.pop()
         given = {key: value for key, value in attributes.items() if value is not None}
-        types = self._infer(operator, domain, inputs, given, outputs)
+        types = self.types(operator, domain, inputs, given, outputs)
         node_name = self._unique(f"/{self._prefix}{name or operator}")
         node = ir.Node(
             domain,
@@ -172,7 +172,7 @@ class Emitter:
     def complete(self, node: ir.Node, outputs: int) -> None:
         """Give a node the further outputs that its schema allows, up to ``outputs`` of them, typed and named."""
         given = {name: attribute.value for name, attribute in node.attributes.items()}
-        types = self._infer(node.op_type, node.domain, node.inputs, given, outputs)
+        types = self.types(node.op_type, node.domain, node.inputs, given, outputs)
         have = len(node.outputs)
         node.resize_outputs(outputs)
         for index in range(have, outputs):
@@ -207,9 +207,13 @@ class Emitter:
         self._taken[name] = count + 1
         return self._unique(f"{name}_{count + 1}") if count else name
 
-    def _infer(
+    def types(
         self, operator: str, domain: str, inputs: Sequence[ir.Value | None], attributes: Mapping[str, Any], outputs: int
     ) -> Sequence[TypeAndDims]:
+        """The types and dimensions of what a node gives out, None for an extent that nobody can name.
+
+        Raises ModelError with ONNX's own words where types or shapes do not fit.
+        """
         if domain == INTERNAL:
             return self._declared(operator, inputs, attributes)
         if any(isinstance(value, ir.Graph) for value in attributes.values()):  # what its bodies give out, its row says

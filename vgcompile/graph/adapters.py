@@ -1,0 +1,120 @@
+"""Old standard operators that ONNX's version converter does not bring to opset 21, or brings there with another meaning.
+
+Measured over every operator that changed between opsets 7 and 21, before and after conversion (tests/test_normalize.py). What is
+listed here is set aside, in a domain of its own, before the conversion, and opened by its formula behind it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import onnx
+
+from vgcompile.graph.skeleton import nodes_of
+from vgcompile.ops.op import Rule
+from vgcompile.ops.shape import extents
+
+DOMAIN = "vgcompile.old"
+
+
+def _attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
+    found = (onnx.helper.get_attribute_value(a) for a in node.attribute if a.name == name)
+    value = next(found, default)
+    return value.decode() if isinstance(value, bytes) else value
+
+
+# What is set aside: for each operator the opsets, and of its nodes those that need it.
+_ASIDE: dict[str, tuple[range, Callable[[onnx.NodeProto], bool]]] = {
+    # The converter reads the rank of the input, which it does not know behind a foreign operator.
+    "Softmax": (range(1, 13), lambda node: _attribute(node, "axis", 1) != -1),
+    "LogSoftmax": (range(1, 13), lambda node: _attribute(node, "axis", 1) != -1),
+    "Hardmax": (range(1, 13), lambda node: _attribute(node, "axis", 1) != -1),
+    "Upsample": (range(7, 10), lambda node: _attribute(node, "mode", "nearest") != "nearest"),
+    "Resize": (range(10, 11), lambda node: _attribute(node, "mode", "nearest") != "nearest"),
+    "BatchNormalization": (range(7, 14), lambda node: _attribute(node, "spatial", 1) == 0 or len(node.output) > 1),
+    "GroupNormalization": (range(18, 21), lambda node: True),
+}
+
+
+def set_aside(proto: onnx.ModelProto, opset: int) -> None:
+    """Move the nodes that the converter would spoil to a domain that it leaves alone. Changes ``proto``."""
+    moved = False
+    for node in _standard(nodes_of(proto.graph)):
+        opsets, needs = _ASIDE.get(node.op_type, (range(0), lambda node: False))
+        if opset in opsets and needs(node):
+            node.domain, moved = DOMAIN, True
+        if node.op_type == "Pad" and _attribute(node, "mode", "constant") != "constant":  # the converter leaves its value behind
+            kept = [attribute for attribute in node.attribute if attribute.name != "value"]
+            del node.attribute[:]
+            node.attribute.extend(kept)
+    if moved:
+        proto.opset_import.add(domain=DOMAIN, version=1)
+
+
+def _standard(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+    return (node for node in nodes if node.domain == "")
+
+
+def _flattened(operator: str) -> Rule:
+    """Before opset 13 these worked on the matrix of the axes before ``axis`` by those from it on."""
+
+    def rule(op: Any, x: Any, *, axis: int = 1) -> Any:
+        rank = len(x.shape)
+        if axis % rank == rank - 1:
+            return op.emit(operator, x, axis=-1)
+        return op.Reshape(op.emit(operator, op.Flatten(x, axis=axis), axis=-1), op.Shape(x))
+
+    return rule
+
+
+def _resize(op: Any, x: Any, scales: Any = None, **attributes: Any) -> Any:
+    """Coordinates are multiples of the input's (asymmetric), where today they are those of pixel centres."""
+    factors = op.constant(np.asarray(attributes["scales"], np.float32)) if scales is None else scales
+    return op.Resize(x, None, factors, mode="linear", coordinate_transformation_mode="asymmetric", nearest_mode="floor")
+
+
+def _batch_normalization(
+    op: Any,
+    x: Any,
+    scale: Any,
+    bias: Any,
+    mean: Any,
+    variance: Any,
+    *,
+    epsilon: float = 1e-5,
+    momentum: float = 0.9,
+    spatial: int = 1,
+) -> Any:
+    """Statistics of each element (``spatial`` 0), or of the batch in training: more than one output asks for it."""
+    if not spatial:
+        return (x - mean) / op.Sqrt(variance + epsilon) * scale + bias
+    return op.BatchNormalization(
+        x, scale, bias, mean, variance, epsilon=epsilon, momentum=momentum, training_mode=1, outputs=3
+    )
+
+
+def _group_normalization(op: Any, x: Any, scale: Any, bias: Any, *, num_groups: int, epsilon: float = 1e-5) -> Any:
+    """Scale and bias for each group, where today they are for each channel."""
+    channels = extents(x)[1]
+
+    def each(values: Any) -> Any:
+        column = op.Unsqueeze(values, [1])
+        if isinstance(channels, int):
+            return op.Reshape(op.Expand(column, [num_groups, channels // num_groups]), [channels])
+        count = op.Div(op.Shape(x, start=1, end=2), [num_groups])
+        return op.Reshape(op.Expand(column, op.Concat([num_groups], count, axis=0)), op.Shape(x, start=1, end=2))
+
+    return op.GroupNormalization(x, each(scale), each(bias), num_groups=num_groups, epsilon=epsilon)
+
+
+FORMULAS: dict[str, Rule] = {
+    "Softmax": _flattened("Softmax"),
+    "LogSoftmax": _flattened("LogSoftmax"),
+    "Hardmax": _flattened("Hardmax"),
+    "Upsample": _resize,
+    "Resize": _resize,
+    "BatchNormalization": _batch_normalization,
+    "GroupNormalization": _group_normalization,
+}
