@@ -6,7 +6,7 @@ listed here is set aside, in a domain of its own, before the conversion, and ope
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -39,22 +39,53 @@ _ASIDE: dict[str, tuple[range, Callable[[onnx.NodeProto], bool]]] = {
 
 
 def set_aside(proto: onnx.ModelProto, opset: int) -> None:
-    """Move the nodes that the converter would spoil to a domain that it leaves alone. Changes ``proto``."""
+    """Move the nodes that the converter would spoil to a domain that it leaves alone, and mend what it, or ONNX's checker or
+    inference, trips over. Changes ``proto``."""
     moved = False
-    for node in _standard(nodes_of(proto.graph)):
+    for node in nodes_of(proto.graph):
+        if node.domain:
+            continue
+        if node.op_type in _MENDED:
+            _MENDED[node.op_type](proto.graph, node, opset)
         opsets, needs = _ASIDE.get(node.op_type, (range(0), lambda node: False))
         if opset in opsets and needs(node):
             node.domain, moved = DOMAIN, True
-        if node.op_type == "Pad" and _attribute(node, "mode", "constant") != "constant":  # the converter leaves its value behind
-            kept = [attribute for attribute in node.attribute if attribute.name != "value"]
-            del node.attribute[:]
-            node.attribute.extend(kept)
     if moved:
         proto.opset_import.add(domain=DOMAIN, version=1)
 
 
-def _standard(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
-    return (node for node in nodes if node.domain == "")
+def _mend_pad(graph: onnx.GraphProto, node: onnx.NodeProto, opset: int) -> None:
+    """The converter leaves a value behind that means nothing in this mode."""
+    if opset < 11 and _attribute(node, "mode", "constant") != "constant":
+        kept = [attribute for attribute in node.attribute if attribute.name != "value"]
+        del node.attribute[:]
+        node.attribute.extend(kept)
+
+
+def _mend_resize(graph: onnx.GraphProto, node: onnx.NodeProto, opset: int) -> None:
+    """Before opset 13 a region was not optional, and files leave it out all the same."""
+    if opset in (11, 12) and len(node.input) > 1 and not node.input[1]:
+        name = next(n for i in range(len(graph.initializer) + 1) if (n := f"roi.{i}") not in _names(graph))
+        graph.initializer.append(onnx.numpy_helper.from_array(np.zeros(0, np.float32), name))
+        node.input[1] = name
+
+
+def _mend_mean_variance(graph: onnx.GraphProto, node: onnx.NodeProto, opset: int) -> None:
+    """Inference of the operator's body does not know the default."""
+    if not node.attribute:
+        node.attribute.append(onnx.helper.make_attribute("axes", [0, 2, 3]))
+
+
+def _names(graph: onnx.GraphProto) -> set[str]:
+    made = {name for node in nodes_of(graph) for name in node.output}
+    return made | {value.name for value in (*graph.input, *graph.initializer)}
+
+
+_MENDED: dict[str, Callable[[onnx.GraphProto, onnx.NodeProto, int], None]] = {
+    "Pad": _mend_pad,
+    "Resize": _mend_resize,
+    "MeanVarianceNormalization": _mend_mean_variance,
+}
 
 
 def _flattened(operator: str) -> Rule:
@@ -69,9 +100,9 @@ def _flattened(operator: str) -> Rule:
     return rule
 
 
-def _resize(op: Any, x: Any, scales: Any = None, **attributes: Any) -> Any:
+def _resize(op: Any, x: Any, *operands: Any, **attributes: Any) -> Any:
     """Coordinates are multiples of the input's (asymmetric), where today they are those of pixel centres."""
-    factors = op.constant(np.asarray(attributes["scales"], np.float32)) if scales is None else scales
+    factors = operands[0] if operands else op.constant(np.asarray(attributes["scales"], np.float32))
     return op.Resize(x, None, factors, mode="linear", coordinate_transformation_mode="asymmetric", nearest_mode="floor")
 
 

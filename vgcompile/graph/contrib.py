@@ -15,6 +15,7 @@ import numpy as np
 from onnx import TensorProto
 
 from vgcompile.errors import ModelError
+from vgcompile.graph.emit import constant_of
 from vgcompile.ops.op import Rule
 from vgcompile.ops.shape import extents
 
@@ -138,7 +139,7 @@ def _embedding(
     epsilon: float = 1e-12,
     mask_index_type: int = 0,
 ) -> tuple[Any, ...]:
-    """Words, their places and kinds, added and normalized; with a mask, how many words of each row count."""
+    """Words, their places and kinds, added and normalized; how many words of each row count, 0 without a mask."""
     if position_ids is None:
         length = extents(ids)[1]
         end = [length] if isinstance(length, int) else op.Shape(ids, start=1, end=2)
@@ -147,7 +148,8 @@ def _embedding(
         at = op.Gather(places, position_ids)
     total = plus(op.Gather(words, ids), at, None if segments is None else op.Gather(kinds, segments))
     y = op.LayerNormalization(total, gamma, beta, axis=-1, epsilon=epsilon)
-    return y, None if mask is None else op.ReduceSum(mask, [1], keepdims=0), total
+    counts = op.Expand(np.zeros(1, np.int32), op.Shape(ids, end=1)) if mask is None else op.ReduceSum(mask, [1], keepdims=0)
+    return y, counts, total
 
 
 def _quantized_product(
@@ -186,6 +188,12 @@ def _quantized(op: Any, x: Any, scale: Any, zero: Any = None, *, axis: int = 1, 
     return op.QuantizeLinear(x, scale, op.Cast(0.0, to=TensorProto.UINT8) if zero is None else zero, axis=axis)
 
 
+def _expanded(op: Any, x: Any, axis: Any) -> Any:
+    where = constant_of(axis)
+    covered(where is not None, "its axis is not a constant; export it as Unsqueeze")
+    return op.Unsqueeze(x, [int(np.ravel(where)[0])])
+
+
 FORMULAS: dict[str, Rule] = {
     "Gelu": lambda op, x: op.Gelu(x, approximate="none"),
     "FastGelu": lambda op, x, bias=None: op.Gelu(plus(x, bias), approximate="tanh"),
@@ -205,7 +213,7 @@ FORMULAS: dict[str, Rule] = {
     "QuantizeLinear": _quantized,
     "DequantizeLinear": lambda op, x, scale, zero=None, *, axis=1, **_: op.DequantizeLinear(x, scale, zero, axis=axis),
     "Trilu": lambda op, x, k=None, *, upper=1: op.Trilu(x, k, upper=upper),
-    "ExpandDims": lambda op, x, axis: op.Unsqueeze(x, op.Reshape(axis, [1])),
+    "ExpandDims": _expanded,
     "Range": lambda op, start, limit, delta=None: op.Range(start, limit, op.CastLike(1.0, start) if delta is None else delta),
     "GatherND": lambda op, x, indices: op.GatherND(x, indices),
 }

@@ -72,10 +72,12 @@ def open_all(model: ir.Model, path: str) -> set[str]:
                 elif all(value is None or (value.shape is not None and value.dtype is not None) for value in node.inputs):
                     try:
                         _open(emitter, node)
-                    except ModelError as error:
+                    except (ModelError, TypeError, ValueError, LookupError) as error:  # operands that are missing, or too many
                         where = f"{node.op_type} (node {node.name or '?'})"
-                        raise ModelError(f"{path}: {where} is not covered: {error}") from None
+                        raise ModelError(f"{path}: {where} is not covered: {str(error).splitlines()[0]}") from None
                     opened.add(f"{node.domain}::{node.op_type}")
+    if any(node.domain == INTERNAL for node in model.graph.all_nodes()):
+        model.opset_imports[INTERNAL] = 1
     return opened
 
 

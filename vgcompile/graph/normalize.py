@@ -53,8 +53,10 @@ def normalized(source: str | Path | onnx.ModelProto, *, in_memory: int = IN_MEMO
     with _uncollected():
         proto = source if isinstance(source, onnx.ModelProto) else _read(path)
         skeleton, held = _stripped(proto, path, in_memory)
+        opset = _opset(skeleton)
+        adapters.set_aside(skeleton, opset)
         skeleton, inlined = _checked(skeleton, path)
-        skeleton, converted = _converted(skeleton, path)
+        skeleton, converted = _converted(skeleton, opset, path)
         notes = [*inlined, *converted]
         model, own = _typed(skeleton, held, path, notes)
         model.ir_version = max(IR_VERSION, model.ir_version or IR_VERSION)
@@ -100,11 +102,9 @@ def _checked(proto: onnx.ModelProto, path: Path) -> tuple[onnx.ModelProto, list[
     domain are told apart from it, and outputs need not state a shape."""
     notes = []
     foreign.tell_apart(proto)
-    for value in proto.graph.output:
-        if value.type.HasField("tensor_type") and not value.type.tensor_type.HasField("shape"):
-            value.ClearField("type")
     try:
-        onnx.checker.check_model(proto)
+        with _typed_outputs(proto.graph):
+            onnx.checker.check_model(proto)
         if proto.functions:
             notes.append(f"{path}: inlined {len(proto.functions)} model-local functions")
             proto = inliner.inline_local_functions(proto, convert_version=True)
@@ -113,9 +113,27 @@ def _checked(proto: onnx.ModelProto, path: Path) -> tuple[onnx.ModelProto, list[
     return proto, notes
 
 
-def _converted(proto: onnx.ModelProto, path: Path) -> tuple[onnx.ModelProto, list[str]]:
+@contextmanager
+def _typed_outputs(graph: onnx.GraphProto) -> Iterator[None]:
+    """Outputs need not state their types and shapes, which are inferred; the checker wants them stated."""
+    untyped = [value for value in graph.output if value.type.WhichOneof("value") is None]
+    for value in untyped:
+        value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+    kinds = [value.type.tensor_type for value in graph.output if value.type.HasField("tensor_type")]
+    shapeless = [kind for kind in kinds if not kind.HasField("shape")]
+    for kind in shapeless:
+        kind.shape.SetInParent()
+    try:
+        yield
+    finally:
+        for kind in shapeless:
+            kind.ClearField("shape")
+        for value in untyped:
+            value.ClearField("type")
+
+
+def _converted(proto: onnx.ModelProto, opset: int, path: Path) -> tuple[onnx.ModelProto, list[str]]:
     """The model in an opset that the rules hold for, and what was done."""
-    opset = _opset(proto)
     newest = defs.onnx_opset_version()
     if opset > newest:
         raise ModelError(
@@ -123,7 +141,6 @@ def _converted(proto: onnx.ModelProto, path: Path) -> tuple[onnx.ModelProto, lis
         )
     if opset >= OPSET:
         return proto, []
-    adapters.set_aside(proto, opset)
     try:
         proto = version_converter.convert_version(proto, OPSET)
     except (version_converter.ConvertError, RuntimeError) as error:
@@ -134,16 +151,14 @@ def _converted(proto: onnx.ModelProto, path: Path) -> tuple[onnx.ModelProto, lis
 
 
 def _opset(proto: onnx.ModelProto) -> int:
-    """The opset of the standard operators, under its short name; domains that nothing uses are dropped."""
+    """The opset of the standard operators, whose domain has its short name from now on."""
     opset = max((entry.version for entry in proto.opset_import if entry.domain in STANDARD), default=OPSET)
-    used = set()
     for node in nodes_of(proto.graph):
         if node.domain in STANDARD:
             node.domain = ""
-        used.add(node.domain)
-    kept = [(entry.domain, entry.version) for entry in proto.opset_import if entry.domain in used - {""}]
+    others = [(entry.domain, entry.version) for entry in proto.opset_import if entry.domain not in STANDARD]
     del proto.opset_import[:]
-    for domain, version in (("", opset), *kept):
+    for domain, version in (("", opset), *others):
         proto.opset_import.add(domain=domain, version=version)
     return opset
 
