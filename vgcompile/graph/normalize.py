@@ -10,7 +10,7 @@ what ONNX's tools read is the skeleton, a model without its weights.
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ from onnx_ir.passes import common
 
 from vgcompile.errors import ModelError
 from vgcompile.graph import adapters, foreign, raising
-from vgcompile.graph.emit import IR_VERSION, OPSET
+from vgcompile.graph.emit import IR_VERSION, OPSET, dims, is_real
 from vgcompile.graph.shapes import complete, infer_shapes
 from vgcompile.graph.skeleton import IN_MEMORY, Held, nodes_of, reattached, stripped
 from vgcompile.ops.op import INTERNAL
@@ -42,10 +42,12 @@ class Normalized:
     notes: tuple[str, ...]
 
 
-def normalized(source: str | Path | onnx.ModelProto, *, in_memory: int = IN_MEMORY) -> Normalized:
+def normalized(
+    source: str | Path | onnx.ModelProto, *, kept: Set[str] = frozenset(), in_memory: int = IN_MEMORY
+) -> Normalized:
     """Read and normalize an ONNX file of any opset (external data lie beside it), or a model in memory.
 
-    More external data than ``in_memory`` bytes stay in their files, and are read when somebody looks at them.
+    Values called ``kept`` are not lost in an operator that is recognized around them. More external data than ``in_memory`` bytes stay in their files, and are read when somebody looks at them.
 
     Raises ModelError for what is not ONNX, is incomplete, or holds operators or values that are not supported.
     """
@@ -61,7 +63,9 @@ def normalized(source: str | Path | onnx.ModelProto, *, in_memory: int = IN_MEMO
         model, own = _typed(skeleton, held, path, notes)
         model.ir_version = max(IR_VERSION, model.ir_version or IR_VERSION)
         reattached(model, held)
-        notes += [f"{path}: {note}" for note in raising.raised(model)]
+        learned = {name for name in own if is_real(value := model.graph.initializers[name]) and dims(value)}
+        notes += [f"{path}: {note}" for note in raising.raised(model, learned | kept)]
+        _drop_idle_constants(model, own)
         _name_nodes(model)
     return Normalized(model, str(path), own, tuple(notes))
 
@@ -225,6 +229,12 @@ def _deserialized(proto: onnx.ModelProto, path: Path) -> ir.Model:
     if any(isinstance(node.name, bytes) for node in model.graph.all_nodes()):
         raise ModelError(f"{path}: not valid ONNX: a node's name is not UTF-8 text; export it anew")
     return model
+
+
+def _drop_idle_constants(model: ir.Model, own: frozenset[str]) -> None:
+    for name, value in list(model.graph.initializers.items()):
+        if name not in own and not value.uses() and not value.is_graph_output():
+            del model.graph.initializers[name]
 
 
 def _name_apart(model: ir.Model) -> None:
