@@ -6,7 +6,7 @@ model -- normalized --> graph -- attach --> loss -- joint --> model's outputs, g
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,7 +93,9 @@ def gradients(
     prefix: str = GRADIENT,
 ) -> Gradients:
     """What ``grad`` does, with the names of what it made."""
-    subject = open_subject(model)
+    groups = (PARAMETERS, INPUTS, ALL)
+    named = () if isinstance(wrt, str) and wrt in groups else (wrt,) if isinstance(wrt, str) else wrt
+    subject = open_subject(model, kept={*named, *(() if loss is None else (loss,))})
     roots = _roots(subject, loss, seed_input, attach_loss, class_axis)
     wanted = _wanted(subject, wrt)
     outputs = list(dict.fromkeys([*subject.outputs, *(() if seed_input else roots)]))
@@ -101,19 +103,29 @@ def gradients(
     return Gradients(check(made), tuple(roots), {name: f"{prefix}{name}" for name in wanted}, subject.notes)
 
 
-def open_subject(source: str | Path | onnx.ModelProto) -> Subject:
-    """Read a model: a YAML model as it trains, an ONNX file or proto as it stands, its parameters found."""
+def open_subject(source: str | Path | onnx.ModelProto, kept: Set[str] = frozenset()) -> Subject:
+    """Read a model: a YAML model as it trains, an ONNX file or proto as it stands, its parameters found.
+
+    Values called ``kept`` stay where an operator is recognized around them.
+    """
     if not isinstance(source, onnx.ModelProto) and Path(source).suffix != ".onnx":
         network = open_network(source)
         data = [value for value in network.model.graph.inputs if value.name not in network.parameters]
         return Subject(network.source, network.model, _real(data), network.parameters, network.notes)
-    given = normalized(source)
+    given = normalized(source, kept=kept)
     model = given.model
     parameters = trainable(model, given.initializers)
-    data = [value for value in model.graph.inputs if value.name not in model.graph.initializers]
-    defaults = [value for value in model.graph.inputs if value.name in parameters]
-    model.graph.inputs[:] = [*data, *defaults]
-    return Subject(given.source, model, _real(data), tuple(parameters), given.notes)
+    held = model.graph.initializers
+    model.graph.inputs.extend(held[name] for name in parameters)
+    data = [value for value in model.graph.inputs if value.name not in held]
+    note = f"{given.source}: {_counted(parameters)}"
+    return Subject(given.source, model, _real(data), tuple(parameters), (*given.notes, note))
+
+
+def _counted(parameters: Sequence[str]) -> str:
+    """How many parameters were found, and which."""
+    shown = ", ".join(parameters[:NAMED]) + (", ..." if len(parameters) > NAMED else "")
+    return f"{len(parameters)} parameters" + (f": {shown}" if parameters else "")
 
 
 def _real(values: Sequence[ir.Value]) -> tuple[str, ...]:

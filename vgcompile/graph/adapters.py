@@ -121,9 +121,7 @@ def _batch_normalization(
     """Statistics of each element (``spatial`` 0), or of the batch in training: more than one output asks for it."""
     if not spatial:
         return (x - mean) / op.Sqrt(variance + epsilon) * scale + bias
-    return op.BatchNormalization(
-        x, scale, bias, mean, variance, epsilon=epsilon, momentum=momentum, training_mode=1, outputs=3
-    )
+    return op.BatchNormalization(x, scale, bias, mean, variance, epsilon=epsilon, momentum=momentum, training_mode=1, outputs=3)
 
 
 def _group_normalization(op: Any, x: Any, scale: Any, bias: Any, *, num_groups: int, epsilon: float = 1e-5) -> Any:

@@ -3,8 +3,8 @@
     x -> Mul -> Erf -> Add -> Mul -> y        a cone from x to y, whatever the spelling: y = f(x)
     `----------------------------^
 
-A cone holds no value that anybody else reads, so another node may stand in its place. Read with NumPy at chosen points it is known
-by its values.
+A cone holds no value that anybody else reads, so another node may stand in its place. Read with NumPy at chosen points it is
+known by its values.
 """
 
 from __future__ import annotations

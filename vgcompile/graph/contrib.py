@@ -100,7 +100,9 @@ def _convolution(
     return activated(op, plus(op.Conv(x, w, b, **attributes), z), activation, list(activation_params))
 
 
-def _layer_normalization(op: Any, x: Any, scale: Any, bias: Any = None, *, axis: int = -1, epsilon: float = 1e-5, **_: Any) -> Any:
+def _layer_normalization(
+    op: Any, x: Any, scale: Any, bias: Any = None, *, axis: int = -1, epsilon: float = 1e-5, **_: Any
+) -> Any:
     return op.LayerNormalization(x, scale, bias, axis=axis, epsilon=epsilon, outputs=3)
 
 
@@ -165,9 +167,8 @@ def _quantized_product(
         """[N, blocks, columns] numbers from their bytes."""
         if bits == 8:
             return op.Reshape(values, [rows, blocks, columns])
-        pair = [op.BitwiseAnd(values, np.uint8([15])), op.BitShift(values, np.uint8([4]), direction="RIGHT")]
-        flat = op.Concat(*(op.Unsqueeze(part, [-1]) for part in pair), axis=-1)
-        return flat
+        pair = [op.BitwiseAnd(values, np.array([15], np.uint8)), op.BitShift(values, np.array([4], np.uint8), direction="RIGHT")]
+        return op.Concat(*(op.Unsqueeze(part, [-1]) for part in pair), axis=-1)
 
     kind = int(x.dtype)
     numbers = op.Cast(op.Reshape(spread(packed, block), [rows, blocks, block]), to=kind)
@@ -190,7 +191,8 @@ def _quantized(op: Any, x: Any, scale: Any, zero: Any = None, *, axis: int = 1, 
 
 def _expanded(op: Any, x: Any, axis: Any) -> Any:
     where = constant_of(axis)
-    covered(where is not None, "its axis is not a constant; export it as Unsqueeze")
+    if where is None:
+        raise ModelError("its axis is not a constant; export it as Unsqueeze")
     return op.Unsqueeze(x, [int(np.ravel(where)[0])])
 
 

@@ -110,7 +110,9 @@ def _multi_head(
 ) -> tuple[Any, ...]:
     """Queries [batch, length, width]; keys and values the same, or with their heads already apart."""
     covered(past_key is None and past_value is None and not any(m is not None for m in _more), _NO_CACHE)
-    covered(key is not None and value is not None and len(key.shape) in (3, 4), "its keys and values are packed; export it unpacked")
+    covered(
+        key is not None and value is not None and len(key.shape) in (3, 4), "its keys and values are packed; export it unpacked"
+    )
     if bias is not None:
         sizes = [int(extents(query)[2])] * 2
         sizes.append(int(extents(bias)[0]) - sum(sizes))

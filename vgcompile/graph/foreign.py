@@ -15,6 +15,7 @@ from onnx import defs
 from vgcompile.errors import ModelError
 from vgcompile.graph import adapters, contrib, contrib_attention
 from vgcompile.graph.attributes import given_attributes
+from vgcompile.graph.bodies import graphs_of
 from vgcompile.graph.emit import Emitter, arithmetic
 from vgcompile.graph.shapes import retype
 from vgcompile.graph.skeleton import nodes_of
@@ -63,7 +64,7 @@ def open_all(model: ir.Model, path: str) -> set[str]:
     """
     opened: set[str] = set()
     outermost = Emitter(model.graph, model.opset_imports[""])
-    for graph in list(model.graphs()):
+    for graph in graphs_of(model.graph):
         emitter = outermost.inside(graph)
         with arithmetic(emitter):
             for node in list(graph):
@@ -76,7 +77,7 @@ def open_all(model: ir.Model, path: str) -> set[str]:
                         where = f"{node.op_type} (node {node.name or '?'})"
                         raise ModelError(f"{path}: {where} is not covered: {str(error).splitlines()[0]}") from None
                     opened.add(f"{node.domain}::{node.op_type}")
-    if any(node.domain == INTERNAL for node in model.graph.all_nodes()):
+    if any(node.domain == INTERNAL for graph in graphs_of(model.graph) for node in graph):
         model.opset_imports[INTERNAL] = 1
     return opened
 

@@ -10,7 +10,7 @@ what ONNX's tools read is the skeleton, a model without its weights.
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ from onnx_ir.passes import common
 
 from vgcompile.errors import ModelError
 from vgcompile.graph import adapters, foreign, raising
+from vgcompile.graph.bodies import graphs_of
 from vgcompile.graph.emit import IR_VERSION, OPSET, dims, is_real
 from vgcompile.graph.shapes import complete, infer_shapes
 from vgcompile.graph.skeleton import IN_MEMORY, Held, nodes_of, reattached, stripped
@@ -42,12 +43,11 @@ class Normalized:
     notes: tuple[str, ...]
 
 
-def normalized(
-    source: str | Path | onnx.ModelProto, *, kept: Set[str] = frozenset(), in_memory: int = IN_MEMORY
-) -> Normalized:
+def normalized(source: str | Path | onnx.ModelProto, *, kept: Set[str] = frozenset(), in_memory: int = IN_MEMORY) -> Normalized:
     """Read and normalize an ONNX file of any opset (external data lie beside it), or a model in memory.
 
-    Values called ``kept`` are not lost in an operator that is recognized around them. More external data than ``in_memory`` bytes stay in their files, and are read when somebody looks at them.
+    Values called ``kept`` are not lost in an operator that is recognized around them. More external data than ``in_memory``
+    bytes stay in their files, and are read when somebody looks at them.
 
     Raises ModelError for what is not ONNX, is incomplete, or holds operators or values that are not supported.
     """
@@ -205,12 +205,15 @@ def _forget_shapes(proto: onnx.ModelProto) -> None:
 
 def _lifted(model: ir.Model) -> frozenset[str]:
     """Lift the initializers of subgraphs and every constant to the main graph; returns the names of the initializers."""
-    _name_apart(model)
+    graphs = graphs_of(model.graph)
     lift = common.LiftSubgraphInitializersToMainGraphPass()
-    lift(model)
+    if len(graphs) > 1:
+        _name_apart(graphs)
+        lift(model)
     own = frozenset(model.graph.initializers)
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
-    lift(model)
+    if len(graphs) > 1:
+        lift(model)
     return own
 
 
@@ -226,7 +229,7 @@ def _deserialized(proto: onnx.ModelProto, path: Path) -> ir.Model:
         model = ir.from_proto(proto)
     except (ir.serde.SerdeError, ValueError, TypeError, KeyError) as error:
         raise ModelError(f"{path}: not valid ONNX: {_line(error)}; export it anew") from None
-    if any(isinstance(node.name, bytes) for node in model.graph.all_nodes()):
+    if any(isinstance(node.name, bytes) for graph in graphs_of(model.graph) for node in graph):
         raise ModelError(f"{path}: not valid ONNX: a node's name is not UTF-8 text; export it anew")
     return model
 
@@ -237,9 +240,8 @@ def _drop_idle_constants(model: ir.Model, own: frozenset[str]) -> None:
             del model.graph.initializers[name]
 
 
-def _name_apart(model: ir.Model) -> None:
+def _name_apart(graphs: Sequence[ir.Graph]) -> None:
     """Values of different graphs get different names: what is lifted must not stand in the shadow of another."""
-    graphs = list(model.graphs())
     taken: set[str] = set()
     for graph in graphs:
         values = [*graph.inputs, *graph.initializers.values(), *(value for node in graph for value in node.outputs)]
@@ -255,7 +257,7 @@ def _name_nodes(model: ir.Model) -> None:
     """Every node a name of its own, that no input or initializer has either: the view knows both by name."""
     taken = {value.name for value in (*model.graph.inputs, *model.graph.initializers.values())}
     counts: dict[str, int] = {}
-    for index, node in enumerate(model.graph.all_nodes()):
+    for index, node in enumerate(node for graph in graphs_of(model.graph) for node in graph):
         name = base = node.name or f"/{node.op_type}/{index}"
         count = counts.get(base, 1)
         while name in taken:

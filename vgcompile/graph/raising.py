@@ -2,9 +2,9 @@
 
     x -> Div(1.41421) -> Erf -> Add(1) -> Mul(x) -> Mul(0.5) -> y         becomes    x -> Gelu -> y
 
-Exporters spell a GELU in a dozen ways, commuted and regrouped; what they all share is that the cone from x to y (cones.py) takes
-the values of a GELU. A few dozen points tell analytic functions of so few nodes apart. Values that anybody else reads stay: such a
-cone is not raised.
+Exporters spell a GELU in a dozen ways, commuted and regrouped; what they all share is that the cone from x to y (cones.py)
+takes the values of a GELU. A few dozen points tell analytic functions of so few nodes apart. Values that anybody else reads
+stay: such a cone is not raised.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import onnx_ir as ir
 from scipy import special
 
 from vgcompile.graph import raising_norms
+from vgcompile.graph.bodies import graphs_of
 from vgcompile.graph.cones import Cone, Field, stand_in
 from vgcompile.graph.emit import Emitter, arithmetic, dims, is_real
 from vgcompile.ops import INTERNAL
@@ -88,12 +89,12 @@ def raised(model: ir.Model, kept: Set[str] = frozenset()) -> list[str]:
     """
     count: Counter[str] = Counter()
     outermost = Emitter(model.graph, model.opset_imports[""])
-    for graph in list(model.graphs()):
+    for graph in graphs_of(model.graph):
         emitter = outermost.inside(graph)
         with arithmetic(emitter):
             count.update(_raised_functions(emitter, kept))
             count.update(raising_norms.raised(emitter, kept))
-    if any(node.domain == INTERNAL for node in model.graph.all_nodes()):
+    if any(node.domain == INTERNAL for graph in graphs_of(model.graph) for node in graph):
         model.opset_imports[INTERNAL] = 1
     found = ", ".join(f"{number} {name}" for name, number in sorted(count.items()))
     return [f"recognized {found}"] if found else []
@@ -124,7 +125,9 @@ def _recognized(root: ir.Node, area: Field, targets: Sequence[Target]) -> tuple[
         best, least = None, TOLERANCE.get(value.dtype, 1e-6) if value.dtype is not None else 1e-6
         for target in dict.fromkeys(targets):
             y = cone.at(target.points)
-            for attributes in target.attributes(cone) if y is not None and y.shape == target.points.shape else ():
+            if y is None or y.shape != target.points.shape:
+                continue
+            for attributes in target.attributes(cone):
                 off = float(np.max(np.abs(y - target.numpy(target.points, **attributes)) / (1.0 + np.abs(y))))
                 if off < least:
                     best, least = (cone, target, attributes), off

@@ -78,7 +78,9 @@ def _recognized(emitter: Emitter, cone: Cone, kept: Set[str]) -> str | None:
 
 def _points(shape: Sequence[int | str]) -> Array:
     """Numbers of this shape, of known axes no longer than need be."""
-    extents = [dim if isinstance(dim, int) and dim <= 4096 and axis == len(shape) - 1 else _EXTENT for axis, dim in enumerate(shape)]
+    extents = [
+        dim if isinstance(dim, int) and dim <= 4096 and axis == len(shape) - 1 else _EXTENT for axis, dim in enumerate(shape)
+    ]
     return np.random.default_rng(7).standard_normal(extents) * 1.3 + 0.4
 
 
@@ -113,11 +115,11 @@ def _layer_normalization(emitter: Emitter, cone: Cone, axis: int, epsilon: float
     shape = dims(cone.base)[axis:]
     nodes, scale = _followed(cone.nodes, "Mul", shape, kept)
     shifted, bias = _followed(nodes, "Add", shape, kept) if scale is not None else (nodes, None)
-    if scale is None:
-        if any(isinstance(dim, str) for dim in shape):
-            return None
-        scale = np.ones(shape, _numpy_type(cone.base))
-    stand_in(emitter, shifted, "LayerNormalization", cone.base, scale, bias, axis=axis, epsilon=_shown(epsilon))
+    known = [dim for dim in shape if isinstance(dim, int)]
+    if scale is None and len(known) < len(shape):
+        return None
+    factor = np.ones(known, _numpy_type(cone.base)) if scale is None else scale
+    stand_in(emitter, shifted, "LayerNormalization", cone.base, factor, bias, axis=axis, epsilon=_shown(epsilon))
     return "LayerNormalization"
 
 
@@ -145,7 +147,13 @@ def _followed(
     """The nodes and the one behind them, if it is this operator's, alone reads them, and has an operand of this shape."""
     value = nodes[-1].outputs[0]
     uses = list(value.uses())
-    if len(uses) != 1 or value.is_graph_output() or value.name in kept or uses[0][0].op_type != operator or uses[0][0].graph is not nodes[-1].graph:
+    if (
+        len(uses) != 1
+        or value.is_graph_output()
+        or value.name in kept
+        or uses[0][0].op_type != operator
+        or uses[0][0].graph is not nodes[-1].graph
+    ):
         return tuple(nodes), None
     node, place = uses[0]
     other = node.inputs[1 - place]

@@ -3,8 +3,9 @@
     infer_shapes    ONNX's own inference, which also follows shapes that are computed (Shape, Gather, Concat, Reshape)
     complete        a walk over the nodes: a symbol that ONNX made up gives way to one that an operator's row proves
 
-ONNX gives a padded convolution of [N, 3, H, W] two fresh unknowns, its row knows that they are H and W. Where a symbol is still of
-nobody's making (Reshape to [-1, 64]), ONNX Runtime's symbolic tool may prove one; what nobody can name gets a symbol of its own.
+ONNX gives a padded convolution of [N, 3, H, W] two fresh unknowns, its row knows that they are H and W. Where a symbol is still
+of nobody's making (Reshape to [-1, 64]), ONNX Runtime's symbolic tool may prove one; what nobody can name gets a symbol of its
+own.
 """
 
 from __future__ import annotations
@@ -19,11 +20,12 @@ from onnx import shape_inference
 
 from vgcompile.errors import ModelError
 from vgcompile.graph.attributes import given_attributes
+from vgcompile.graph.bodies import bodies_of
 from vgcompile.graph.emit import Emitter, dims
 from vgcompile.ops.op import INTERNAL, Dim
 
 Dims = tuple[Dim, ...]
-LARGEST = 3000  # nodes: ONNX Runtime's tool walks a graph in Python, with a computer algebra system
+LARGEST = 2000  # nodes: ONNX Runtime's tool walks a graph in Python, with a computer algebra system
 
 
 def infer_shapes(proto: onnx.ModelProto, path: str, *, strict: bool = True) -> onnx.ModelProto:
@@ -47,11 +49,10 @@ def _inferred(proto: onnx.ModelProto, strict: bool) -> onnx.ModelProto:
 
 def _name_input_dims(graph: onnx.GraphProto) -> None:
     """A nameless first axis of an input is the batch; another gets a symbol of its own."""
+    held = {tensor.name for tensor in graph.initializer}
     for value in graph.input:
-        for axis, dim in enumerate(value.type.tensor_type.shape.dim):
-            if dim.dim_value <= 0 and not dim.dim_param and not dim.HasField("dim_value"):
-                dim.dim_param = "batch" if axis == 0 else f"{value.name}.{axis}"
-            elif dim.dim_value < 0:  # what some exporters write for "any"
+        for axis, dim in enumerate(value.type.tensor_type.shape.dim if value.name not in held else ()):
+            if dim.dim_value <= 0 and not dim.dim_param:
                 dim.dim_param = "batch" if axis == 0 else f"{value.name}.{axis}"
 
 
@@ -64,15 +65,14 @@ def complete(model: ir.Model, path: str | None = None) -> ir.Model:
     stated = {dim for value in model.graph.inputs if value.shape is not None for dim in dims(value) if isinstance(dim, str)}
     known = _Symbols(stated)
     emitter = Emitter(ir.Graph([], [], nodes=[], opset_imports=model.opset_imports), model.opset_imports.get("", 21))
-    _walk(model.graph, emitter, known)
+    wanting = list(_walk(model.graph, emitter, known))
     if path is not None:
-        _refuse_unranked(model, path)
-        unproved = any(known.is_open(dim) for value in _made(model) for dim in known.of(value) or ())
-        if unproved and sum(1 for _ in model.graph.all_nodes()) <= LARGEST:
+        _refuse_unranked(wanting, path)
+        if any(known.is_open(dim) for value in wanting for dim in known.of(value) or ()) and len(model.graph) <= LARGEST:
             for name, found in _proved(model).items():
                 known.learn(name, found)
-    for value in _made(model):
-        if isinstance(value.type, ir.TensorType | ir.SparseTensorType) and value.shape is not None:
+    for value in wanting:
+        if value.shape is not None:
             known.settle(value)
     return model
 
@@ -127,13 +127,17 @@ class _Symbols:
         """Write down what is known of a value; a nameless axis gets a symbol of its own."""
         found = self.of(value)
         assert found is not None
+        if found == dims(value):
+            return
         value.shape = ir.Shape([f"{value.name}.{axis}" if dim is None else dim for axis, dim in enumerate(found)])
 
 
-def _walk(graph: ir.Graph, emitter: Emitter, known: _Symbols) -> None:
+def _walk(graph: ir.Graph, emitter: Emitter, known: _Symbols) -> Iterator[ir.Value]:
+    """Infer the nodes of a graph, and of the graphs inside it, where something is open; gives the values that were."""
     for node in graph:
-        for inner in _bodies(node):
-            _walk(inner, emitter, known)
+        for inner in bodies_of(node) if node.attributes else ():
+            yield from (value for value in inner.inputs if _wants(value, known))
+            yield from _walk(inner, emitter, known)
         wanting = [value for value in node.outputs if value.name and _wants(value, known)]
         if not wanting:
             continue
@@ -147,6 +151,7 @@ def _walk(graph: ir.Graph, emitter: Emitter, known: _Symbols) -> None:
                 value.type = ir.TensorType(dtype)
             if found is not None:
                 known.equate(value, found)
+        yield from wanting
 
 
 def retype(node: ir.Node, emitter: Emitter) -> None:
@@ -164,7 +169,7 @@ def _wants(value: ir.Value, known: _Symbols) -> bool:
     if not isinstance(value.type, ir.TensorType):
         return False
     found = known.of(value)
-    return found is None or any(known.is_open(dim) for dim in found)
+    return found is None or any(not isinstance(dim, int) and known.is_open(dim) for dim in found)
 
 
 def _types(node: ir.Node, emitter: Emitter) -> Iterable[tuple[ir.DataType | None, tuple[Dim | None, ...] | None]]:
@@ -182,29 +187,13 @@ def _types(node: ir.Node, emitter: Emitter) -> Iterable[tuple[ir.DataType | None
         return ()
 
 
-def _bodies(node: ir.Node) -> Iterator[ir.Graph]:
-    for attribute in node.attributes.values():
-        if attribute.type == ir.AttributeType.GRAPH:
-            yield attribute.as_graph()
-        elif attribute.type == ir.AttributeType.GRAPHS:
-            yield from attribute.as_graphs()
-
-
-def _made(model: ir.Model) -> Iterator[ir.Value]:
-    """Every value that a node makes or a body takes, with a name."""
-    for graph in model.graphs():
-        inputs = () if graph is model.graph else graph.inputs
-        yield from (value for value in inputs if value.name)
-        yield from (value for node in graph for value in node.outputs if value.name)
-
-
-def _refuse_unranked(model: ir.Model, path: str) -> None:
-    for node in model.graph.all_nodes():
-        for value in node.outputs:
-            ranked = value.shape is not None or not isinstance(value.type, ir.TensorType | None)
-            if value.name and (value.type is None or not ranked):
-                fix = "export the model with fixed shapes"
-                raise ModelError(f"{path}: the shape of {value.name!r} (operator {node.op_type}) cannot be inferred; {fix}")
+def _refuse_unranked(values: Iterable[ir.Value], path: str) -> None:
+    for value in values:
+        node = value.producer()
+        ranked = value.shape is not None or not isinstance(value.type, ir.TensorType | None)
+        if node is not None and not ranked:
+            fix = "export the model with fixed shapes"
+            raise ModelError(f"{path}: the shape of {value.name!r} (operator {node.op_type}) cannot be inferred; {fix}")
 
 
 def _proved(model: ir.Model) -> Mapping[str, Dims]:

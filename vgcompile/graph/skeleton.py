@@ -23,7 +23,9 @@ IN_MEMORY = 256 * 2**20  # bytes of external data that are read at once; more st
 Held = Mapping[str, ir.TensorProtocol]
 
 
-def stripped(proto: onnx.ModelProto, base: Path, in_memory: int = IN_MEMORY) -> tuple[onnx.ModelProto, dict[str, ir.TensorProtocol]]:
+def stripped(
+    proto: onnx.ModelProto, base: Path, in_memory: int = IN_MEMORY
+) -> tuple[onnx.ModelProto, dict[str, ir.TensorProtocol]]:
     """The skeleton of a model whose external data lie in the folder ``base``, and the tensors of all its initializers.
 
     Sparse initializers and constants become dense ones. Raises OSError or ValueError where external data cannot be read.
@@ -102,12 +104,27 @@ def without_weights(model: ir.Model) -> onnx.ModelProto:
             graph.register_initializer(held[name])
 
 
+def serialized(model: ir.Model) -> onnx.ModelProto:
+    """The proto of a model, with its weights: what lies in external files is read."""
+    proto = ir.to_proto(model)
+    for tensor in proto.graph.initializer:
+        if _is_external(tensor):
+            held = model.graph.initializers[tensor.name].const_value
+            assert held is not None
+            tensor.ClearField("external_data")
+            tensor.ClearField("data_location")
+            tensor.raw_data = held.tobytes()
+    return proto
+
+
 def nodes_of(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
     """The nodes of a graph and of the graphs inside them."""
     for node in graph.node:
         yield node
         for attribute in node.attribute:
-            for inner in (attribute.g, *attribute.graphs):
+            if attribute.HasField("g"):
+                yield from nodes_of(attribute.g)
+            for inner in attribute.graphs:
                 yield from nodes_of(inner)
 
 
@@ -168,7 +185,7 @@ def _densify_constants(skeleton: onnx.ModelProto, base: Path) -> None:
                 attribute.CopyFrom(helper.make_attribute("value", dense))
             if attribute.HasField("t") and _is_external(attribute.t):
                 attribute.t.CopyFrom(_loaded(attribute.t, base))
-            for inner in (attribute.g, *attribute.graphs):
+            for inner in (*((attribute.g,) if attribute.HasField("g") else ()), *attribute.graphs):
                 whole = [_loaded(tensor, base) for tensor in inner.initializer]
                 whole += [_dense(sparse, base) for sparse in inner.sparse_initializer]
                 if inner.sparse_initializer or any(_is_external(tensor) for tensor in inner.initializer):
