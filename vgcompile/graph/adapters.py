@@ -6,7 +6,7 @@ listed here is set aside, in a domain of its own, before the conversion, and ope
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -40,18 +40,28 @@ _ASIDE: dict[str, tuple[range, Callable[[onnx.NodeProto], bool]]] = {
 
 def set_aside(proto: onnx.ModelProto, opset: int) -> None:
     """Move the nodes that the converter would spoil to a domain that it leaves alone, and mend what it, or ONNX's checker or
-    inference, trips over. Changes ``proto``."""
+    inference, trips over. Functions have opsets of their own. Changes ``proto``."""
+    moved = _moved(nodes_of(proto.graph), opset, proto.graph)
+    for function in proto.functions:
+        own = next((entry.version for entry in function.opset_import if entry.domain in ("", "ai.onnx")), opset)
+        if _moved(nodes_of(function), own, proto.graph):
+            function.opset_import.add(domain=DOMAIN, version=1)
+            moved = True
+    if moved:
+        proto.opset_import.add(domain=DOMAIN, version=1)
+
+
+def _moved(nodes: Iterator[onnx.NodeProto], opset: int, graph: onnx.GraphProto) -> bool:
     moved = False
-    for node in nodes_of(proto.graph):
+    for node in nodes:
         if node.domain:
             continue
         if node.op_type in _MENDED:
-            _MENDED[node.op_type](proto.graph, node, opset)
+            _MENDED[node.op_type](graph, node, opset)
         opsets, needs = _ASIDE.get(node.op_type, (range(0), lambda node: False))
         if opset in opsets and needs(node):
             node.domain, moved = DOMAIN, True
-    if moved:
-        proto.opset_import.add(domain=DOMAIN, version=1)
+    return moved
 
 
 def _mend_pad(graph: onnx.GraphProto, node: onnx.NodeProto, opset: int) -> None:

@@ -98,7 +98,7 @@ def _stripped(proto: onnx.ModelProto, path: Path, in_memory: int) -> tuple[onnx.
     except FileNotFoundError as error:
         raise ModelError(f"{path}: its external data cannot be read ({error}); put the data file beside the model") from None
     except (onnx.checker.ValidationError, ValueError, TypeError, KeyError, OverflowError) as error:
-        raise ModelError(f"{path}: its weights are not valid: {_line(error)}; export it anew") from None
+        raise ModelError(f"{path}: not valid ONNX: {_line(error)}; export it anew") from None
 
 
 def _checked(proto: onnx.ModelProto, path: Path) -> tuple[onnx.ModelProto, list[str]]:
@@ -106,20 +106,23 @@ def _checked(proto: onnx.ModelProto, path: Path) -> tuple[onnx.ModelProto, list[
     domain are told apart from it, and outputs need not state a shape."""
     notes = []
     foreign.tell_apart(proto)
+    opsets = {entry.version for holder in (proto, *proto.functions) for entry in holder.opset_import if entry.domain in STANDARD}
     try:
-        with _typed_outputs(proto.graph):
-            onnx.checker.check_model(proto)
+        if len(opsets) == 1:  # the checker refuses functions of another opset, inlining brings them to the model's
+            _check(proto)
         if proto.functions:
             notes.append(f"{path}: inlined {len(proto.functions)} model-local functions")
             proto = inliner.inline_local_functions(proto, convert_version=True)
+        if len(opsets) > 1:
+            _check(proto)
     except (onnx.checker.ValidationError, RuntimeError, ValueError) as error:  # ValueError: text that is not UTF-8
         raise ModelError(f"{path}: not valid ONNX: {_line(error)}; export it anew") from None
     return proto, notes
 
 
-@contextmanager
-def _typed_outputs(graph: onnx.GraphProto) -> Iterator[None]:
-    """Outputs need not state their types and shapes, which are inferred; the checker wants them stated."""
+def _check(proto: onnx.ModelProto) -> None:
+    """ONNX's checker. Outputs need not state their types and shapes, which are inferred; it wants them stated."""
+    graph = proto.graph
     untyped = [value for value in graph.output if value.type.WhichOneof("value") is None]
     for value in untyped:
         value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
@@ -128,7 +131,7 @@ def _typed_outputs(graph: onnx.GraphProto) -> Iterator[None]:
     for kind in shapeless:
         kind.shape.SetInParent()
     try:
-        yield
+        onnx.checker.check_model(proto)
     finally:
         for kind in shapeless:
             kind.ClearField("shape")

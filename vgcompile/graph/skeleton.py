@@ -58,7 +58,7 @@ def _copy(source: Message, target: Message, but: Set[str]) -> None:
     for field, content in source.ListFields():
         if field.name in but:
             continue
-        if isinstance(content, str | int):
+        if isinstance(content, str | bytes | int):
             setattr(target, field.name, content)
         else:
             getattr(target, field.name).extend(content)
@@ -117,8 +117,8 @@ def serialized(model: ir.Model) -> onnx.ModelProto:
     return proto
 
 
-def nodes_of(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    """The nodes of a graph and of the graphs inside them."""
+def nodes_of(graph: onnx.GraphProto | onnx.FunctionProto) -> Iterator[onnx.NodeProto]:
+    """The nodes of a graph, or of a function, and of the graphs inside them."""
     for node in graph.node:
         yield node
         for attribute in node.attribute:

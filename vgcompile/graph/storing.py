@@ -54,11 +54,18 @@ def save_model(model: ir.Model, path: str | Path, *, in_one_file: int = IN_MEMOR
         with _aside(data) as weights, _aside(path) as file:
             for part in placed:
                 weights.seek(part.offset)
-                weights.write(memoryview(part.tensor.tobytes()))
+                _copy(part.tensor, weights)
             file.write(content.SerializeToString(deterministic=True))
         return (path, data)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}; name another place with -o") from None
+
+
+def _copy(tensor: ir.TensorProtocol, file: BinaryIO) -> None:
+    if isinstance(tensor, ir.ExternalTensor):
+        tensor.tofile(file)  # from file to file, in pieces
+    else:
+        file.write(tensor.tobytes())
 
 
 class _aside:
