@@ -22,7 +22,7 @@ from vgcompile.interval import Interval, point
 from vgcompile.ops import INTERNAL, OPS
 from vgcompile.ops.op import Case, Op, Sample, at
 from vgcompile.passes.differentiate import differentiate
-from vgcompile.passes.lower import lower
+from vgcompile.passes.lower import Profile, lower
 
 Array = np.ndarray[Any, Any]
 EXTENTS = (1, 2, 5)
@@ -46,6 +46,7 @@ class OneNode:
     seeds: Mapping[int, str]
     adjoints: Mapping[int, str]
     emitted: frozenset[tuple[str, str]]
+    typed: onnx.ModelProto  # the gradient model in the types that it was built in
 
     @property
     def attributes(self) -> dict[str, Any]:
@@ -99,7 +100,7 @@ def one_node(name: str, index: int, dtype: ir.DataType = DOUBLE) -> OneNode:
     return build(OPS[name], OPS[name].samples[index], dtype)
 
 
-def build(row: Op, sample: Sample, dtype: ir.DataType = DOUBLE) -> OneNode:
+def build(row: Op, sample: Sample, dtype: ir.DataType = DOUBLE, profile: Profile = "fast") -> OneNode:
     """Every floating-point type of the sample is read as ``dtype``. A row without a vjp is differentiated through its body."""
     built = dtype if _allows(row, dtype) else FLOAT
     forward = lower(_forward(row, sample, built)[0])
@@ -107,7 +108,7 @@ def build(row: Op, sample: Sample, dtype: ir.DataType = DOUBLE) -> OneNode:
     model = _forward(row, sample, built)[0]
     if row.vjp is None and not row.blocked:
         lower(model)
-    graph, emitter = model.graph, Emitter(model.graph)
+    graph, emitter = model.graph, Emitter(model.graph, model.opset_imports[""])
     drawn = tuple(position for position, given in enumerate(sample.shapes) if isinstance(given, tuple))
     seeds = {k: _seed(y, k) for k, y in enumerate(graph.outputs) if y.dtype is not None and y.dtype.is_floating_point()}
     of_outputs = {graph.outputs[k]: g for k, g in seeds.items()}
@@ -120,17 +121,61 @@ def build(row: Op, sample: Sample, dtype: ir.DataType = DOUBLE) -> OneNode:
         value.name, value.shape = adjoint, wanted[position].shape
         graph.outputs.append(value)
     emitted = {(n.domain, n.op_type) for n in graph}
-    lower(model)
+    lower(model, profile)
     emitted |= {(n.domain, n.op_type) for n in graph}
     protos = [ir.to_proto(m) if built == dtype else in_float64(ir.to_proto(m)) for m in (forward, model)]
     names = {k: str(g.name) for k, g in seeds.items()}
-    return OneNode(row, sample, node, *protos, drawn, names, adjoints, frozenset(emitted))
+    return OneNode(row, sample, node, *protos, drawn, names, adjoints, frozenset(emitted), ir.to_proto(model))
+
+
+@dataclass(frozen=True)
+class Twice:
+    """The gradient of a gradient: of <h, adjoints> by the inputs and the adjoints that the gradient model reads, by name."""
+
+    one: OneNode
+    model: onnx.ModelProto
+    adjoints: Mapping[str, str]
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        with np.errstate(all="ignore"):
+            found = evaluator(self.model.SerializeToString()).run(list(self.adjoints.values()), dict(feeds))
+        return dict(zip(self.adjoints, found, strict=True))
+
+
+def twice(name: str, index: int) -> Twice:
+    """Differentiate the gradient model of a row's sample again; the adjoint of the input ``x0``'s adjoint comes in as ``h0``."""
+    one = one_node(name, index)
+    model = ir.from_proto(one.typed)
+    graph, emitter = model.graph, Emitter(model.graph, model.opset_imports[""])
+    made = {value.name: value for value in graph.outputs}
+    wanted = {str(value.name): value for value in graph.inputs}
+    seeds = {}
+    for position, adjoint in one.adjoints.items():
+        y = made[adjoint]
+        seeds[y] = ir.Value(name=f"h{position}", shape=ir.Shape(dims(y)), type=ir.TensorType(y.dtype))
+    graph.inputs.extend(seeds.values())
+    totals = differentiate(model, seeds, wanted.values(), emitter).totals
+    graph.outputs.clear()
+    adjoints = {name: f"second.{name}" for name, value in wanted.items() if value in totals}
+    for name, adjoint in adjoints.items():
+        value = emitter.Identity(totals[wanted[name]])
+        value.name, value.shape = adjoint, wanted[name].shape
+        graph.outputs.append(value)
+    lower(model)
+    return Twice(one, in_float64(ir.to_proto(model)), adjoints)
+
+
+def opset_of(row: Op) -> int:
+    """The oldest that our files have; for an operator that it lacks, the one of the operator's newest version."""
+    if row.domain or defs.has(row.name, max_inclusive_version=OPSET):
+        return OPSET
+    return int(defs.get_schema(row.name, defs.onnx_opset_version(), "").since_version)
 
 
 def _allows(row: Op, dtype: ir.DataType) -> bool:
     if row.domain:
         return True
-    types = {t for i in defs.get_schema(row.name, OPSET, "").inputs for t in i.types}
+    types = {t for i in defs.get_schema(row.name, opset_of(row), "").inputs for t in i.types}
     return f"tensor({dtype.name.lower()})" in types
 
 
@@ -139,20 +184,22 @@ def _seed(y: ir.Value, k: int) -> ir.Value:
 
 
 def _forward(row: Op, sample: Sample, dtype: ir.DataType) -> tuple[ir.Model, ir.Node, Emitter]:
-    graph = ir.Graph([], [], nodes=[], opset_imports={"": OPSET, INTERNAL: 1}, name=row.name)
-    emitter = Emitter(graph)
+    opset = opset_of(row)
+    graph = ir.Graph([], [], nodes=[], opset_imports={"": opset, INTERNAL: 1}, name=row.name)
+    emitter = Emitter(graph, opset)
     emitter.dtype = dtype
     operands: list[Any] = []
     for position, given in enumerate(sample.shapes):
         if isinstance(given, tuple):
             given = ir.Value(name=f"x{position}", shape=ir.Shape(given), type=ir.TensorType(dtype))
             graph.inputs.append(given)
-        elif given is not None and given.dtype.kind == "f":
+        elif given is not None and given.dtype == np.float64:  # a float32 literal is one that the standard has in float32 only
             given = given.astype(dtype.numpy())
         operands.append(given)
     attributes = {
         key: int(dtype) if key in ("to", "dtype") and value == FLOAT else value for key, value in sample.attributes.items()
     }
+    attributes = {key: value(emitter, dtype) if callable(value) else value for key, value in attributes.items()}
     made = emitter.emit(row.name, *operands, outputs=sample.outputs, **attributes)
     outputs = made if isinstance(made, tuple) else (made,)
     graph.outputs.extend(outputs)

@@ -18,11 +18,11 @@ from onnx import TensorProto, helper, numpy_helper, parser
 
 from vgcompile.derivatives import grad, open_subject
 from vgcompile.errors import ModelError, UserError
-from vgcompile.graph.bodies import graphs_of
 from vgcompile.graph.emit import dims
 from vgcompile.graph.load import trainable
 from vgcompile.graph.normalize import Normalized, normalized
 from vgcompile.graph.skeleton import serialized
+from vgcompile.graph.view import graphs_of
 from vgcompile.passes.lower import lower
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from vgcompile.analysis import Analysis, Options, analyze
     from vgcompile.analysis.view import as_networkx
     from vgcompile.compiler import Compiled, compile_network, open_network
-    from vgcompile.derivatives import grad
+    from vgcompile.derivatives import grad, hvp
     from vgcompile.graph.network import Network
     from vgcompile.runtime.session import Session
 
@@ -34,6 +34,7 @@ _HOMES = {
     "as_networkx": "vgcompile.analysis.view",
     "compile_network": "vgcompile.compiler",
     "grad": "vgcompile.derivatives",
+    "hvp": "vgcompile.derivatives",
     "open_network": "vgcompile.compiler",
 }
 
@@ -47,6 +48,7 @@ __all__ = [
     "as_networkx",
     "compile_network",
     "grad",
+    "hvp",
     "open_network",
 ]
 

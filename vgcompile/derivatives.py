@@ -20,8 +20,10 @@ from vgcompile.graph.load import trainable
 from vgcompile.graph.normalize import normalized
 from vgcompile.passes.attach import attach
 from vgcompile.passes.check import check
-from vgcompile.passes.gradient import GRADIENT, joint, named_values
+from vgcompile.passes.gradient import ADJOINT, GRADIENT, joint, named_values
+from vgcompile.passes.lower import Profile
 
+HESSIAN, VECTOR = "hvp.", "v."  # prefixes of a Hessian-vector product's outputs and inputs
 PARAMETERS, INPUTS, ALL = "parameters", "inputs", "all"
 NAMED = 8  # names that a message lists
 
@@ -60,12 +62,14 @@ def grad(
     attach_loss: str | None = None,
     class_axis: int = 1,
     prefix: str = GRADIENT,
+    profile: Profile = "fast",
 ) -> onnx.ModelProto:
     """The joint graph of a model: its own outputs, and ``grad.<name>`` for each asked value.
 
     ``wrt`` is ``parameters``, ``inputs``, ``all`` or the names of values. ``loss`` names the scalar that is differentiated
     (default: the output called ``loss``, or the only scalar one). With ``seed_input`` the adjoint of ``loss``, or of every real
-    output, comes in as ``adj.<output>``; ``attach_loss`` makes a loss of the output ``loss`` (default: the only one).
+    output, comes in as ``adj.<output>``; ``attach_loss`` makes a loss of the output ``loss`` (default: the only one). The profile
+    ``fast`` writes hard gradients in the forms that run fastest on ONNX Runtime's CPU, ``portable`` in those of fewest nodes.
 
     Raises UserError for names and options that do not suit the model, ModelError for a file that cannot be taken, and
     GradientRefused where an operator on the way has no rule for its case.
@@ -78,6 +82,7 @@ def grad(
         attach_loss=attach_loss,
         class_axis=class_axis,
         prefix=prefix,
+        profile=profile,
     )
     return asked.model
 
@@ -91,16 +96,60 @@ def gradients(
     attach_loss: str | None = None,
     class_axis: int = 1,
     prefix: str = GRADIENT,
+    profile: Profile = "fast",
 ) -> Gradients:
     """What ``grad`` does, with the names of what it made."""
-    groups = (PARAMETERS, INPUTS, ALL)
-    named = () if isinstance(wrt, str) and wrt in groups else (wrt,) if isinstance(wrt, str) else wrt
-    subject = open_subject(model, kept={*named, *(() if loss is None else (loss,))})
+    subject = open_subject(model, _named(wrt, loss))
     roots = _roots(subject, loss, seed_input, attach_loss, class_axis)
     wanted = _wanted(subject, wrt)
     outputs = list(dict.fromkeys([*subject.outputs, *(() if seed_input else roots)]))
-    made = joint(subject.model, roots, wanted, outputs, outside=seed_input, prefix=prefix)
+    made = joint(subject.model, roots, wanted, outputs, outside=seed_input, prefix=prefix, profile=profile)
     return Gradients(check(made), tuple(roots), {name: f"{prefix}{name}" for name in wanted}, subject.notes)
+
+
+def hvp(
+    model: str | Path | onnx.ModelProto,
+    *,
+    wrt: str | Sequence[str] = PARAMETERS,
+    loss: str | None = None,
+    attach_loss: str | None = None,
+    class_axis: int = 1,
+) -> onnx.ModelProto:
+    """Hessian-vector products of a model's loss: its own outputs, and ``hvp.<name>`` for each asked value.
+
+    The vector comes in as ``v.<name>``, one part for each asked value in its shape; ``hvp.<name>`` is the part of H v that
+    belongs to it, with H the second derivatives of the loss by all asked values together: the gradient of <grad, v>.
+    Options and errors are those of ``grad``.
+    """
+    return products(model, wrt=wrt, loss=loss, attach_loss=attach_loss, class_axis=class_axis).model
+
+
+def products(
+    model: str | Path | onnx.ModelProto,
+    *,
+    wrt: str | Sequence[str] = PARAMETERS,
+    loss: str | None = None,
+    attach_loss: str | None = None,
+    class_axis: int = 1,
+) -> Gradients:
+    """What ``hvp`` does, with the names of what it made."""
+    subject = open_subject(model, _named(wrt, loss))
+    roots = _roots(subject, loss, False, attach_loss, class_axis)
+    wanted = _wanted(subject, wrt)
+    outputs = list(dict.fromkeys([*subject.outputs, *roots]))
+    first = joint(subject.model, roots, wanted, outputs)
+    second = joint(first, [f"{GRADIENT}{name}" for name in wanted], wanted, outputs, outside=True, prefix=HESSIAN)
+    for value in second.graph.inputs:
+        if str(value.name).startswith(f"{ADJOINT}{GRADIENT}"):
+            value.name = VECTOR + str(value.name).removeprefix(f"{ADJOINT}{GRADIENT}")
+    return Gradients(check(second), tuple(roots), {name: f"{HESSIAN}{name}" for name in wanted}, subject.notes)
+
+
+def _named(wrt: str | Sequence[str], loss: str | None) -> frozenset[str]:
+    """The values that a caller names: they stay where an operator is recognized around them."""
+    groups = (PARAMETERS, INPUTS, ALL)
+    names = () if isinstance(wrt, str) and wrt in groups else (wrt,) if isinstance(wrt, str) else wrt
+    return frozenset(names) | (frozenset() if loss is None else {loss})
 
 
 def open_subject(source: str | Path | onnx.ModelProto, kept: Set[str] = frozenset()) -> Subject:
@@ -115,11 +164,8 @@ def open_subject(source: str | Path | onnx.ModelProto, kept: Set[str] = frozense
     given = normalized(source, kept=kept)
     model = given.model
     parameters = trainable(model, given.initializers)
-    held = model.graph.initializers
-    model.graph.inputs.extend(held[name] for name in parameters)
-    data = [value for value in model.graph.inputs if value.name not in held]
     note = f"{given.source}: {_counted(parameters)}"
-    return Subject(given.source, model, _real(data), tuple(parameters), (*given.notes, note))
+    return Subject(given.source, model, _real(model.graph.inputs), tuple(parameters), (*given.notes, note))
 
 
 def _counted(parameters: Sequence[str]) -> str:

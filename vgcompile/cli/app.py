@@ -11,8 +11,10 @@ from vgcompile.cli import INTERRUPTED
 from vgcompile.cli.analyze import analyze
 from vgcompile.cli.check import check
 from vgcompile.cli.compile import compile
+from vgcompile.cli.derivatives import grad, hvp
 from vgcompile.cli.doctor import doctor
 from vgcompile.cli.draw import draw
+from vgcompile.cli.ops import ops
 from vgcompile.cli.report import report
 from vgcompile.cli.run import run
 from vgcompile.cli.schema import schema
@@ -36,7 +38,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for command in (check, compile, analyze, draw, run, report, doctor, schema):
+for command in (check, compile, grad, hvp, analyze, draw, run, report, ops, doctor, schema):
     app.command()(command)
 
 

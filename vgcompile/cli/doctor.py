@@ -14,12 +14,11 @@ def doctor() -> None:
     vgcompile doctor
     """
     import platform
-    import textwrap
     from importlib.metadata import PackageNotFoundError, version
 
     from vgcompile import __version__
     from vgcompile.errors import EngineError
-    from vgcompile.ops import INTERNAL, OPS
+    from vgcompile.ops.catalogue import catalogue
     from vgcompile.render.engine import engine_version
     from vgcompile.runtime.providers import providers
 
@@ -35,10 +34,6 @@ def doctor() -> None:
         typer.echo(f"drawing engine  {engine_version()}")
     except EngineError as error:
         typer.echo(f"drawing engine  none: {error}")
-    standard = sorted((row for row in OPS.values() if row.domain != INTERNAL), key=lambda row: row.name)
-    for title, rows in (
-        ("with a gradient", [row.name for row in standard if not row.blocked]),
-        ("where no gradient flows", [row.name for row in standard if row.blocked]),
-    ):
-        typer.echo(f"{len(rows)} operators {title}:")
-        typer.echo(textwrap.fill(", ".join(rows), 100, initial_indent="  ", subsequent_indent="  "))
+    entries = list(catalogue())
+    flowing = sum(entry.gradient not in ("zero", "refused") for entry in entries)
+    typer.echo(f"operators       {len(entries)}, {flowing} of them with a gradient; `vgcompile ops` lists them")

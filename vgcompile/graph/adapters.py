@@ -11,7 +11,10 @@ from typing import Any
 
 import numpy as np
 import onnx
+from onnx import defs
 
+from vgcompile.errors import ModelError
+from vgcompile.graph.emit import OPSET, constant_of
 from vgcompile.graph.skeleton import nodes_of
 from vgcompile.ops.op import Rule
 from vgcompile.ops.shape import extents
@@ -31,8 +34,8 @@ _ASIDE: dict[str, tuple[range, Callable[[onnx.NodeProto], bool]]] = {
     "Softmax": (range(1, 13), lambda node: _attribute(node, "axis", 1) != -1),
     "LogSoftmax": (range(1, 13), lambda node: _attribute(node, "axis", 1) != -1),
     "Hardmax": (range(1, 13), lambda node: _attribute(node, "axis", 1) != -1),
-    "Upsample": (range(7, 10), lambda node: _attribute(node, "mode", "nearest") != "nearest"),
-    "Resize": (range(10, 11), lambda node: _attribute(node, "mode", "nearest") != "nearest"),
+    "Upsample": (range(7, 10), lambda node: True),
+    "Resize": (range(10, 11), lambda node: True),
     "BatchNormalization": (range(7, 14), lambda node: _attribute(node, "spatial", 1) == 0 or len(node.output) > 1),
     "GroupNormalization": (range(18, 21), lambda node: True),
 }
@@ -58,6 +61,7 @@ def _moved(nodes: Iterator[onnx.NodeProto], opset: int, graph: onnx.GraphProto) 
             continue
         if node.op_type in _MENDED:
             _MENDED[node.op_type](graph, node, opset)
+        _state_defaults(node, opset)
         opsets, needs = _ASIDE.get(node.op_type, (range(0), lambda node: False))
         if opset in opsets and needs(node):
             node.domain, moved = DOMAIN, True
@@ -80,10 +84,17 @@ def _mend_resize(graph: onnx.GraphProto, node: onnx.NodeProto, opset: int) -> No
         node.input[1] = name
 
 
-def _mend_mean_variance(graph: onnx.GraphProto, node: onnx.NodeProto, opset: int) -> None:
-    """Inference of the operator's body does not know the default."""
-    if not node.attribute:
-        node.attribute.append(onnx.helper.make_attribute("axes", [0, 2, 3]))
+def _state_defaults(node: onnx.NodeProto, opset: int) -> None:
+    """Write out the default attributes of an operator that the standard defines by a function: the checker misses them inside."""
+    text = isinstance(node.op_type, str)  # bytes where a damaged file has no UTF-8
+    if not text or not defs.has(node.op_type, max_inclusive_version=opset):
+        return
+    schema = defs.get_schema(node.op_type, opset)
+    if not schema.has_function:  # type: ignore[attr-defined]
+        return
+    given = {attribute.name for attribute in node.attribute}
+    missing = (attribute.default_value for name, attribute in schema.attributes.items() if name not in given)
+    node.attribute.extend(value for value in missing if value.type != onnx.AttributeProto.UNDEFINED)
 
 
 def _names(graph: onnx.GraphProto) -> set[str]:
@@ -94,7 +105,6 @@ def _names(graph: onnx.GraphProto) -> set[str]:
 _MENDED: dict[str, Callable[[onnx.GraphProto, onnx.NodeProto, int], None]] = {
     "Pad": _mend_pad,
     "Resize": _mend_resize,
-    "MeanVarianceNormalization": _mend_mean_variance,
 }
 
 
@@ -110,10 +120,32 @@ def _flattened(operator: str) -> Rule:
     return rule
 
 
-def _resize(op: Any, x: Any, *operands: Any, **attributes: Any) -> Any:
-    """Coordinates are multiples of the input's (asymmetric), where today they are those of pixel centres."""
-    factors = operands[0] if operands else op.constant(np.asarray(attributes["scales"], np.float32))
-    return op.Resize(x, None, factors, mode="linear", coordinate_transformation_mode="asymmetric", nearest_mode="floor")
+def _resize(op: Any, x: Any, *operands: Any, mode: str = "nearest", scales: Any = None) -> Any:
+    """Positions are counted from the corner of a pixel, today from its centre. The nearest neighbour was the pixel before where
+    the tensor grew, the one behind where it shrank."""
+    factors = operands[0] if operands else op.constant(np.asarray(scales, np.float32))
+    known = constant_of(factors)
+    if mode == "nearest" and (known is None or known.min() < 1.0 < known.max()):
+        raise ModelError(
+            "it picks nearest neighbours as opsets up to 10 did, by scales that are computed, or that enlarge and reduce "
+            f"at once; export it to opset {OPSET}"
+        )
+    rounding = "ceil" if known is not None and known.min() < 1.0 else "floor"
+    return op.Resize(
+        x,
+        None,
+        factors,
+        mode="linear" if mode in ("linear", "bilinear") else mode,
+        coordinate_transformation_mode="asymmetric",
+        nearest_mode=rounding,
+    )
+
+
+def _upsample(op: Any, x: Any, *operands: Any, mode: str = "nearest", scales: Any = None) -> Any:
+    """It only grows, by scales that may be computed."""
+    if not operands or constant_of(operands[0]) is not None or mode != "nearest":
+        return _resize(op, x, *operands, mode=mode, scales=scales)
+    return op.Resize(x, None, operands[0], mode=mode, coordinate_transformation_mode="asymmetric", nearest_mode="floor")
 
 
 def _batch_normalization(
@@ -152,7 +184,7 @@ FORMULAS: dict[str, Rule] = {
     "Softmax": _flattened("Softmax"),
     "LogSoftmax": _flattened("LogSoftmax"),
     "Hardmax": _flattened("Hardmax"),
-    "Upsample": _resize,
+    "Upsample": _upsample,
     "Resize": _resize,
     "BatchNormalization": _batch_normalization,
     "GroupNormalization": _group_normalization,

@@ -34,7 +34,9 @@ def _defaults(operator: str, version: int) -> tuple[tuple[str, Any], ...]:
     for name, attribute in schema.attributes.items():
         given = attribute.default_value
         value = onnx.helper.get_attribute_value(given) if given.type != onnx.AttributeProto.UNDEFINED else None
-        if isinstance(value, bytes):
-            value = value.decode()
-        found.append((name, tuple(value) if isinstance(value, list) else value))
+        found.append((name, tuple(_text(item) for item in value) if isinstance(value, list) else _text(value)))
     return tuple(found)
+
+
+def _text(value: Any) -> Any:
+    return value.decode() if isinstance(value, bytes) else value

@@ -23,8 +23,8 @@ import onnx_ir as ir
 from onnx import defs, shape_inference
 
 from vgcompile.errors import ModelError
-from vgcompile.graph.bodies import graphs_of
 from vgcompile.graph.provenance import PREFIX
+from vgcompile.graph.view import graphs_of
 from vgcompile.ops import INTERNAL, lookup
 from vgcompile.ops.op import Dim
 
@@ -43,8 +43,9 @@ def dims(value: ir.Value) -> tuple[Dim, ...]:
 
 
 def is_real(value: ir.Value) -> bool:
-    """Whether a value holds floating-point numbers: what a gradient can flow to."""
-    return value.dtype is not None and value.dtype.is_floating_point()
+    """Whether a value is a tensor of numbers that ONNX computes with, of 16 bits and more: what a gradient can flow to."""
+    dtype = value.dtype
+    return isinstance(value.type, ir.TensorType) and dtype is not None and dtype.is_floating_point() and dtype.bitwidth >= 16
 
 
 def constant_of(value: ir.Value) -> np.ndarray[Any, Any] | None:
@@ -138,13 +139,13 @@ class Emitter:
         while inputs and inputs[-1] is None:
             inputs.pop()
         given = {key: value for key, value in attributes.items() if value is not None}
-        types = self.types(operator, domain, inputs, given, outputs)
+        types = self._infer(operator, domain, inputs, given, outputs)
         node_name = self._unique(f"/{self._prefix}{name or operator}")
         node = ir.Node(
             domain,
             operator,
             inputs,
-            ir.convenience.convert_attributes(given),
+            [_attribute(key, value) for key, value in given.items()],
             num_outputs=outputs,
             name=node_name,
             metadata_props=dict(self._metadata),
@@ -174,17 +175,23 @@ class Emitter:
         return value
 
     def complete(self, node: ir.Node, outputs: int) -> None:
-        """Give a node the further outputs that its schema allows, up to ``outputs`` of them, typed and named."""
+        """Give a node its first ``outputs`` outputs, where it lacks them or leaves them nameless, typed and named."""
+        outputs = max(outputs, len(node.outputs))
         given = {name: attribute.value for name, attribute in node.attributes.items()}
-        types = self.types(node.op_type, node.domain, node.inputs, given, outputs)
-        have = len(node.outputs)
+        types = self._infer(node.op_type, node.domain, node.inputs, given, outputs)
         node.resize_outputs(outputs)
-        for index in range(have, outputs):
-            value, (dtype, shape) = node.outputs[index], types[index]
+        for index, (value, (dtype, shape)) in enumerate(zip(node.outputs, types, strict=True)):
+            if value.name:
+                continue
             value.name = self.fresh_value_name(f"{(node.name or node.op_type).lstrip('/')}.{index}")
             value.type = ir.TensorType(dtype)
             if shape is not None:
                 value.shape = ir.Shape([f"{value.name}.{axis}" if dim is None else dim for axis, dim in enumerate(shape)])
+
+    def types_of(self, node: ir.Node) -> Sequence[TypeAndDims]:
+        """Type and shape of each output of a node as it stands; None for an extent that nothing tells."""
+        given = {name: attribute.value for name, attribute in node.attributes.items()}
+        return self._infer(node.op_type, node.domain, node.inputs, given, len(node.outputs))
 
     def fresh_value_name(self, name: str) -> str:
         """``name``, or ``name`` with the first free number behind it; taken from now on."""
@@ -194,6 +201,10 @@ class Emitter:
             unique = f"{name}_{n}"
         self._values.add(unique)
         return unique
+
+    def fresh_node_name(self, name: str) -> str:
+        """``name``, or ``name`` with a number behind it; taken from now on."""
+        return self._unique(name)
 
     def _operand(self, operand: Operand) -> ir.Value | None:
         if operand is None or isinstance(operand, ir.Value):
@@ -211,13 +222,9 @@ class Emitter:
         self._taken[name] = count + 1
         return self._unique(f"{name}_{count + 1}") if count else name
 
-    def types(
+    def _infer(
         self, operator: str, domain: str, inputs: Sequence[ir.Value | None], attributes: Mapping[str, Any], outputs: int
     ) -> Sequence[TypeAndDims]:
-        """The types and dimensions of what a node gives out, None for an extent that nobody can name.
-
-        Raises ModelError with ONNX's own words where types or shapes do not fit.
-        """
         if domain == INTERNAL:
             return self._declared(operator, inputs, attributes)
         if any(isinstance(value, ir.Graph) for value in attributes.values()):  # what its bodies give out, its row says
@@ -227,7 +234,7 @@ class Emitter:
         found = _infer_node(operator, self.opset, types, frozen, outputs)
         row = lookup(operator)
         like = row.infer(*inputs, **attributes) if row is not None and row.infer is not None else None
-        return found if like is None else [_completed(found[0], dims(like)), *found[1:]]
+        return found if like is None else [_completed(found[0], like.shape), *found[1:]]
 
     @staticmethod
     def _declared(operator: str, inputs: Sequence[ir.Value | None], attributes: Mapping[str, Any]) -> Sequence[TypeAndDims]:
@@ -256,9 +263,20 @@ class Emitter:
         return self.emit(operator, a, b)
 
 
-def _completed(found: TypeAndDims, like: tuple[Dim, ...]) -> TypeAndDims:
-    """A type with the dimensions that ONNX's inference left open taken from a shape that the operator's row declares."""
+def _attribute(name: str, value: Any) -> ir.Attr:
+    """Lists of whole numbers are most of what is emitted; the stock conversion looks through protocols before it sees them."""
+    if isinstance(value, list | tuple) and all(isinstance(x, int) for x in value):
+        return ir.AttrInt64s(name, value)
+    return ir.convenience.convert_attribute(name, value)
+
+
+def _completed(found: TypeAndDims, declared: ir.Shape | None) -> TypeAndDims:
+    """A type with the dimensions that ONNX's inference left open taken from a shape that the operator's row declares, which may
+    leave some of them open as well."""
     dtype, shape = found
+    if declared is None:
+        return found
+    like = tuple(dim if isinstance(dim, int) else dim.value for dim in declared)
     return dtype, like if shape is None else tuple(dim if have is None else have for have, dim in zip(shape, like, strict=True))
 
 
@@ -273,7 +291,8 @@ def _constant_name(data: np.ndarray[Any, Any]) -> str:
 def _signature(value: ir.Value) -> tuple[Any, ...]:
     shape = None if value.shape is None else dims(value)
     data = constant_of(value)
-    small = data is not None and data.dtype.kind in "ib" and data.size <= 64
+    whole = data is not None and data.dtype.kind in "ib" and data.size <= 64
+    small = whole or (data is not None and data.dtype == np.float32 and data.ndim == 1 and data.size <= 8)  # scales of a resize
     return (value.dtype, shape, (data.dtype.str, data.shape, data.tobytes()) if small and data is not None else None)
 
 

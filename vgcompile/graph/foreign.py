@@ -15,10 +15,10 @@ from onnx import defs
 from vgcompile.errors import ModelError
 from vgcompile.graph import adapters, contrib, contrib_attention
 from vgcompile.graph.attributes import given_attributes
-from vgcompile.graph.bodies import graphs_of
 from vgcompile.graph.emit import Emitter, arithmetic
 from vgcompile.graph.shapes import retype
 from vgcompile.graph.skeleton import nodes_of
+from vgcompile.graph.view import graphs_of
 from vgcompile.ops.op import INTERNAL, Rule
 
 _FORMULAS: dict[tuple[str, str], Rule] = {

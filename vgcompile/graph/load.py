@@ -16,10 +16,9 @@ from vgcompile.graph.grouping import group
 from vgcompile.graph.network import Input, Network
 from vgcompile.graph.normalize import normalized
 from vgcompile.graph.objective import objective
+from vgcompile.graph.view import bodies
 from vgcompile.ops import lookup
 from vgcompile.ops.op import Case
-
-GRAPHS = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
 
 
 def load(path: str | Path, *, loss: str | None = None, output: str | None = None) -> Network:
@@ -58,7 +57,7 @@ def load(path: str | Path, *, loss: str | None = None, output: str | None = None
 
 def _refuse_control_flow(model: ir.Model, path: Path) -> None:
     """What a body reads of the graph around it is no operand of its node: an analysis of edges would miss it in silence."""
-    held = sorted({node.op_type for node in model.graph if any(a.type in GRAPHS for a in node.attributes.values())})
+    held = sorted({node.op_type for node in model.graph if bodies(node)})
     if held:
         raise ModelError(
             f"{path}: branches and loops are differentiated (`vgcompile grad`) but not analysed yet, found {', '.join(held)}; "
@@ -96,8 +95,8 @@ def _learned(value: ir.Value, graph: ir.Graph, constant: dict[ir.Node, bool]) ->
 def _prepares(node: ir.Node, graph: ir.Graph, constant: dict[ir.Node, bool]) -> bool:
     """Whether everything that a node of the main graph reads is computed from initializers alone."""
     if node not in constant:
-        held = any(attribute.type in GRAPHS for attribute in node.attributes.values())
-        constant[node] = not held and node.graph is graph and all(_given(value, graph, constant) for value in node.inputs)
+        plain = node.graph is graph and not bodies(node)
+        constant[node] = plain and all(_given(value, graph, constant) for value in node.inputs)
     return constant[node]
 
 
@@ -138,7 +137,7 @@ def _classes(value: ir.Value) -> int | None:
     counts: list[int | None] = []
     for node, place in value.uses():
         row = lookup(node.op_type, node.domain)
-        shapes = tuple(None if operand is None else dims(operand) for operand in node.inputs)
+        shapes = tuple(None if operand is None or operand.shape is None else dims(operand) for operand in node.inputs)
         counts.append(row.classes(Case(attributes_of(node), shapes)).get(place) if row is not None else None)
         if len(node.inputs) == 1 and not is_real(node.outputs[0]):
             counts.append(_classes(node.outputs[0]))

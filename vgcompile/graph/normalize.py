@@ -23,10 +23,10 @@ from onnx_ir.passes import common
 
 from vgcompile.errors import ModelError
 from vgcompile.graph import adapters, foreign, raising
-from vgcompile.graph.bodies import graphs_of
 from vgcompile.graph.emit import IR_VERSION, OPSET, dims, is_real
 from vgcompile.graph.shapes import complete, infer_shapes
 from vgcompile.graph.skeleton import IN_MEMORY, Held, nodes_of, reattached, stripped
+from vgcompile.graph.view import graphs_of
 from vgcompile.ops.op import INTERNAL
 
 STANDARD = ("", "ai.onnx")

@@ -19,9 +19,9 @@ import onnx_ir as ir
 from scipy import special
 
 from vgcompile.graph import raising_norms
-from vgcompile.graph.bodies import graphs_of
 from vgcompile.graph.cones import Cone, Field, stand_in
 from vgcompile.graph.emit import Emitter, arithmetic, dims, is_real
+from vgcompile.graph.view import graphs_of
 from vgcompile.ops import INTERNAL
 from vgcompile.ops.op import Array
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 from collections.abc import Iterable, Iterator, Mapping
 
 import onnx
@@ -19,12 +20,19 @@ import onnx_ir as ir
 from onnx import shape_inference
 
 from vgcompile.errors import ModelError
-from vgcompile.graph.attributes import given_attributes
-from vgcompile.graph.bodies import bodies_of
+from vgcompile.graph.bodies import infer_bodies
 from vgcompile.graph.emit import Emitter, dims
+from vgcompile.graph.view import bodies, graphs_of
 from vgcompile.ops.op import INTERNAL, Dim
 
 Dims = tuple[Dim, ...]
+
+# Attributes that ONNX's inference (1.23.2) takes for another number than their default where a node does not state them.
+_MISREAD = {"STFT": ("onesided", 1)}
+_SAME = re.compile(r"^floor\(1\.0\*(\w+)\)$")
+
+# Operators for whose outputs it writes an extent 0 where it does not know one.
+_ZERO_IF_UNKNOWN = frozenset({"Attention"})
 LARGEST = 2000  # nodes: ONNX Runtime's tool walks a graph in Python, with a computer algebra system
 
 
@@ -34,8 +42,9 @@ def infer_shapes(proto: onnx.ModelProto, path: str, *, strict: bool = True) -> o
     Raises ModelError where operators do not fit each other.
     """
     _name_input_dims(proto.graph)
+    _state_defaults(proto.graph)
     try:
-        return _inferred(proto, strict)
+        return _forget_zeros(_inferred(proto, strict))
     except (shape_inference.InferenceError, RuntimeError, ValueError) as error:
         if not proto.graph.value_info:
             raise ModelError(f"{path}: its shapes do not fit: {_line(error)}; export it anew") from None
@@ -45,6 +54,23 @@ def infer_shapes(proto: onnx.ModelProto, path: str, *, strict: bool = True) -> o
 
 def _inferred(proto: onnx.ModelProto, strict: bool) -> onnx.ModelProto:
     return shape_inference.infer_shapes(proto, check_type=strict, strict_mode=strict, data_prop=True)
+
+
+def _state_defaults(graph: onnx.GraphProto) -> None:
+    for node in graph.node:
+        name, default = _MISREAD.get(node.op_type, ("", 0))
+        if name and all(attribute.name != name for attribute in node.attribute):
+            node.attribute.append(onnx.helper.make_attribute(name, default))
+
+
+def _forget_zeros(proto: onnx.ModelProto) -> onnx.ModelProto:
+    typed = {info.name: info for info in (*proto.graph.value_info, *proto.graph.output)}
+    for node in proto.graph.node:
+        for name in node.output if node.op_type in _ZERO_IF_UNKNOWN else ():
+            for dim in typed[name].type.tensor_type.shape.dim if name in typed else ():
+                if dim.HasField("dim_value") and dim.dim_value == 0:
+                    dim.Clear()
+    return proto
 
 
 def _name_input_dims(graph: onnx.GraphProto) -> None:
@@ -66,14 +92,18 @@ def complete(model: ir.Model, path: str | None = None) -> ir.Model:
     known = _Symbols(stated)
     emitter = Emitter(ir.Graph([], [], nodes=[], opset_imports=model.opset_imports), model.opset_imports.get("", 21))
     wanting = list(_walk(model.graph, emitter, known))
+    nested = len(graphs_of(model.graph)) > 1
     if path is not None:
-        _refuse_unranked(wanting, path)
+        if not nested:
+            _refuse_unranked(wanting, path)
         if any(known.is_open(dim) for value in wanting for dim in known.of(value) or ()) and len(model.graph) <= LARGEST:
             for name, found in _proved(model).items():
                 known.learn(name, found)
     for value in wanting:
         if value.shape is not None:
             known.settle(value)
+    if path is not None and nested:
+        infer_bodies(model)  # by induction; what has no rank even so, nobody may need
     return model
 
 
@@ -135,7 +165,7 @@ class _Symbols:
 def _walk(graph: ir.Graph, emitter: Emitter, known: _Symbols) -> Iterator[ir.Value]:
     """Infer the nodes of a graph, and of the graphs inside it, where something is open; gives the values that were."""
     for node in graph:
-        for inner in bodies_of(node) if node.attributes else ():
+        for inner in bodies(node) if node.attributes else ():
             yield from (value for value in inner.inputs if _wants(value, known))
             yield from _walk(inner, emitter, known)
         wanting = [value for value in node.outputs if value.name and _wants(value, known)]
@@ -182,7 +212,7 @@ def _types(node: ir.Node, emitter: Emitter) -> Iterable[tuple[ir.DataType | None
     if any(dim.value is None for value in inputs for dim in value.shape or () if not isinstance(dim, int)):
         return ()
     try:
-        return emitter.types(node.op_type, node.domain, node.inputs, given_attributes(node), len(node.outputs))
+        return emitter.types_of(node)
     except (ModelError, NotImplementedError, AssertionError):
         return ()
 
@@ -199,8 +229,12 @@ def _refuse_unranked(values: Iterable[ir.Value], path: str) -> None:
 def _proved(model: ir.Model) -> Mapping[str, Dims]:
     """What ONNX Runtime's symbolic tool finds, nothing where it fails: it does not know every operator.
 
-    Its public function leaves a file in the working directory when it gives up, so its steps are called one by one.
+    It takes the pieces of a tensor to be equal where their sizes are computed, so that nothing is believed of such a model. Its
+    public function leaves a file in the working directory when it gives up, so its steps are called one by one.
     """
+    splits = (node for node in model.graph if node.op_type == "Split")
+    if any(size is not None and size.const_value is None for node in splits for size in node.inputs[1:]):
+        return {}
     from onnxruntime.tools import symbolic_shape_infer  # slow to import, and few models need it
 
     logging.getLogger(symbolic_shape_infer.__name__).setLevel(logging.CRITICAL)
@@ -214,7 +248,9 @@ def _proved(model: ir.Model) -> Mapping[str, Dims]:
 
 
 def _dims(info: onnx.ValueInfoProto) -> Dims:
-    return tuple(dim.dim_value if dim.HasField("dim_value") else dim.dim_param for dim in info.type.tensor_type.shape.dim)
+    """The tool writes an extent that a resize leaves alone as floor(1.0*N)."""
+    extents = info.type.tensor_type.shape.dim
+    return tuple(dim.dim_value if dim.HasField("dim_value") else _SAME.sub(r"\1", dim.dim_param) for dim in extents)
 
 
 def _line(error: Exception) -> str:

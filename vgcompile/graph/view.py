@@ -1,4 +1,4 @@
-"""The graph as NetworkX sees it. Views are made fresh, never stored, never edited back."""
+"""The graph as NetworkX sees it, and what a node reads. Views are made fresh, never stored, never edited back."""
 
 from __future__ import annotations
 
@@ -6,10 +6,48 @@ import networkx as nx
 import onnx_ir as ir
 
 
+def bodies(node: ir.Node) -> list[ir.Graph]:
+    """The graphs that a node holds: the branches of an If, the body of a Loop or Scan."""
+    held: list[ir.Graph] = []
+    for attribute in node.attributes.values():
+        if attribute.type == ir.AttributeType.GRAPH:
+            held.append(attribute.as_graph())
+        elif attribute.type == ir.AttributeType.GRAPHS:
+            held.extend(attribute.as_graphs())
+    return held
+
+
+def graphs_of(graph: ir.Graph) -> list[ir.Graph]:
+    """A graph and all graphs inside it, the outer ones first."""
+    found = [graph]
+    for outer in found:  # grows as it goes
+        for node in outer:
+            if node.attributes:
+                found.extend(bodies(node))
+    return found
+
+
+def captured(node: ir.Node) -> list[ir.Value]:
+    """What a node's bodies read of the graphs around them, each value once, in the order of reading."""
+    return list(dict.fromkeys(value for body in bodies(node) for value in _free(body)))
+
+
+def _free(graph: ir.Graph) -> list[ir.Value]:
+    """Values that a graph, or a graph inside it, reads and none of its nodes makes."""
+    own = {*graph.inputs, *graph.initializers.values(), *(value for node in graph for value in node.outputs)}
+    read = [value for node in graph for value in operands(node) if value is not None]
+    return [value for value in (*read, *graph.outputs) if value not in own]
+
+
+def operands(node: ir.Node) -> list[ir.Value | None]:
+    """All that a node reads: its inputs, then what its bodies capture."""
+    return [*node.inputs, *captured(node)]
+
+
 def dependencies(graph: ir.Graph) -> nx.DiGraph:
     """Values and nodes as one bipartite graph: value -> node that uses it -> value that it makes."""
     result: nx.DiGraph = nx.DiGraph()
     for node in graph:
-        result.add_edges_from((value, node) for value in node.inputs if value is not None)
+        result.add_edges_from((value, node) for value in operands(node) if value is not None)
         result.add_edges_from((node, value) for value in node.outputs)
     return result

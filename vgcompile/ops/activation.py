@@ -6,7 +6,6 @@ mpmath at 30 digits, as the roots of the second and the first derivative.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from scipy import special
 
 from vgcompile.interval import WHOLE, Interval, interval
 from vgcompile.ops.families import broadcasting, elementwise, piecewise
-from vgcompile.ops.op import INTERNAL, Array, Body, Case, Variadic, sample
+from vgcompile.ops.op import Array, Case, Variadic, sample
 
 Sigmoid = elementwise(
     "Sigmoid",
@@ -149,32 +148,6 @@ Mish = elementwise(
 )
 
 
-def _swish_slope(op: Any, x: Any, y: Any, *, alpha: float = 1.0) -> Any:
-    s = op.Sigmoid(x * alpha)
-    return s + y * alpha * (1.0 - s)
-
-
-def _swish(op: Any, x: Any, *, alpha: float = 1.0) -> Any:
-    return x * op.Sigmoid(x if alpha == 1.0 else x * alpha)
-
-
-# In opset 21 SiLU is written Mul(x, Sigmoid(x)), and bounded operator by operator that is unbounded (the slope by Sigmoid(x)
-# is x). As one function its slope has true extrema, so the graph holds it whole and `lower` opens it. The standard operator
-# of opset 24 is the same row.
-Swish = replace(
-    elementwise(
-        "Swish",
-        "x sigmoid(alpha x), SiLU for alpha = 1.",
-        numpy=lambda x, *, alpha=1.0: x * special.expit(alpha * x),
-        derivative=_swish_slope,
-        turns=lambda alpha=1.0: [turn / alpha for turn in (-2.3993572805154675, 2.3993572805154675) if alpha],
-        extrema=lambda alpha=1.0: [-1.278464542761074 / alpha] if alpha else [],
-    ),
-    domain=INTERNAL,
-    bodies=(Body("sigmoid", _swish),),
-    infer=lambda x, **attributes: x,
-)
-
 Softplus = elementwise(
     "Softplus",
     "log(1 + exp(x)).",
@@ -252,10 +225,10 @@ def _clip_derivative(position: int, op: Any, *operands: Any) -> Any:
 
 
 def _clip_vjp(op: Any, g: Any, y: Any, *inputs: Any) -> tuple[Any, ...]:
-    routes = [None if value is None else _clip_route(op, i, *inputs) for i, value in enumerate(inputs)]
-    return tuple(
-        None if value is None else g if r is None else op.Where(r, g, 0.0) for value, r in zip(inputs, routes, strict=True)
-    )
+    """What is not cut off is x itself."""
+    limits = [i for i, value in enumerate(inputs) if i and value is not None]
+    dx = op.Where(op.Equal(inputs[0], y), g, 0.0) if limits else g
+    return (dx, *(op.Where(_clip_route(op, i, *inputs), g, 0.0) if i in limits else None for i in range(1, len(inputs))))
 
 
 def _clip_range(case: Case) -> Interval:
@@ -296,6 +269,6 @@ Clip = broadcasting(
 )
 
 ROWS = (
-    *(Sigmoid, Tanh, Relu, LeakyRelu, ThresholdedRelu, Elu, Selu, Celu, Gelu, Mish, Swish),
+    *(Sigmoid, Tanh, Relu, LeakyRelu, ThresholdedRelu, Elu, Selu, Celu, Gelu, Mish),
     *(Softplus, Softsign, HardSigmoid, HardSwish, Shrink, Clip),
 )

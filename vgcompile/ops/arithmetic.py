@@ -1,4 +1,4 @@
-"""Arithmetic of two and more tensors, selection by a condition, comparisons and logic."""
+"""Arithmetic of two and more tensors, selection by a condition."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from vgcompile.interval import WHOLE, Interval, corners, image, interval, product
-from vgcompile.ops.families import blocked, broadcasting
+from vgcompile.ops.families import broadcasting
 from vgcompile.ops.moments import Product, Quotient
 from vgcompile.ops.op import Array, Case, Op, Rule, Variadic, sample
+from vgcompile.ops.shape import constant
 
 PAIRS = (sample(("N", 3), ("N", 3)), sample(("N", 3), (3,)), sample((2, 1, 3), ("N", 1)), sample(("N", 3), ("M", 1)))
 TUPLES = (sample(("N", 3), (3,), ("N", 1)), sample(("N", 3), ("N", 3)), sample((2, 3)))
@@ -124,7 +125,8 @@ def _power_base(op: Any, a: Any, b: Any, y: Any) -> Any:
 
 
 def _power_exponent(op: Any, a: Any, b: Any, y: Any) -> Any:
-    return y * op.Log(op.Where(op.Equal(a, 0.0), 1.0, a))
+    zero = op.Equal(a, 0.0)
+    return op.Where(zero, 0.0, y * op.Log(op.Where(zero, 1.0, a)))
 
 
 def _power(a: Interval, b: Interval) -> Interval:
@@ -150,11 +152,23 @@ def _power_slope(case: Case, position: int) -> Interval:
     return product(b, _power(a, Interval(b.lo - 1.0, b.hi - 1.0)))
 
 
+def _power_vjp(op: Any, g: Any, y: Any, a: Any, b: Any) -> tuple[Any, ...]:
+    known = constant(b)
+    slope = _power_base(op, a, b, y) if known is None else _known_power_base(op, a, known.astype(a.dtype.numpy()))
+    return (g * slope, g * _power_exponent(op, a, b, y) if b.dtype == a.dtype else None)
+
+
+def _known_power_base(op: Any, a: Any, e: Array) -> Any:
+    lower = np.where(e == 0.0, np.zeros_like(e), e - np.ones_like(e))
+    return op.Mul(a if (lower == 1.0).all() else op.Pow(a, lower), e)
+
+
 Pow = broadcasting(
     "Pow",
     "a to the power b; at base 0 the exponent's slope is taken as 0, at exponent 0 the base's slope is.",
     numpy=np.power,
     derivatives=(_power_base, _power_exponent),
+    vjp=_power_vjp,
     range=lambda case: _power(*(r or WHOLE for r in case.ranges)),
     slope=_power_slope,
     samples=(
@@ -179,7 +193,7 @@ def _winners(op: Any, x: Any, y: Any) -> Any:
 def _extreme_vjp(op: Any, g: Any, y: Any, *x: Any) -> tuple[Any, ...]:
     if len(x) == 1:
         return (g,)
-    part = g / _winners(op, x, y)
+    part = op.Where(op.Equal(*x), g * 0.5, g) if len(x) == 2 else g / _winners(op, x, y)
     return tuple(op.Where(op.Equal(value, y), part, 0.0) for value in x)
 
 
@@ -268,30 +282,34 @@ Where = broadcasting(
 )
 
 
-def _truth(name: str, doc: str, f: Rule, *operands: Array) -> Op:
-    return blocked(
-        name,
-        doc,
-        "a truth value is a step: its slope is 0 wherever it has one",
-        numpy=f,
-        range=lambda case: interval(0.0, 1.0),
-        samples=(sample(*operands),) if operands else PAIRS,
-    )
+def _mod(a: Array, b: Array, *, fmod: int) -> Array:
+    return np.fmod(a, b) if fmod else np.mod(a, b)
 
 
-_YES_AND_NO = np.array([[True], [False]]), np.array([True, False])
+def _mod_range(case: Case) -> Interval:
+    """Of a's sign and no larger than a and b (``fmod``), or between 0 and b."""
+    a, b = (r or WHOLE for r in case.ranges)
+    if case.attributes["fmod"]:
+        most = np.minimum(a.magnitude, b.magnitude)
+        return Interval(np.where(a.lo < 0.0, -most, 0.0), np.where(a.hi > 0.0, most, 0.0))
+    return Interval(np.minimum(b.lo, 0.0), np.maximum(b.hi, 0.0)) if b.bounded else WHOLE
 
-Greater = _truth("Greater", "Whether a > b.", np.greater)
-Less = _truth("Less", "Whether a < b.", np.less)
-GreaterOrEqual = _truth("GreaterOrEqual", "Whether a >= b.", np.greater_equal)
-LessOrEqual = _truth("LessOrEqual", "Whether a <= b.", np.less_equal)
-Equal = _truth("Equal", "Whether a = b.", np.equal)
-And = _truth("And", "Whether a and b hold.", np.logical_and, *_YES_AND_NO)
-Or = _truth("Or", "Whether a or b holds.", np.logical_or, *_YES_AND_NO)
-Xor = _truth("Xor", "Whether just one of a and b holds.", np.logical_xor, *_YES_AND_NO)
-Not = _truth("Not", "Whether x does not hold.", np.logical_not, _YES_AND_NO[0])
 
-ROWS = (
-    *(Add, Sub, Sum, Mean, Mul, Div, Pow, Max, Min, PRelu, Where),
-    *(Greater, Less, GreaterOrEqual, LessOrEqual, Equal, And, Or, Xor, Not),
+Mod = broadcasting(
+    "Mod",
+    "The remainder a - q b, where q is a / b rounded toward 0 (`fmod`) or down: a step, so that the slope by b is -q.",
+    numpy=_mod,
+    derivatives=(
+        lambda op, a, b, y, **_: 1.0,
+        lambda op, a, b, y, **_: op.Neg(op.Floor((a - y) / b + 0.5)),
+    ),
+    range=_mod_range,
+    slope=lambda case, position: WHOLE if position else interval(1.0, 1.0),
+    samples=(
+        sample(("N", 3), np.array([0.7, -0.45, 1.1]), fmod=1),
+        sample((2, 3), (3,), fmod=1, domain=(0.3, 2.0)),
+        sample((2, 1), (3,), fmod=1, domain=(-2.0, -0.3)),
+    ),
 )
+
+ROWS = (Add, Sub, Sum, Mean, Mul, Div, Mod, Pow, Max, Min, PRelu, Where)

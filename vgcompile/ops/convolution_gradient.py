@@ -15,22 +15,28 @@ from typing import Any
 
 import numpy as np
 
-from vgcompile.ops.op import INTERNAL, Body, Case, Op, sample
-from vgcompile.ops.shape import extents, shaped
-from vgcompile.ops.window import Window, cropped, window
+from vgcompile.ops.op import INTERNAL, Attributes, Body, Case, Dim, Op, sample
+from vgcompile.ops.shape import extents, reshaped, shaped
+from vgcompile.ops.window import Window, cropped, ends, window
 
 END = np.iinfo(np.int64)
 
 
-def taps_of(w: Any) -> list[int]:
-    return [int(k) for k in extents(w)[2:]]
+def taps_of(dims: Sequence[Dim] | None, attributes: Attributes) -> list[int]:
+    """The kernel's extents: as the node states them, else of a kernel with these ``dims``; empty where they are not known."""
+    given = attributes.get("kernel_shape") or (dims or ())[2:]
+    return [] if any(isinstance(k, str) for k in given) else [int(k) for k in given]
+
+
+def _window_over(x: Any, w: Any, attributes: Attributes) -> Window:
+    return window(extents(x)[2:], taps_of(extents(w), attributes), attributes)
 
 
 def window_of(case: Case, kernel: int, into: int) -> Window:
     """The window of a node, given the positions of its kernel and of the tensor that the window visits."""
-    taps, dims = case.shapes[kernel], case.shapes[into] if into >= 0 else case.outputs[0]
-    assert taps is not None and dims is not None
-    return window(dims[2:], [int(k) for k in taps[2:]], case.attributes)
+    dims = case.shapes[into]
+    assert dims is not None
+    return window(dims[2:], taps_of(case.shapes[kernel], case.attributes), case.attributes)
 
 
 # ---- bodies of the input gradient: inputs g [N, M, out...], w [M, C / group, kernel...], x [N, C, in...]
@@ -38,14 +44,15 @@ def window_of(case: Case, kernel: int, into: int) -> Window:
 
 def _flipped(op: Any, g: Any, w: Any, x: Any, *, group: int, **attributes: Any) -> Any:
     """Stride 1: a plain convolution with the kernel turned around and its channel axes exchanged."""
-    at = window(extents(x)[2:], taps_of(w), attributes)
-    rank, (m, c) = len(at.kernel), [int(n) for n in extents(w)[:2]]
+    at = _window_over(x, w, attributes)
+    rank = len(at.kernel)
     if at.taps > 1:
-        axes = list(range(2, 2 + rank))
-        w = op.Slice(w, [-1] * rank, [END.min] * rank, axes, [-1] * rank)
+        w = op.Slice(w, [-1] * rank, [END.min] * rank, list(range(2, 2 + rank)), [-1] * rank)
+    m, c = extents(w)[:2]
     if group == 1:
         w = op.Transpose(w, perm=[1, 0, *range(2, 2 + rank)])
-    else:
+    elif (m, c) != (group, 1):
+        m, c = int(m), int(c)
         split = op.Reshape(w, [group, m // group, c, *at.kernel])
         w = op.Reshape(op.Transpose(split, perm=[0, 2, 1, *range(3, 3 + rank)]), [group * c, m // group, *at.kernel])
     pads = [s - p for s, p in zip((*at.span, *at.span), at.pads, strict=True)]
@@ -54,7 +61,8 @@ def _flipped(op: Any, g: Any, w: Any, x: Any, *, group: int, **attributes: Any) 
 
 def _flips(case: Case) -> bool:
     at = window_of(case, 1, 2)
-    return set(at.strides) == {1} and all(p <= s for p, s in zip(at.pads, (*at.span, *at.span), strict=True))
+    narrow = all(p <= s for p, s in zip(at.pads, (*at.span, *at.span), strict=True))
+    return set(at.strides) == {1} and narrow and (case.attributes["group"] == 1 or _static(case.shapes[1]))
 
 
 def _transposed(op: Any, g: Any, w: Any, x: Any, *, group: int, **attributes: Any) -> Any:
@@ -62,12 +70,15 @@ def _transposed(op: Any, g: Any, w: Any, x: Any, *, group: int, **attributes: An
 
     Where that is not known, it is padded by the most that can be left over, and cut to size at run time.
     """
-    dims = extents(x)[2:]
-    at = window(dims, taps_of(w), attributes)
-    static = all(isinstance(dim, int) for dim in dims)
-    rest = [at.remainder(dim, axis) if isinstance(dim, int) else at.strides[axis] - 1 for axis, dim in enumerate(dims)]
-    dx = op.ConvTranspose(g, w, group=group, output_padding=rest, **at.attributes)
-    return dx if static or not any(rest) else cropped(op, dx, x)
+    at = _window_over(x, w, attributes)
+    cut, rest, beyond = ends(at, extents(x)[2:])
+    shape = {**at.attributes, "pads": [*at.before, *cut], "output_padding": rest if any(rest) else None}
+    dx = op.ConvTranspose(g, w, group=group, **shape)
+    return cropped(op, dx, x) if beyond else shaped(dx, x)
+
+
+def _static(dims: Sequence[Dim] | None) -> bool:
+    return all(isinstance(dim, int) for dim in dims or ("",))
 
 
 def _macs(case: Case, factor: float) -> float:
@@ -86,7 +97,7 @@ def _channels_first(op: Any, x: Any) -> Any:
 
 
 def _pointwise(op: Any, g: Any, x: Any, w: Any, **_: Any) -> Any:
-    return op.Reshape(op.Gemm(_channels_first(op, g), _channels_first(op, x), transB=1), list(extents(w)))
+    return reshaped(op, op.Gemm(_channels_first(op, g), _channels_first(op, x), transB=1), w)
 
 
 def _is_pointwise(case: Case) -> bool:
@@ -100,7 +111,7 @@ def _rows(op: Any, g: Any, x: Any, w: Any, *, group: int, **attributes: Any) -> 
     Then the pixels under one tap are a contiguous run of rows, and each tap costs one slice and one product.
     """
     dims = extents(x)[2:]
-    at = window(dims, taps_of(w), attributes)
+    at = _window_over(x, w, attributes)
     rank = len(at.kernel)
     last = [0, *range(2, 2 + rank), 1]
     pixels = op.Flatten(op.Transpose(_padded(op, x, at.before, at.after), perm=last), axis=-1)
@@ -129,13 +140,12 @@ def _padded(op: Any, x: Any, before: Sequence[int], after: Sequence[int]) -> Any
 
 def _has_rows(case: Case) -> bool:
     at, dims = window_of(case, 2, 1), case.shapes[1] or ()
-    static = all(isinstance(dim, int) for dim in dims[3:])
-    return static and set(at.strides) == {1} and case.attributes["group"] == 1
+    return _static((*dims[3:], *(case.shapes[2] or ("",)))) and set(at.strides) == {1} and case.attributes["group"] == 1
 
 
 def _columns(op: Any, g: Any, x: Any, w: Any, *, group: int, **attributes: Any) -> Any:
     """Any stride: the pixels under each tap side by side (im2col), and one product."""
-    at = window(extents(x)[2:], taps_of(w), attributes)
+    at = _window_over(x, w, attributes)
     out = [int(dim) for dim in extents(g)[2:]]
     x = _padded(op, x, at.before, at.after)
     axes, strides = list(range(2, 2 + len(out))), list(at.strides)
@@ -149,33 +159,37 @@ def _columns(op: Any, g: Any, x: Any, w: Any, *, group: int, **attributes: Any) 
 
 
 def _has_columns(case: Case) -> bool:
-    spatial = (*(case.shapes[0] or ())[2:], *(case.shapes[1] or ())[2:])
-    return all(isinstance(dim, int) for dim in spatial) and case.attributes["group"] == 1
+    g, x, w = (dims or ("",) for dims in case.shapes)
+    return _static((*g[2:], *x[2:], *w)) and case.attributes["group"] == 1
 
 
 def _swapped(op: Any, g: Any, x: Any, w: Any, *, group: int, **attributes: Any) -> Any:
     """Batch and channel axes exchanged, strides and dilations too: g is the kernel that visits x.
 
-    A group's channels stay together: x goes in as [C / group, group * N, ...].
+    A group's channels stay together: x goes in as [C / group, group * N, ...]. A remainder that no window reached is not padded
+    either; where that leaves more than the kernel's taps, they are cut to size.
     """
-    at = window(extents(x)[2:], taps_of(w), attributes)
+    at, spatial = _window_over(x, w, attributes), extents(x)[2:]
     rank = len(at.kernel)
     back = [1, 0, *range(2, 2 + rank)]
     if group == 1:
         x = op.Transpose(x, perm=back)
     else:
-        c = int(extents(x)[1])
-        split = op.Transpose(op.Reshape(x, _with_spatial(op, [0, group, c // group], x)), perm=[2, 1, 0, *range(3, 3 + rank)])
-        x = op.Reshape(split, _with_spatial(op, [c // group, -1], x))
-    dw = op.Conv(x, op.Transpose(g, perm=back), group=group, strides=list(at.dilations), dilations=list(at.strides), pads=at.pads)
-    if set(at.strides) != {1}:
+        c = int(extents(w)[1])
+        split = x if c == 1 else op.Reshape(x, _with_spatial(op, [0, group, c], x))
+        swapped = op.Transpose(split, perm=back if c == 1 else [2, 1, 0, *range(3, 3 + rank)])
+        x = op.Reshape(swapped, _with_spatial(op, [c, -1], x))
+    after, rest, _ = ends(at, spatial)
+    shape = {"strides": list(at.dilations), "dilations": list(at.strides), "pads": [*at.before, *after]}
+    dw = op.Conv(x, op.Transpose(g, perm=back), group=group, **shape)
+    if any(r >= d for r, d in zip(rest, at.dilations, strict=True)):
         dw = op.Slice(dw, [0] * rank, list(at.kernel), list(range(2, 2 + rank)))
     return op.Transpose(dw, perm=back)
 
 
 def _with_spatial(op: Any, front: list[int], x: Any) -> Any:
     spatial = extents(x)[2:]
-    if all(isinstance(dim, int) for dim in spatial):
+    if _static(spatial):
         return [*front, *spatial]
     return op.Concat(np.asarray(front, np.int64), op.Shape(x, start=2), axis=0)
 

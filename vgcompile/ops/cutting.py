@@ -17,15 +17,10 @@ from vgcompile.interval import WHOLE, Interval, interval, point
 from vgcompile.ops.families import layout
 from vgcompile.ops.layout import Moved
 from vgcompile.ops.op import Array, Case, sample
-from vgcompile.ops.shape import extents, meeting, reshaped, shaped
+from vgcompile.ops.shape import constant, extents, meeting, reshaped, shaped
 from vgcompile.signal import Signal, replace
 
 LAST = np.iinfo(np.int64).max
-
-
-def _constant(x: Any) -> Array | None:
-    """The array that an operand is known to hold, or None."""
-    return None if x is None or x.const_value is None or x.is_graph_input() else np.asarray(x.const_value.numpy())
 
 
 def _scattered(op: Any, g: Any, x: Any, move: Callable[[Any], Any]) -> Any:
@@ -68,15 +63,15 @@ def _slice_vjp(op: Any, g: Any, y: Any, x: Any, starts: Any, ends: Any, axes: An
 
 def _leading(x: Any, starts: Any, axes: Any, steps: Any) -> list[int] | None:
     """How many elements a slice drops at the beginning of each axis; None where it is not known, or its step is not 1."""
-    first, step = _constant(starts), None if steps is None else _constant(steps)
+    first, step = constant(starts), None if steps is None else constant(steps)
     if (
         first is None
-        or (axes is not None and _constant(axes) is None)
+        or (axes is not None and constant(axes) is None)
         or (steps is not None and (step is None or (step != 1).any()))
     ):
         return None
     dims = extents(x)
-    along = range(len(first)) if axes is None else (np.asarray(_constant(axes)) % len(dims)).tolist()
+    along = range(len(first)) if axes is None else (np.asarray(constant(axes)) % len(dims)).tolist()
     before = [0] * len(dims)
     for axis, start in zip(along, first.tolist(), strict=True):
         extent = dims[axis]
@@ -142,7 +137,7 @@ def _pad_vjp(
 
 def _unpadded(op: Any, g: Any, pads: Any, axes: Any) -> Any:
     """Cut what was added, add zeros where something was cut."""
-    known = _constant(pads)
+    known = constant(pads)
     if known is None:
         return op.Pad(g, op.Neg(pads), None, axes)
     half = len(known) // 2
@@ -217,4 +212,31 @@ Pad = layout(
     ),
 )
 
-ROWS = (Slice, Pad)
+
+def _center_vjp(op: Any, g: Any, y: Any, x: Any, shape: Any, *, axes: Sequence[int] | None) -> tuple[Any, ...]:
+    """Back to the old extents by the same centres: what was cut off gets zeros, what was padded on is cut off."""
+    dims = extents(x)
+    along = list(range(len(dims))) if axes is None else [axis % len(dims) for axis in axes]
+    if all(isinstance(dims[axis], int) for axis in along):
+        target: Any = [dims[axis] for axis in along]
+    else:
+        target = op.Shape(x) if axes is None else op.Gather(op.Shape(x), along, axis=0)
+    return shaped(op.CenterCropPad(g, target, axes=axes), x), None
+
+
+CenterCropPad = layout(
+    "CenterCropPad",
+    "A tensor cut, or padded with zeros, around its centre.",
+    vjp=_center_vjp,
+    range=lambda case: hull_of(case, interval(0.0, 0.0)),
+    norms=lambda case, position: (0.0, 1.0),
+    moments=None,
+    samples=(
+        sample((5, 4), np.array([2, 7])),
+        sample(("N", 4, 3), np.array([7, 2]), axes=[1, -1]),
+        sample((2, "H", "W"), np.array([4, 3]), axes=[2, 1]),
+        sample(("N", 3), np.array([4, 2])),
+    ),
+)
+
+ROWS = (Slice, Pad, CenterCropPad)

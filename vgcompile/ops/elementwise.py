@@ -179,9 +179,10 @@ Identity = elementwise("Identity", "x.", numpy=np.positive, derivative=lambda op
 
 
 def _flows_between_floats(op: Any, g: Any, y: Any, x: Any, like: Any = None, **attributes: Any) -> tuple[Any, ...]:
-    flows = x.dtype.is_floating_point() and y.dtype.is_floating_point()
-    adjoint = g if not flows or x.dtype == g.dtype else op.Cast(g, to=int(x.dtype))
-    return (adjoint if flows else None, None)
+    """Rounding to a narrower type is taken for the identity; a type of 8 bits is a quantization, and has no adjoint."""
+    if not x.dtype.is_floating_point():
+        return (None, None)
+    return (g if x.dtype == g.dtype else op.Cast(g, to=int(x.dtype)), None)
 
 
 def _cast(x: Array, *, to: int, **rounding: Any) -> Any:
@@ -198,7 +199,7 @@ def _cast_range(case: Case) -> Interval:
 
 Cast = elementwise(
     "Cast",
-    "x as another type; the gradient flows between floating-point types and is cast back.",
+    "x as another type; the gradient flows between floating-point types of 16 bits and more, and through no narrower one.",
     numpy=_cast,
     derivative=lambda op, x, y, **to: 1.0,
     vjp=_flows_between_floats,
@@ -208,13 +209,13 @@ Cast = elementwise(
 
 CastLike = broadcasting(
     "CastLike",
-    "x as the type of the second input; the gradient flows between floating-point types and is cast back.",
+    "x as the type of the second input; the gradient flows as it does through Cast.",
     numpy=lambda x, like, **rounding: x,
     derivatives=(lambda op, x, like, y, **rounding: 1.0, None),
     vjp=_flows_between_floats,
     range=lambda case: case.ranges[0] or WHOLE,
     slope=lambda case, position: interval(1.0, 1.0),
-    samples=(sample(("N", 5), np.zeros(1, np.float32)),),
+    samples=(sample(("N", 5), np.zeros(1)),),
 )
 
 

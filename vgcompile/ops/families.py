@@ -5,6 +5,7 @@
     broadcasting     several inputs, elementwise, monotone in each input taken alone
     layout           moves elements, changes none: singular values 1, statistics kept
     blocked          nothing flows
+    uncovered        a gradient would flow, and there is no rule for it
 
 A row states its own facts and the family derives the others from them; what a row says itself goes first.
 """
@@ -183,6 +184,11 @@ def spread(x: Array, shape: tuple[int | str, ...] | None) -> Array:
     return np.broadcast_to(x, [1 if isinstance(dim, str) else dim for dim in shape])
 
 
-def blocked(name: str, doc: str, why: str, *, samples: tuple[Sample, ...], numpy: Rule | None = None, **facts: Any) -> Op:
+def blocked(name: str, doc: str, why: str, *, samples: tuple[Sample, ...] = (), numpy: Rule | None = None, **facts: Any) -> Op:
     """An operator through which nothing flows: a count, a comparison, an index, a step."""
     return Op(name, doc, blocked=why, numpy=numpy, samples=samples, **facts)
+
+
+def uncovered(name: str, doc: str, why: str, **facts: Any) -> Op:
+    """An operator through which a gradient would flow, refused by name: a model may hold it where no gradient is asked for."""
+    return Op(name, doc, uncovered=why, **facts)

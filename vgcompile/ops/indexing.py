@@ -1,4 +1,4 @@
-"""Looking up and scattering: the adjoint goes back to the place that an index names."""
+"""Looking up: the adjoint goes back to the place that an index names; adjoints that meet there are added."""
 
 from __future__ import annotations
 
@@ -8,32 +8,44 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from onnx import TensorProto
 
-from vgcompile.interval import WHOLE, Interval
-from vgcompile.ops.cutting import bound_of, hull_of
-from vgcompile.ops.families import isometry, layout
-from vgcompile.ops.layout import Moved, restriction
-from vgcompile.ops.op import Case, Dim, Op, sample
-from vgcompile.ops.shape import extents, is_shared_axis, meeting, shaped, zeros_like
+from vgcompile.ops.cutting import hull_of
+from vgcompile.ops.families import layout
+from vgcompile.ops.layout import Moved
+from vgcompile.ops.op import Case, Dim, sample
+from vgcompile.ops.shape import constant, extents, is_shared_axis, meeting, shaped, zeros_like
 from vgcompile.signal import Signal, replace
 
 
 def _gather_vjp(op: Any, g: Any, y: Any, x: Any, indices: Any, axis: int = 0) -> tuple[Any, ...]:
-    """Rows are added up where they came from; another axis goes to the front: [before, rows, after] -> [rows, before, after]."""
-    rank, count = len(extents(x)), len(extents(indices))
+    """Rows are added up where they came from: one row, of a known place, between zeros."""
+    known, axis = constant(indices), axis % len(extents(x))
+    extent = extents(x)[axis]
+    if known is not None and known.ndim == 0 and isinstance(extent, int):
+        place = int(known) % extent
+        pads = np.zeros((2, len(extents(x))), np.int64)
+        pads[:, axis] = place, extent - 1 - place
+        return shaped(op.Pad(op.Unsqueeze(g, [axis]), pads.ravel()), x), None
+    if known is not None:
+        return rows_placed(op, x, known.astype(np.int64)[..., None], g, axis, "add"), None
+    where = indices if indices.dtype.itemsize == 8 else op.Cast(indices, to=TensorProto.INT64)
+    return (rows_placed(op, x, op.Unsqueeze(where, [-1]), g, axis, "add"), None)
+
+
+def rows_placed(op: Any, x: Any, places: Any, rows: Any, axis: int, reduction: str) -> Any:
+    """Rows of an axis of ``x`` put where ``places`` [..., 1] name them, zeros elsewhere; another axis than the first goes to the
+    front and back: [before, rows, after] -> [rows, before, after]."""
+    rank, count = len(extents(x)), len(places.shape) - 1
     axis %= rank
-    if axis:
-        front = [*range(axis, axis + count), *range(axis), *range(axis + count, rank - 1 + count)]
-        order = [axis, *range(axis), *range(axis + 1, rank)]
-        moved = op.Transpose(x, perm=order)
-        rows = _add_rows(op, moved, indices, op.Transpose(g, perm=front))
-        return (shaped(op.Transpose(rows, perm=np.argsort(order).tolist()), x), None)
-    return (shaped(_add_rows(op, x, indices, g), x), None)
-
-
-def _add_rows(op: Any, x: Any, indices: Any, g: Any) -> Any:
-    where = indices if indices.dtype.itemsize == 8 else op.Cast(indices, to=7)
-    return op.ScatterND(zeros_like(op, x), op.Unsqueeze(where, [-1]), g, reduction="add")
+    if not axis:
+        return shaped(op.ScatterND(zeros_like(op, x), places, rows, reduction=reduction), x)
+    front = [*range(axis, axis + count), *range(axis), *range(axis + count, rank - 1 + count)]
+    order = [axis, *range(axis), *range(axis + 1, rank)]
+    dims = [extents(x)[i] for i in order]
+    shape = op.Gather(op.Shape(x), order) if any(isinstance(dim, str) for dim in dims) else dims
+    placed = op.ScatterND(op.Expand(0.0, shape), places, op.Transpose(rows, perm=front), reduction=reduction)
+    return shaped(op.Transpose(placed, perm=np.argsort(order).tolist()), x)
 
 
 def _uses(case: Case, position: int) -> float:
@@ -107,13 +119,16 @@ Gather = layout(
     samples=(
         sample((5, 3), np.array([[0, 4], [4, -1]])),
         sample(("N", 4, 3), np.array([2, 0, -1]), axis=1),
+        sample(("N", 4, "T"), np.array(-2), axis=1),
+        sample(("N", 3), np.array(0)),
         sample(("N", 4, 3), np.array(1), axis=-1),
         sample((4, 2), np.array([1, 1, 3], np.int32)),
+        sample((2, "T", "H"), np.array([[0, -1, 0]]), axis=1),
     ),
 )
 
 
-def _along(case: Case, position: int, dims: Sequence[Dim] | None) -> float:
+def along(case: Case, position: int, dims: Sequence[Dim] | None) -> float:
     """How many single elements may meet in one: all that lie along the axis."""
     if dims is None:
         return math.inf
@@ -130,99 +145,45 @@ GatherElements = layout(
         None,
     ),
     range=lambda case: hull_of(case),
-    norms=lambda case, position: (0.0, math.sqrt(_along(case, 0, case.shapes[1]))),
+    norms=lambda case, position: (0.0, math.sqrt(along(case, 0, case.shapes[1]))),
     moments=Moved(),
     samples=(sample((3, 4), np.array([[0, 2], [1, 1], [-1, 0]]), axis=1), sample((3, 2), np.array([[0, 1], [0, -1]]))),
 )
 
 
-def _without_batch(case: Case) -> str:
-    return "batch_dims is not supported by its gradient" if case.attributes.get("batch_dims") else ""
+def _gather_nd_vjp(op: Any, g: Any, y: Any, x: Any, indices: Any, batch_dims: int = 0) -> tuple[Any, ...]:
+    """An index tuple within a batch is one of the whole tensor with the places along the batch's axes before it."""
+    places = [_along_axis(op, indices, axis) for axis in range(batch_dims)]
+    full = op.Concat(*places, indices, axis=-1) if places else indices
+    return (shaped(op.ScatterND(zeros_like(op, x), full, g, reduction="add"), x), None)
+
+
+def _along_axis(op: Any, indices: Any, axis: int) -> Any:
+    """For each tuple of ``indices`` its own place along an axis, [..., 1]."""
+    dims = extents(indices)
+    narrow = [-1 if i == axis else 1 for i in range(len(dims))]
+    known = [dim for dim in dims[:-1] if isinstance(dim, int)]
+    if len(known) == len(dims) - 1:
+        return np.array(np.broadcast_to(np.arange(known[axis]).reshape(narrow), (*known, 1)))
+    count = op.Squeeze(op.Shape(indices, start=axis, end=axis + 1), [0])
+    shape = op.Concat(op.Shape(indices, end=-1), [1], axis=0)
+    return op.Expand(op.Reshape(op.Range(0, count, 1), narrow), shape)
 
 
 GatherND = layout(
     "GatherND",
     "Slices looked up by index tuples.",
-    vjp=lambda op, g, y, x, indices, **_: (shaped(op.ScatterND(zeros_like(op, x), indices, g, reduction="add"), x), None),
+    vjp=_gather_nd_vjp,
     range=lambda case: hull_of(case),
     norms=lambda case, position: (0.0, math.sqrt(meeting(case, 0, (case.shapes[1] or ("",))[:-1]))),
     moments=Moved(),
-    refuses=_without_batch,
-    samples=(sample((3, 4), np.array([[0, 1], [2, 3], [0, 1]])), sample((3, "T", 2), np.array([[[2]], [[0]]]))),
-)
-
-
-# ---- scattering
-
-
-def _scatter_elements_vjp(
-    op: Any, g: Any, y: Any, x: Any, indices: Any, updates: Any, axis: int = 0, reduction: str = "none"
-) -> tuple[Any, ...]:
-    """An overwritten element gets nothing; an update gets the adjoint of its place."""
-    dx = g if reduction == "add" else op.ScatterElements(g, indices, zeros_like(op, updates), axis=axis)
-    return shaped(dx, x), None, shaped(op.GatherElements(g, indices, axis=axis), updates)
-
-
-def _scatter_nd_vjp(op: Any, g: Any, y: Any, x: Any, indices: Any, updates: Any, reduction: str = "none") -> tuple[Any, ...]:
-    dx = g if reduction == "add" else op.ScatterND(g, indices, zeros_like(op, updates))
-    return shaped(dx, x), None, shaped(op.GatherND(g, indices), updates)
-
-
-def _additive(case: Case) -> str:
-    mode = case.attributes.get("reduction", "none")
-    return "" if mode in ("none", "add") else f"reduction {mode!r} is not linear in its updates"
-
-
-def _scatter_range(case: Case) -> Interval:
-    """Overwritten: the hull of both. Added: several updates may meet, of which at most all do."""
-    base, updates = bound_of(case, 0).scalar(), bound_of(case, 2).scalar()
-    if case.attributes.get("reduction", "none") == "none":
-        return base.hull(updates)
-    size = _updates(case)
-    most = float(updates.magnitude) * size * (1.0 + 1e-12) if math.isfinite(size) and updates.bounded else math.inf
-    return Interval(base.lo - most * (1.0 + 1e-12), base.hi + most * (1.0 + 1e-12)) if math.isfinite(most) else WHOLE
-
-
-def _scatter_norms(case: Case, position: int) -> tuple[float, float]:
-    """To the base: g itself (added) or a part of it. To the updates: g at their places, once for each that names it."""
-    if position == 0:
-        return isometry(case, 0) if case.attributes.get("reduction", "none") == "add" else restriction(case, 0)
-    if case.attributes.get("reduction", "none") == "none":
-        return (0.0, 1.0)
-    return (0.0, math.sqrt(_updates(case)))
-
-
-def _updates(case: Case) -> float:
-    """How many updates may name one and the same element."""
-    if "axis" in case.attributes:
-        return _along(case, 2, case.shapes[1])
-    return meeting(case, 2, (case.shapes[1] or ("",))[:-1])
-
-
-ScatterElements = Op(
-    "ScatterElements",
-    "Single elements overwritten, or added to, at places along one axis.",
-    vjp=_scatter_elements_vjp,
-    range=_scatter_range,
-    norms=_scatter_norms,
-    refuses=_additive,
     samples=(
-        sample((3, 4), np.array([[0, 2], [1, 3], [3, 0]]), (3, 2), axis=1),
-        sample((3, 2), np.array([[0, 1], [0, -1]]), (2, 2), reduction="add"),
+        sample((3, 4), np.array([[0, 1], [2, 3], [0, 1]])),
+        sample((3, "T", 2), np.array([[[2]], [[0]]])),
+        sample((2, 3, 4), np.array([[[1], [2]], [[0], [0]]]), batch_dims=1),
+        sample((2, 2, 3, "T"), np.array([[[0], [2]], [[1], [1]]]), batch_dims=2),
     ),
 )
 
-ScatterND = Op(
-    "ScatterND",
-    "Slices overwritten, or added to, at index tuples.",
-    vjp=_scatter_nd_vjp,
-    range=_scatter_range,
-    norms=_scatter_norms,
-    refuses=_additive,
-    samples=(
-        sample((4, "T"), np.array([[1], [3]]), (2, "T")),
-        sample((4, 3), np.array([[1], [3], [1]]), (3, 3), reduction="add"),
-    ),
-)
 
-ROWS = (Gather, GatherElements, GatherND, ScatterElements, ScatterND)
+ROWS = (Gather, GatherElements, GatherND)

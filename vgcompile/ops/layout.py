@@ -251,15 +251,24 @@ Split = layout(
     ),
 )
 
-_DEPTH = (sample(("N", 8, 2, 3), blocksize=2), sample(("N", 8, "H", "W"), blocksize=2, mode="CRD"))
+_DEPTH = (
+    sample(("N", 8, 2, 3), blocksize=2),
+    sample(("N", 8, "H", "W"), blocksize=2, mode="CRD"),
+    sample((2, "C", 2, 3), blocksize=1, mode="CRD"),
+)
 
 
 def _depth_vjp(op: Any, g: Any, y: Any, x: Any, blocksize: int, mode: str = "DCR") -> tuple[Any, ...]:
     """SpaceToDepth undoes DepthToSpace up to the order of channels: (row, column, depth), where CRD has (depth, row, column)."""
     dx = op.SpaceToDepth(g, blocksize=blocksize)
     if mode == "CRD":
-        channels = int(extents(x)[1])
-        dx = op.Gather(dx, np.arange(channels).reshape(blocksize**2, -1).T.ravel(), axis=1)
+        channels = extents(x)[1]
+        if isinstance(channels, int):
+            order: Any = np.arange(channels).reshape(blocksize**2, -1).T.ravel()
+        else:
+            count = op.Range(0, op.Squeeze(op.Shape(x, start=1, end=2), [0]), 1)
+            order = op.Reshape(op.Transpose(op.Reshape(count, [blocksize**2, -1])), [-1])
+        dx = op.Gather(dx, order, axis=1)
     return (shaped(dx, x),)
 
 
@@ -274,7 +283,7 @@ DepthToSpace = layout(
 SpaceToDepth = layout(
     "SpaceToDepth",
     "Blocks of pixels gathered into channels.",
-    vjp=lambda op, g, y, x, blocksize: (shaped(op.DepthToSpace(g, blocksize=blocksize), x),),
+    vjp=lambda op, g, y, x, blocksize, mode=None: (shaped(op.DepthToSpace(g, blocksize=blocksize, mode=mode), x),),
     samples=(sample(("N", 2, 4, 6), blocksize=2),),
     range=lambda case: (case.ranges[0] or WHOLE).scalar(),
 )

@@ -31,15 +31,23 @@ class _Target:
 
 def _target(op: Any, x: Any, labels: Any, weights: Any, ignore_index: int | None) -> _Target:
     """A label that is ignored need not name a class, and is not looked up."""
-    classes, rank, kind = int(extents(x)[1]), len(extents(x)), labels.dtype.numpy()
-    names = np.arange(classes, dtype=kind).reshape(-1, *(1,) * (rank - 2))
+    kind = labels.dtype.numpy()
     spread = op.Unsqueeze(labels, [1])
-    hot = op.Equal(spread, names)
+    hot = op.Equal(spread, _names(op, x, labels))
     ignored = None if ignore_index is None else op.Equal(spread, np.asarray(ignore_index, kind))
     if weights is None:
         return _Target(hot, ignored, None)
     safe = spread if ignored is None else op.Where(ignored, np.zeros((), kind), spread)
     return _Target(hot, ignored, op.Gather(weights, safe, axis=0))
+
+
+def _names(op: Any, x: Any, labels: Any) -> Any:
+    """The numbers of the classes, along axis 1 of [N, C, ...]."""
+    classes, along = extents(x)[1], [-1, *(1,) * (len(extents(x)) - 2)]
+    if isinstance(classes, int):
+        return np.arange(classes, dtype=labels.dtype.numpy()).reshape(along)
+    count = op.Squeeze(op.Shape(x, start=1, end=2), [0])
+    return op.CastLike(op.Reshape(op.Range(0, count, 1), along), labels)
 
 
 def _coefficient(op: Any, g: Any, labels: Any, target: _Target, reduction: str) -> Any:
@@ -99,11 +107,6 @@ def _likelihood_vjp(
     return shaped(dx, x), None, None if weights is None else _weights_vjp(op, g, x, labels, target, reduction)
 
 
-def _refuses(case: Case) -> str:
-    dims = case.shapes[0]
-    return "" if dims is not None and isinstance(dims[1], int) else "the number of classes is not known when compiling"
-
-
 def _classes(case: Case) -> dict[int, int]:
     """The labels name the scores' axis 1."""
     dims = case.shapes[0]
@@ -140,6 +143,7 @@ _SCORES = (
     sample((3, 4), np.array([0, 3, 1]), reduction="sum", ignore_index=3),
     sample((3, 4, 2), _LABELS, np.array([0.5, 1.0, 2.0, 1.5]), reduction="none"),
     sample((3, 4, 2), _LABELS, (4,), domain=(0.5, 2.0), ignore_index=1),
+    sample((5, "C"), np.array([0, 0, -2, 0, 0], np.int32), ignore_index=-2),
 )
 
 SoftmaxCrossEntropyLoss = Op(
@@ -148,7 +152,6 @@ SoftmaxCrossEntropyLoss = Op(
     vjp=_cross_entropy_vjp,
     saved=(1,),
     moments=ClassLoss(),
-    refuses=_refuses,
     untrained=(2,),
     classes=_classes,
     samples=_SCORES,
@@ -158,7 +161,6 @@ NegativeLogLikelihoodLoss = Op(
     "NegativeLogLikelihoodLoss",
     "Minus the given logarithm of the probability of the labelled class, weighted by class and averaged, summed or left alone.",
     vjp=_likelihood_vjp,
-    refuses=_refuses,
     untrained=(2,),
     classes=_classes,
     samples=_SCORES,

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 
 from vgcompile.interval import WHOLE, Interval, corners, interval, point, product
 from vgcompile.ops.op import Case, Dim, Op, sample
@@ -126,47 +127,72 @@ def scaled_and_shifted(case: Case, signals: Sequence[Signal | None], z: Signal) 
     return independent_sum(replace(z.scaled(scale.square), mean=z.mean * scale.mean), bias)
 
 
-def _layer_axis(x: Any, axis: int) -> list[int]:
+def normalized_axes(x: Any, axis: int) -> list[int]:
     rank = len(x.shape)
     return list(range(axis % rank, rank))
 
 
-def _layer_vjp(op: Any, g: Any, y: Any, x: Any, scale: Any, bias: Any = None, *, axis: int, **_: Any) -> tuple[Any, ...]:
-    """The node's own Mean and InvStdDev are taken; d(1/s) = -1/2 (1/s)^3 d(variance)."""
+def stage_type(x: Any, stash_type: int) -> Any:
+    """The type that statistics are computed in: float32 for 16-bit numbers, where the node says so; else the data's own."""
+    return ir.DataType.FLOAT if x.dtype.itemsize == 2 and stash_type == ir.DataType.FLOAT else x.dtype
+
+
+def in_type(op: Any, value: Any, dtype: Any) -> Any:
+    return value if value.dtype == dtype else op.Cast(value, to=int(dtype))
+
+
+def summed_to(op: Any, adjoint: Any, parameter: Any) -> Any:
+    """An adjoint in the parameter's type; one that was computed wider is summed over the leading axes before it is narrowed."""
+    if adjoint.dtype == parameter.dtype:
+        return adjoint
+    leading = list(range(len(adjoint.shape) - len(parameter.shape)))
+    total = op.ReduceSum(adjoint, leading, keepdims=0) if leading else adjoint
+    return op.Cast(total, to=int(parameter.dtype))
+
+
+def _layer_vjp(
+    op: Any, g: Any, y: Any, x: Any, scale: Any, bias: Any = None, *, axis: int, epsilon: float, stash_type: int
+) -> tuple[Any, ...]:
+    """The node's own Mean and InvStdDev are taken where they are as exact as the data; d(1/s) = -1/2 (1/s)^3 d(variance)."""
     g, dmean, dinverse = adjoints_of(g, 3)
-    mean, inverse = (_as(op, statistic, x) for statistic in y[1:3])
-    z = (x - mean) * inverse
-    terms = [] if g is None else [three_terms(op, g * scale, z, inverse, _layer_axis(x, axis))]
-    dvariance = None if dinverse is None else _as(op, dinverse, x) * inverse * inverse * inverse * -0.5
-    terms.append(through_statistics(op, x, mean, None if dmean is None else _as(op, dmean, x), dvariance))
-    return shaped(added(terms), x), None if g is None else shaped(g * z, x), None if bias is None else g
-
-
-def _as(op: Any, statistic: Any, x: Any) -> Any:
-    """Statistics may be stored in another type than the data."""
-    return statistic if statistic.dtype == x.dtype else op.Cast(statistic, to=int(x.dtype))
+    axes, stage = normalized_axes(x, axis), stage_type(x, stash_type)
+    wide = in_type(op, x, stage)
+    if y[1].dtype.itemsize >= stage.itemsize:
+        mean, inverse = (in_type(op, statistic, stage) for statistic in y[1:3])
+        z = (wide - mean) * inverse
+    else:
+        mean, _variance, inverse, z = statistics(op, wide, axes, epsilon)
+    terms, dscale, dbias = [], None, None
+    if g is not None:
+        wide_g = in_type(op, g, stage)
+        terms = [three_terms(op, wide_g * in_type(op, scale, stage), z, inverse, axes)]
+        dscale, dbias = summed_to(op, wide_g * z, scale), None if bias is None else summed_to(op, wide_g, bias)
+    dvariance = None if dinverse is None else in_type(op, dinverse, stage) * inverse * inverse * inverse * -0.5
+    terms.append(through_statistics(op, wide, mean, None if dmean is None else in_type(op, dmean, stage), dvariance))
+    dx = added(terms)
+    return None if dx is None else shaped(in_type(op, dx, x.dtype), x), dscale, dbias
 
 
 def _instance_vjp(op: Any, g: Any, y: Any, x: Any, scale: Any, bias: Any, *, epsilon: float) -> tuple[Any, ...]:
-    axes = list(range(2, len(x.shape)))
+    axes, rest = list(range(2, len(x.shape))), but_channels(x)
     _mean, _variance, inverse, z = statistics(op, x, axes, epsilon)
-    dx = three_terms(op, g, z, inverse, axes) * per_channel(op, scale, len(x.shape))
-    rest = but_channels(x)
+    dx = three_terms(op, g, z, inverse * per_channel(op, scale, len(x.shape)), axes)
     return shaped(dx, x), op.ReduceSum(g * z, rest, keepdims=0), op.ReduceSum(g, rest, keepdims=0)
 
 
 def _group_vjp(
-    op: Any, g: Any, y: Any, x: Any, scale: Any, bias: Any, *, epsilon: float, num_groups: int, **_: Any
+    op: Any, g: Any, y: Any, x: Any, scale: Any, bias: Any, *, epsilon: float, num_groups: int, stash_type: int
 ) -> tuple[Any, ...]:
     """Groups of channels in one row each."""
-    rows = [0, num_groups, -1]
-    _mean, _variance, inverse, z = statistics(op, op.Reshape(x, rows), [2], epsilon)
-    scaled = op.Reshape(g * per_channel(op, scale, len(x.shape)), rows)
-    dx, rest = reshaped(op, three_terms(op, scaled, z, inverse, [2]), x), but_channels(x)
-    return dx, op.ReduceSum(g * reshaped(op, z, x), rest, keepdims=0), op.ReduceSum(g, rest, keepdims=0)
+    rows, stage, rest = [0, num_groups, -1], stage_type(x, stash_type), but_channels(x)
+    _mean, _variance, inverse, z = statistics(op, op.Reshape(in_type(op, x, stage), rows), [2], epsilon)
+    wide_g, factor = in_type(op, g, stage), per_channel(op, in_type(op, scale, stage), len(x.shape))
+    dx = reshaped(op, three_terms(op, op.Reshape(wide_g * factor, rows), z, inverse, [2]), x)
+    dscale, dbias = op.ReduceSum(wide_g * reshaped(op, z, x), rest, keepdims=0), op.ReduceSum(wide_g, rest, keepdims=0)
+    return shaped(in_type(op, dx, x.dtype), x), in_type(op, dscale, scale.dtype), in_type(op, dbias, bias.dtype)
 
 
-def _members(case: Case) -> float:
+def members(case: Case) -> float:
     """How many elements are normalized together."""
     dims, given = dims_of(case), case.attributes
     if "num_groups" in given:
@@ -183,7 +209,7 @@ def _inner_range(case: Case) -> tuple[Interval, ...]:
     scale, bias = (known(case, position) for position in (1, 2))
     if "axis" not in case.attributes:
         scale, bias = channel_shape(scale, rank), channel_shape(bias, rank)
-    return (affine(standardized(_members(case)), scale, bias), WHOLE, WHOLE)[: len(case.outputs)]
+    return (affine(standardized(members(case)), scale, bias), WHOLE, WHOLE)[: len(case.outputs)]
 
 
 def _inner_norms(case: Case, position: int) -> tuple[float, float]:
@@ -193,7 +219,7 @@ def _inner_norms(case: Case, position: int) -> tuple[float, float]:
     if position == 0:
         return (0.0, largest_factor(case))
     uses = meeting(case, position, dims_of(case)) / max(case.count(case.shapes[position]), 1)
-    most = 1.0 if position == 2 else float(standardized(_members(case)).hi)
+    most = 1.0 if position == 2 else float(standardized(members(case)).hi)
     return (1.0 if uses == 1 and position == 2 else 0.0, math.sqrt(uses) * most)
 
 
@@ -217,7 +243,7 @@ class InnerMoments:
         if position:
             rows = case.count(dims_of(case)) // max(case.count(case.shapes[position]), 1)
             return summed(adjoint, ONE if position == 2 else self._normalized(case, x), case.batch, max(rows // case.batch, 1))
-        n, epsilon = _members(case), float(case.attributes["epsilon"])
+        n, epsilon = members(case), float(case.attributes["epsilon"])
         if not 3 < n < math.inf:
             raise NotImplementedError("a normalization's gain needs the number of elements that it takes together, more than 3")
         variance = (x.square - self._common(x)) * (n - 1.0) / n
@@ -250,6 +276,8 @@ LayerNormalization = Op(
         sample(("N", 5), (5,), (5,), epsilon=0.1),
         sample(("N", "T", 4), (4,), epsilon=0.1),
         sample(("N", 2, 3), (2, 3), (2, 3), axis=1, epsilon=0.1),
+        sample(("N", "T", 3), (1, 3), axis=-2, epsilon=0.1),
+        sample(("N", 4), (4,), (4,), epsilon=0.1, outputs=3),
     ),
 )
 

@@ -77,16 +77,17 @@ class Moments(Protocol):
 
 @dataclass(frozen=True)
 class Sample:
-    """Inputs for the laws: shapes (a string is a symbolic dimension, run at extents 1, 2 and 5) or literal arrays."""
+    """Inputs for the laws: shapes (a string is a symbolic dimension, run at extents 1, 2 and 5), literal arrays, None where one
+    is absent."""
 
-    shapes: tuple[tuple[Dim, ...] | Array, ...]
+    shapes: tuple[tuple[Dim, ...] | Array | None, ...]
     attributes: Attributes = field(default_factory=dict)
     domain: tuple[float, float] = (-2.0, 2.0)  # values are drawn uniformly from here
     outputs: int = 1
 
 
 def sample(
-    *shapes: tuple[Dim, ...] | Array, domain: tuple[float, float] = (-2.0, 2.0), outputs: int = 1, **attributes: Any
+    *shapes: tuple[Dim, ...] | Array | None, domain: tuple[float, float] = (-2.0, 2.0), outputs: int = 1, **attributes: Any
 ) -> Sample:
     return Sample(shapes, attributes, domain, outputs)
 
@@ -136,6 +137,7 @@ class Op:
     doc: str
     domain: str = ""
     vjp: Rule | None = None
+    nested: Rule | None = None  # in place of a vjp, of an operator that holds graphs (control.py)
     derivatives: tuple[Rule | None, ...] | Variadic = ()
     numpy: Rule | None = None
     range: Callable[[Case], Interval | tuple[Interval, ...]] | None = None
@@ -148,6 +150,7 @@ class Op:
     extrema: Callable[..., Sequence[float]] | Sequence[float] = ()  # where the value turns
     linear: bool = False  # elementwise and linear in all operands together: a sum
     blocked: str = ""  # why nothing flows: the gradient is zero, or the output is no real number
+    uncovered: str = ""  # why there is no rule where a gradient would flow, and what would do
     saved: tuple[int, ...] = ()  # further outputs that the vjp reads: the sweep sees to it that the node has them
     untrained: tuple[int, ...] = ()  # real inputs that set and do not learn: running statistics, the scales of a resize
     classes: Callable[[Case], Mapping[int, int]] = lambda case: {}  # how many different numbers an integer input may hold, from 0
@@ -155,6 +158,7 @@ class Op:
     inference: Inference | None = None  # None: the same in training and at inference
     bodies: tuple[Body, ...] = ()
     opens: Callable[[Attributes], bool] = lambda attributes: True  # whether `lower` opens a node with these attributes
+    enters: Rule | None = None  # (node) -> of each input of its bodies: type, dimensions, the output that hands it on or None
     infer: Callable[..., Any] | None = None  # values typed like the outputs (internal), or like what ONNX leaves open of them
     refuses: Callable[[Case], str] = lambda case: ""  # a reason why the vjp does not cover this node, or ""
     samples: tuple[Sample, ...] = ()
@@ -162,8 +166,8 @@ class Op:
     def __post_init__(self) -> None:
         if not self.doc.endswith("."):
             raise ValueError(f"{self.name}: the documentation is one sentence, with its full stop")
-        if bool(self.blocked) == bool(self.vjp or self.bodies):
-            raise ValueError(f"{self.name}: a row either has a vjp (or bodies) or says why nothing flows")
+        if sum(map(bool, (self.blocked, self.uncovered, self.vjp or self.nested or self.bodies))) != 1:
+            raise ValueError(f"{self.name}: a row has a vjp (or bodies), or says why nothing flows, or why there is no rule")
         if self.derivatives and self.numpy is None:
             raise ValueError(f"{self.name}: an elementwise row needs its NumPy reading")
 

@@ -1,15 +1,12 @@
-"""Operators through which nothing flows: shapes, counts, indices, tests and random draws."""
+"""Operators through which nothing flows: shapes, counts, indices, tests, texts and random draws."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from onnx import TensorProto
 
 from vgcompile.interval import interval
 from vgcompile.ops.families import blocked
-from vgcompile.ops.op import Op, sample
+from vgcompile.ops.op import sample
 
 NUMBER = "its output is a number of elements and does not change with their values"
 INDEX = "its output is an index: a step, whose slope is 0 wherever it has one"
@@ -17,15 +14,13 @@ TEST = "its output is a truth value"
 SHAPE_ONLY = "it reads only the shape of its input"
 NO_INPUT = "its output does not depend on any value"
 DRAW = "its output is drawn at random"
+TEXT = "texts have no slope"
 
 MATRIX = (sample(("N", 3)),)
 
 Constant = blocked("Constant", "A value that stands in the node itself.", NO_INPUT, samples=(sample(value_float=1.0),))
 Shape = blocked("Shape", "The extents of x.", NUMBER, samples=(*MATRIX, sample((2, 3), start=1)))
 Size = blocked("Size", "The number of elements of x.", NUMBER, samples=MATRIX)
-Range = blocked(
-    "Range", "start, start + delta, and so on, below limit.", INDEX, samples=(sample(np.array(0), np.array(4), np.array(1)),)
-)
 ConstantOfShape = blocked("ConstantOfShape", "One value, repeated to a shape.", NO_INPUT, samples=(sample(np.array([2, 3])),))
 EyeLike = blocked(
     "EyeLike", "Ones on a diagonal, in the shape of x.", SHAPE_ONLY, range=lambda case: interval(0.0, 1.0), samples=MATRIX
@@ -66,21 +61,49 @@ Bernoulli = blocked(
 )
 
 
-def _one_hot_vjp(op: Any, g: Any, y: Any, indices: Any, depth: Any, values: Any, *, axis: int) -> tuple[Any, ...]:
-    """``values`` holds what stands at a cold and at a hot place: each gets the sum of the adjoints there."""
-    hot = op.Cast(op.OneHot(indices, depth, [0, 1], axis=axis), to=TensorProto.BOOL)
-    sums = [op.ReduceSum(part, keepdims=0) for part in (op.Where(hot, 0.0, g), op.Where(hot, g, 0.0))]
-    return (None, None, op.Concat(*(op.Unsqueeze(part, [0]) for part in sums), axis=0))
-
-
-OneHot = Op(
-    "OneHot",
-    "One of two values: the second at the index along a new axis, the first elsewhere; the gradient flows to the two values.",
-    vjp=_one_hot_vjp,
-    samples=(sample(np.array([0, 2, 1]), np.array(3), (2,)), sample(np.array([[1], [0]]), np.array(2), (2,), axis=0)),
+RandomNormal = blocked("RandomNormal", "Normal draws in a given shape.", DRAW, random=True, samples=(sample(shape=[2, 3]),))
+RandomUniform = blocked("RandomUniform", "Uniform draws in a given shape.", DRAW, random=True, samples=(sample(shape=[2, 3]),))
+Multinomial = blocked(
+    "Multinomial", "Classes drawn by the logarithms of their probabilities.", DRAW, random=True, samples=(sample((2, 3)),)
 )
 
+NonMaxSuppression = blocked(
+    "NonMaxSuppression",
+    "The indices of the boxes of highest score that overlap little.",
+    INDEX,
+    samples=(sample((1, 2, 4), (1, 1, 2), np.array(1)),),
+)
+TfIdfVectorizer = blocked(
+    "TfIdfVectorizer",
+    "Weighted counts of sequences of numbers or words.",
+    NUMBER,
+    samples=(
+        sample(
+            np.array([1, 2, 1, 2]),
+            mode="TF",
+            min_gram_length=1,
+            max_gram_length=1,
+            max_skip_count=0,
+            ngram_counts=[0],
+            ngram_indexes=[0, 1],
+            pool_int64s=[1, 2],
+        ),
+    ),
+)
+ImageDecoder = blocked(
+    "ImageDecoder",
+    "The pixels, bytes, of a compressed picture.",
+    "its input is a stream of bytes",
+    samples=(sample(np.zeros(8, np.uint8)),),
+)
+
+StringConcat = blocked("StringConcat", "Texts joined.", TEXT)
+StringNormalizer = blocked("StringNormalizer", "Texts in one case, without stop words.", TEXT)
+StringSplit = blocked("StringSplit", "Texts cut at a delimiter, and the number of parts.", TEXT)
+RegexFullMatch = blocked("RegexFullMatch", "Whether a text as a whole matches a pattern.", TEST)
+
 ROWS = (
-    *(Constant, Shape, Size, Range, ConstantOfShape, EyeLike),
-    *(ArgMax, ArgMin, NonZero, Hardmax, IsNaN, IsInf, RandomNormalLike, RandomUniformLike, Bernoulli, OneHot),
+    *(Constant, Shape, Size, ConstantOfShape, EyeLike, ArgMax, ArgMin, NonZero, Hardmax, IsNaN, IsInf),
+    *(RandomNormalLike, RandomUniformLike, RandomNormal, RandomUniform, Bernoulli, Multinomial),
+    *(NonMaxSuppression, TfIdfVectorizer, ImageDecoder, StringConcat, StringNormalizer, StringSplit, RegexFullMatch),
 )

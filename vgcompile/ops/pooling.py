@@ -15,9 +15,9 @@ import numpy as np
 from scipy import stats
 
 from vgcompile.interval import WHOLE, Interval
-from vgcompile.ops.op import INTERNAL, Body, Case, Dim, Op, sample
+from vgcompile.ops.op import INTERNAL, Array, Body, Case, Dim, Op, sample
 from vgcompile.ops.shape import extents, reshaped, shaped, zeros_like
-from vgcompile.ops.window import Window, same_extents, unresolved, window
+from vgcompile.ops.window import Window, disputed, same_extents, window
 from vgcompile.signal import Signal, replace
 
 
@@ -36,28 +36,57 @@ def infer(x: Any, *, kernel_shape: Sequence[int], **attributes: Any) -> Any:
     return same_extents(x, kernel_shape, attributes)
 
 
-def _max_gradient(reduction: str) -> Any:
-    def emit(op: Any, g: Any, indices: Any, x: Any, **_: Any) -> Any:
-        """Indices count through the whole flattened tensor."""
-        zeros = op.Expand(0.0, op.Reshape(op.Size(x), [1]))
-        flat = op.ScatterElements(zeros, op.Reshape(indices, [-1]), op.Reshape(g, [-1]), axis=0, reduction=reduction)
-        return reshaped(op, flat, x)
+def _scatter(op: Any, g: Any, indices: Any, x: Any, **_: Any) -> Any:
+    """Indices count through the whole flattened tensor; no two name the same element."""
+    flat = op.ScatterElements(_flat_zeros(op, x), op.Reshape(indices, [-1]), op.Reshape(g, [-1]), axis=0)
+    return reshaped(op, flat, x)
 
-    return emit
+
+def _scatter_add(op: Any, g: Any, indices: Any, x: Any, **_: Any) -> Any:
+    """An element that wins in several windows gets the sum of their adjoints."""
+    return reshaped(op, op.ScatterND(_flat_zeros(op, x), op.Unsqueeze(indices, [-1]), g, reduction="add"), x)
+
+
+def _flat_zeros(op: Any, x: Any) -> Any:
+    dims = extents(x)
+    static = all(isinstance(dim, int) for dim in dims)
+    return op.Expand(0.0, [math.prod(int(dim) for dim in dims)] if static else op.Reshape(op.Size(x), [1]))
 
 
 def _max_vjp(op: Any, g: Any, y: Any, x: Any, **attributes: Any) -> tuple[Any, ...]:
+    """By the operator's own indices, where they count as memory does; else by those of the pool that counts so."""
     at = window(extents(x)[2:], attributes["kernel_shape"], attributes)
-    return (op.MaxPoolGradient(_first(g), y[1], x, overlap=at.overlap),)
+    row_major = {**attributes, "storage_order": 0}
+    indices = op.MaxPool(x, outputs=2, **row_major)[1] if attributes.get("storage_order") else y[1]
+    return (op.MaxPoolGradient(_first(g), indices, x, overlap=at.overlap),)
 
 
 def refuses(case: Case) -> str:
     given = case.attributes
-    if given.get("storage_order"):
-        return "storage_order 1 counts indices column by column"
     if (given.get("auto_pad") or "NOTSET").startswith("SAME") and set(given.get("dilations") or (1,)) != {1}:
         return "auto_pad SAME with dilations is read in two ways by the runtimes; give explicit pads"
-    return unresolved(case, given["kernel_shape"]) or _overhang(case)
+    return disputed((case.shapes[0] or ())[2:], given["kernel_shape"], given) or _overhang(case) or _blind(case)
+
+
+def _blind(case: Case) -> str:
+    """Taps far apart may step over a small tensor altogether."""
+    at, dims = window_of(case), (case.shapes[0] or ())[2:]
+    apart = [d for d, b, a in zip(at.dilations, at.before, at.after, strict=True) if b + a and d > 1]
+    if not apart or any(isinstance(dim, str) for dim in (*dims, *(case.outputs[0] or ())[2:])):
+        return ""
+    inside = windows_of(at, dims, (case.outputs[0] or ())[2:])
+    return "a window holds nothing but padding; choose other pads or dilations" if (inside == 0).any() else ""
+
+
+def windows_of(at: Window, into: Sequence[Dim], out: Sequence[Dim], padding_counts: bool = False) -> Array:
+    """How many elements each window holds, [1, 1, out...]; padding among them where it counts."""
+    found = np.ones((1, 1))
+    for axis, (k, s, d) in enumerate(zip(at.kernel, at.strides, at.dilations, strict=True)):
+        low, beyond = (-at.before[axis], at.after[axis]) if padding_counts else (0, 0)
+        place = np.arange(int(out[axis]))[:, None] * s - at.before[axis] + np.arange(k) * d
+        inside = ((place >= low) & (place < int(into[axis]) + beyond)).sum(axis=1)
+        found = found[..., None] * inside
+    return found
 
 
 def _overhang(case: Case) -> str:
@@ -140,6 +169,9 @@ MaxPool = Op(
         sample(("N", 2, 7), kernel_shape=[3], strides=[2], ceil_mode=1),
         sample((2, 2, 6, 5), kernel_shape=[2, 2], dilations=[2, 1], strides=[1, 2]),
         sample(("N", 1, 3, 4, 5), kernel_shape=[2, 2, 2], strides=[1, 2, 1]),
+        sample(("N", 2, "H", "W"), kernel_shape=[3, 2], strides=[2, 3], auto_pad="SAME_LOWER"),
+        sample(("N", 2, 4, 5), kernel_shape=[2, 2], strides=[2, 1], storage_order=1),
+        sample(("N", 2, "T"), kernel_shape=[3], strides=[3], pads=[1, 1], ceil_mode=1),
     ),
 )
 
@@ -149,8 +181,8 @@ MaxPoolGradient = Op(
     domain=INTERNAL,
     vjp=lambda op, h, y, g, indices, x, **_: (shaped(op.Gather(op.Reshape(h, [-1]), indices, axis=0), g), None, None),
     bodies=(
-        Body("scatter", _max_gradient("none"), lambda case: case.attributes["overlap"] == 1),
-        Body("scatter add", _max_gradient("add")),
+        Body("scatter", _scatter, lambda case: case.attributes["overlap"] == 1),
+        Body("scatter add", _scatter_add),
     ),
     infer=lambda g, indices, x, **_: x,
     samples=(

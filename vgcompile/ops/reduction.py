@@ -1,8 +1,8 @@
 """Reductions over axes, and running sums.
 
 The axes of a reduction come as a second input since opset 18; none at all means every axis, unless ``noop_with_empty_axes``
-says that nothing is reduced. A rule gets ``g`` and ``y`` with the reduced axes given back at extent 1; the sweep spreads what
-stays narrow.
+says that nothing is reduced (squares, absolute values and logarithms are still taken). A rule gets ``g`` and ``y`` with the
+reduced axes given back at extent 1; the sweep spreads what stays narrow.
 """
 
 from __future__ import annotations
@@ -12,13 +12,16 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from ml_dtypes import finfo
 from scipy import special
 
 from vgcompile.interval import EPSILON, TINY, WHOLE, Interval, image, interval, product
+from vgcompile.ops.axes import Over, axes_of, counted, over_of, ranked, restored
+from vgcompile.ops.factors import others
 from vgcompile.ops.families import spread
 from vgcompile.ops.moments import Reduced
 from vgcompile.ops.op import Array, Case, Op, Rule, sample
-from vgcompile.ops.shape import reshaped
+from vgcompile.ops.shape import extents
 
 Fold = Callable[..., Any]  # (x, axis, keepdims) -> x folded along the axes
 
@@ -30,47 +33,19 @@ AXES = (
     sample((2, 3), np.zeros(0, np.int64), keepdims=1),
 )
 NOOP = sample((2, 3), np.zeros(0, np.int64), noop_with_empty_axes=1)
-POSITIVE = tuple(sample(*s.shapes, domain=(0.5, 2.0), **s.attributes) for s in AXES)
-
-
-def axes_of(case: Case) -> tuple[int, ...]:
-    """The axes that a reduction node reduces, counted from the front; raises NotImplementedError where only a run tells."""
-    shape, given = case.shapes[0], (*case.values, None)[1]
-    if shape is None or _refuses(case):
-        raise NotImplementedError("the reduced axes are not known")
-    return _axes(len(shape), given, case.attributes["noop_with_empty_axes"])
-
-
-def _axes(rank: int, axes: Array | None, noop: int) -> tuple[int, ...]:
-    if axes is None or np.size(axes) == 0:
-        return () if noop else tuple(range(rank))
-    return tuple(sorted(int(axis) % rank for axis in np.ravel(axes)))
-
-
-def _refuses(case: Case) -> str:
-    computed = len(case.shapes) > 1 and case.shapes[1] is not None and case.values[1] is None
-    return "its axes are computed at run time" if computed else ""
-
-
-def _refuses_noop(case: Case) -> str:
-    """Readers of the standard differ on whether a node that reduces nothing still squares, or takes logarithms."""
-    return _refuses(case) or ("" if axes_of(case) else "it reduces no axis, and what it then does is not settled")
+POSITIVE = tuple(sample(*s.shapes, domain=(0.5, 2.0), **s.attributes) for s in (*AXES, NOOP))
 
 
 def reduction(name: str, doc: str, *, fold: Fold, rule: Rule, range: Callable[[Case, Fold], Interval], **facts: Any) -> Op:
-    """``fold(x, axis, keepdims)`` is the reduction in NumPy; ``rule(op, g, y, x, over)`` the adjoint of x, where ``over`` are
-    the reduced axes, not none of them."""
+    """``fold(x, axis, keepdims)`` is the reduction in NumPy; ``rule(op, g, y, x, over)`` the adjoint of x."""
 
     def numpy(x: Array, axes: Array | None = None, *, keepdims: int, noop_with_empty_axes: int) -> Array:
-        return np.asarray(fold(x, axis=_axes(np.ndim(x), axes, noop_with_empty_axes), keepdims=bool(keepdims)))
+        return np.asarray(fold(x, axis=counted(np.ndim(x), axes, noop_with_empty_axes), keepdims=bool(keepdims)))
 
     def vjp(op: Any, g: Any, y: Any, x: Any, axes: Any = None, *, keepdims: int, noop_with_empty_axes: int) -> tuple[Any, ...]:
-        rank = len(x.shape)
-        over = _axes(rank, None if axes is None else axes.const_value.numpy(), noop_with_empty_axes)
-        if not over:
-            return (g, None)
-        if not keepdims and len(over) < rank:
-            g, y = op.Unsqueeze(g, over), op.Unsqueeze(y, over)
+        over = over_of(x, axes, noop_with_empty_axes)
+        if not keepdims:
+            g, y = restored(op, x, over, g, y)
         return (rule(op, g, y, x, over), None)
 
     return Op(
@@ -79,7 +54,8 @@ def reduction(name: str, doc: str, *, fold: Fold, rule: Rule, range: Callable[[C
         vjp=vjp,
         numpy=numpy,
         range=lambda case: range(case, fold),
-        **{"refuses": _refuses, "samples": (*AXES, NOOP), **facts},
+        infer=ranked,
+        **{"samples": (*AXES, NOOP), **facts},
     )
 
 
@@ -130,20 +106,27 @@ def _norm2(x: Array, axis: tuple[int, ...], keepdims: bool) -> Any:
     return np.sqrt(np.sum(x * x, axis=axis, keepdims=keepdims))
 
 
-def _total(op: Any, x: Any, over: tuple[int, ...]) -> Any:
-    return op.ReduceSum(x, over, keepdims=1)
-
-
-def _split_equally(op: Any, g: Any, y: Any, x: Any, over: tuple[int, ...]) -> Any:
+def _split_equally(op: Any, g: Any, y: Any, x: Any, over: Over) -> Any:
     hit = op.Equal(x, y)
-    return op.Where(hit, g / _total(op, op.Where(hit, 1.0, 0.0), over), 0.0)
+    return op.Where(hit, g / over.total(op, op.Where(hit, 1.0, 0.0)), 0.0)
 
 
-def _mean_adjoint(op: Any, g: Any, y: Any, x: Any, over: tuple[int, ...]) -> Any:
-    """g over the number of elements of each mean, which a symbol hides until run time."""
-    extents = [x.shape[axis] for axis in over]
-    if all(isinstance(extent, int) for extent in extents):
-        return g * (1.0 / math.prod(extents))
+SPREAD = 64  # elements of a constant that is as wide as what it is to spread over
+
+
+def _mean_adjoint(op: Any, g: Any, y: Any, x: Any, over: Over) -> Any:
+    """g over the number of elements of each mean; a narrow constant that is as wide as the mean spreads g as well."""
+    wide = [dim if axis in over.axes else 1 for axis, dim in enumerate(extents(x))] if isinstance(over.axes, tuple) else []
+    known = [dim for dim in wide if isinstance(dim, int)]
+    size = max(math.prod(known), 1)
+    if wide == known and isinstance(over.axes, tuple):
+        return g * (1.0 / size if size > SPREAD else np.full(known, 1.0 / size, g.dtype.numpy()))
+    if all(extent == 1 for extent in extents(y)):
+        return g / op.Cast(op.Size(x), to=int(g.dtype))
+    if len(wide) - len(known) == 1:
+        axis = next(axis for axis, dim in enumerate(wide) if isinstance(dim, str))
+        count = op.Cast(op.Shape(x, start=axis, end=axis + 1), to=int(g.dtype))
+        return g / (count if size == 1 else count * float(size))
     return g / op.Cast(op.Size(x) / op.Size(y), to=int(g.dtype))
 
 
@@ -192,8 +175,6 @@ ReduceSumSquare = reduction(
     rule=lambda op, g, y, x, over: 2.0 * g * x,
     range=lambda case, fold: _growing(case, _accumulated(case, fold, _sizes(case))),
     norms=lambda case, position: (2.0 * float(_length(case).lo.min()), 2.0 * float(_length(case).hi.max())),
-    refuses=_refuses_noop,
-    samples=AXES,
 )
 
 ReduceL1 = reduction(
@@ -206,7 +187,6 @@ ReduceL1 = reduction(
         math.sqrt(float(_at(case, np.sum, (_sizes(case).lo > 0).astype(np.float64)).min())),
         math.sqrt(counts(case)[1]),
     ),
-    refuses=_refuses_noop,
     samples=POSITIVE,
 )
 
@@ -217,19 +197,20 @@ ReduceL2 = reduction(
     rule=lambda op, g, y, x, over: g * (x / op.Where(op.Equal(y, 0.0), 1.0, y)),
     range=lambda case, fold: _length(case),
     norms=lambda case, position: (float(_length(case).lo.min() > 0.0), 1.0),
-    refuses=_refuses_noop,
-    samples=AXES,
 )
 
 ReduceLogSum = reduction(
     "ReduceLogSum",
     "The logarithm of the sum over axes.",
     fold=lambda x, axis, keepdims: np.log(np.sum(x, axis=axis, keepdims=keepdims)),
-    rule=lambda op, g, y, x, over: g / _total(op, x, over),
+    rule=lambda op, g, y, x, over: g * op.Exp(op.Neg(y)),
     range=lambda case, fold: image(np.log, _growing(case, _accumulated(case, np.sum, _given(case))), domain=(0.0, np.inf)),
-    refuses=_refuses_noop,
     samples=POSITIVE,
 )
+
+
+def _least(dtype: Any) -> float:
+    return float(finfo(dtype.numpy()).min)  # type: ignore[no-untyped-call]
 
 
 def _log_sum_exp_range(case: Case, fold: Fold) -> Interval:
@@ -240,26 +221,12 @@ def _log_sum_exp_range(case: Case, fold: Fold) -> Interval:
 
 ReduceLogSumExp = reduction(
     "ReduceLogSumExp",
-    "log(sum(exp(x))) over axes.",
+    "log(sum(exp(x))) over axes; where every element is -inf the gradient is 0.",
     fold=special.logsumexp,
-    rule=lambda op, g, y, x, over: g * op.Exp(x - y),
+    rule=lambda op, g, y, x, over: g * op.Exp(x - op.Max(y, _least(g.dtype))),
     range=_log_sum_exp_range,
     norms=lambda case, position: (counts(case)[1] ** -0.5, 1.0),
 )
-
-
-def _product_of_others(op: Any, x: Any, over: tuple[int, ...]) -> Any:
-    """For each element the product of the others along the axes: k^2 factors for each k elements, but no division, so that
-    zeros are safe and the gradient of the gradient is right at them, too."""
-    kept = [axis for axis in range(len(x.shape)) if axis not in over]
-    order = [*kept, *over]
-    moved = op.Transpose(x, perm=order)
-    rows = op.Reshape(moved, [0] * len(kept) + [-1])
-    length = rows.shape[-1] if isinstance(rows.shape[-1], int) else op.Squeeze(op.Shape(rows, start=-1), [0])
-    index = op.Range(0, length, 1)
-    itself = op.Equal(index, op.Unsqueeze(index, [1]))
-    others = op.ReduceProd(op.Where(itself, 1.0, op.Unsqueeze(rows, [-2])), [-1], keepdims=0)
-    return op.Transpose(reshaped(op, others, moved), perm=[order.index(axis) for axis in range(len(order))])
 
 
 def _product_range(case: Case, fold: Fold) -> Interval:
@@ -277,7 +244,7 @@ ReduceProd = reduction(
     "ReduceProd",
     "The product over axes.",
     fold=np.prod,
-    rule=lambda op, g, y, x, over: g * _product_of_others(op, x, over),
+    rule=lambda op, g, y, x, over: g * others(op, y, x, over),
     range=_product_range,
 )
 

@@ -6,7 +6,10 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from vgcompile.ops.op import Case, Dim
+import numpy as np
+import onnx_ir as ir
+
+from vgcompile.ops.op import Array, Case, Dim
 from vgcompile.signal import Signal, replace
 
 
@@ -15,18 +18,32 @@ def extents(x: Any) -> tuple[Dim, ...]:
     return tuple(dim if isinstance(dim, int) else str(dim.value) for dim in x.shape)
 
 
+def constant(x: Any) -> Array | None:
+    """The array that an operand is known to hold, or None where it is absent or only a run tells."""
+    return None if x is None or x.const_value is None or x.is_graph_input() else np.asarray(x.const_value.numpy())
+
+
 def shaped(adjoint: Any, x: Any) -> Any:
     """Say that an adjoint has its value's shape, where inference cannot see it."""
     adjoint.shape = x.shape
     return adjoint
 
 
-def shape_operand(op: Any, x: Any) -> Any:
-    """The shape of ``x`` for a Reshape: a constant where at most one extent is a symbol, else taken at run time."""
-    dims = extents(x)
-    if sum(isinstance(dim, str) for dim in dims) > 1 or 0 in dims:
+def sized(adjoint: Any, dims: Sequence[Dim]) -> Any:
+    """Say which extents an adjoint has, where inference cannot see it and no value has them."""
+    adjoint.shape = ir.Shape(dims)
+    return adjoint
+
+
+def shape_operand(op: Any, x: Any, given: Any) -> Any:
+    """The shape of ``x`` for a Reshape of ``given``: a constant where all symbols of ``x`` but one stand where ``given`` has them,
+    for 0 takes an extent over; else taken at run time."""
+    dims, have = extents(x), extents(given)
+    taken = [0 if isinstance(dim, str) and dim == old else dim for dim, old in zip(dims, have, strict=False)]
+    taken += dims[len(taken) :]
+    if 0 in dims or sum(isinstance(dim, str) for dim in taken) > 1:
         return op.Shape(x)
-    return [-1 if isinstance(dim, str) else dim for dim in dims]
+    return [-1 if isinstance(dim, str) else dim for dim in taken]
 
 
 def full_shape(op: Any, x: Any) -> Any:
@@ -37,11 +54,14 @@ def full_shape(op: Any, x: Any) -> Any:
 
 def reshaped(op: Any, adjoint: Any, x: Any) -> Any:
     """``adjoint`` in the shape of ``x``."""
-    return shaped(op.Reshape(adjoint, shape_operand(op, x)), x)
+    shape = shape_operand(op, x, adjoint)
+    return shaped(op.Reshape(adjoint, shape, allowzero=None if isinstance(shape, list) else 1), x)
 
 
-def zeros_like(op: Any, x: Any) -> Any:
-    return shaped(op.Expand(0.0, full_shape(op, x)), x)
+def zeros_like(op: Any, x: Any, dtype: Any = None) -> Any:
+    """Zeros in the shape of ``x``, of ``dtype`` or of the working type."""
+    zero = 0.0 if dtype is None else np.zeros((), dtype.numpy())
+    return shaped(op.Expand(zero, full_shape(op, x)), x)
 
 
 def is_sample_axis(dims: Sequence[Dim], axis: int, batch: int) -> bool:

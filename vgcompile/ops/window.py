@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vgcompile.ops.op import Attributes, Case, Dim
+import numpy as np
+
+from vgcompile.ops.op import Attributes, Dim
+from vgcompile.ops.shape import extents, shaped
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,8 @@ class Window:
 
 
 def window(dims: Sequence[Dim], kernel: Sequence[int], attributes: Attributes) -> Window:
-    """The window of a node over spatial extents ``dims``. Raises ValueError where ``auto_pad`` depends on a symbolic extent."""
+    """The window of a node over spatial extents ``dims``; where ``auto_pad`` depends on a symbolic extent, with the most padding
+    that there can be: what the analyses read. Rules ask ``placed``."""
     rank = len(kernel)
     strides = tuple(attributes.get("strides") or (1,) * rank)
     dilations = tuple(attributes.get("dilations") or (1,) * rank)
@@ -77,38 +81,97 @@ def window(dims: Sequence[Dim], kernel: Sequence[int], attributes: Attributes) -
 
 def _same(extent: Dim, kernel: int, stride: int, dilation: int) -> int:
     """Total padding for an output of ceil(extent / stride)."""
-    if stride == 1:
-        return dilation * (kernel - 1)
-    if isinstance(extent, str):
-        raise ValueError(
-            f"auto_pad SAME with a stride needs to know the extent {extent!r}; give explicit pads, or a static shape"
-        )
-    return max((-(-extent // stride) - 1) * stride + dilation * (kernel - 1) + 1 - extent, 0)
+    last = 0 if isinstance(extent, str) else (extent - 1) % stride
+    return max(dilation * (kernel - 1) - last, 0)
+
+
+def padded_at_run_time(dims: Sequence[Dim], attributes: Attributes) -> bool:
+    """Whether ``auto_pad`` depends on an extent that only a run tells."""
+    strides = attributes.get("strides") or [1] * len(dims)
+    same = (attributes.get("auto_pad") or "NOTSET").startswith("SAME")
+    return same and any(isinstance(dim, str) and stride > 1 for dim, stride in zip(dims, strides, strict=True))
+
+
+def disputed(dims: Sequence[Dim], kernel: Sequence[int], attributes: Attributes) -> str:
+    """Why ``auto_pad`` is not read in one way, or "".
+
+    Windows that leave gaps reach fewer elements than there are: the runtimes then drop the excess at either end, or at both.
+    """
+    if not (attributes.get("auto_pad") or "NOTSET").startswith("SAME"):
+        return ""
+    at = window(dims, kernel, attributes)
+    last = [(dim - 1) % s if isinstance(dim, int) else s - 1 for dim, s in zip(dims, at.strides, strict=True)]
+    if all(span - rest > -2 for span, rest in zip(at.span, last, strict=True)):
+        return ""
+    return "auto_pad SAME with a stride far beyond the kernel is read in several ways by the runtimes; give explicit pads"
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A tensor that a window visits, with pads that are known: as it was, or padded at run time already."""
+
+    x: Any
+    at: Window
+    cut: Callable[[Any], Any]  # an adjoint of ``x`` -> the adjoint of the tensor as it was
+    padded: Callable[[Any], Any]  # another tensor of these extents, put in the same frame
+
+
+def placed(op: Any, x: Any, kernel: Sequence[int], attributes: Attributes) -> Placed:
+    """``x`` for a window of known pads.
+
+    Where ``auto_pad`` depends on a symbolic extent n, its total is max(span - (n - 1) mod stride, 0), and x is padded by it.
+    """
+    at = window(extents(x)[2:], kernel, attributes)
+    if not padded_at_run_time(extents(x)[2:], attributes):
+        return Placed(x, at, lambda dx: dx, lambda other: other)
+    axes, size = list(range(2, len(x.shape))), op.Shape(x, start=2)
+    last, strides = size - 1, np.asarray(at.strides)
+    total = op.Max(op.Sub(np.asarray(at.span), last - op.Div(last, strides) * strides), 0)
+    small = op.Div(total, 2)
+    before, after = (small, total - small) if attributes["auto_pad"] == "SAME_UPPER" else (total - small, small)
+    pads = op.Concat(before, after, axis=0)
+
+    def pad(other: Any) -> Any:
+        made = op.Pad(other, pads, None, axes)
+        return with_spatial(made, other, made)
+
+    bare = Window(at.kernel, at.strides, at.dilations, (0,) * len(axes), (0,) * len(axes))
+    return Placed(pad(x), bare, lambda dx: shaped(op.Slice(dx, before, before + size, axes), x), pad)
 
 
 def same_extents(x: Any, kernel: Sequence[Dim], attributes: Attributes) -> Any:
     """``x`` where a window of stride 1 gives out as many positions as it visits, else None: ONNX's inference does not see it."""
-    dims = [dim if isinstance(dim, int) else str(dim.value) for dim in x.shape][2:]
     strides = attributes.get("strides") or [1] * len(kernel)
     if set(strides) != {1} or any(isinstance(k, str) for k in kernel):
         return None
-    at = window(dims, [int(k) for k in kernel], attributes)
+    at = window(extents(x)[2:], [int(k) for k in kernel], attributes)
     return x if all(b + a == s for b, a, s in zip(at.before, at.after, at.span, strict=True)) else None
-
-
-def unresolved(case: Case, kernel: Sequence[Dim] | None) -> str:
-    """Why the window of a node cannot be resolved, or ""."""
-    dims = case.shapes[0]
-    if dims is None or kernel is None or any(isinstance(k, str) for k in kernel):
-        return "the kernel's extents are not known when compiling"
-    try:
-        window(dims[2:], [int(k) for k in kernel], case.attributes)
-    except ValueError as error:
-        return str(error)
-    return ""
 
 
 def cropped(op: Any, y: Any, x: Any) -> Any:
     """The first elements of ``y`` along each spatial axis, as many as ``x`` has."""
-    axes = list(range(2, len(x.shape)))
-    return op.Slice(y, [0] * len(axes), op.Shape(x, start=2), axes)
+    axes, spatial = list(range(2, len(x.shape))), extents(x)[2:]
+    ends = op.Shape(x, start=2) if any(isinstance(dim, str) for dim in spatial) else list(spatial)
+    return with_spatial(op.Slice(y, [0] * len(axes), ends, axes), y, x)
+
+
+def with_spatial(made: Any, front: Any, x: Any) -> Any:
+    """Say that a value has the batch and channels of ``front`` and the spatial extents of ``x``."""
+    made.shape = type(x.shape)([*front.shape[:2], *x.shape[2:]])
+    return made
+
+
+def ends(at: Window, dims: Sequence[Dim]) -> tuple[list[int], list[int], bool]:
+    """How a transposed convolution ends that goes back over a window's visits to extents ``dims``: what it cuts off after them,
+    what it adds (its ``output_padding``), and whether that is more than may be needed.
+
+    The stride may leave a remainder that no window reached. Where it is not known the most of it is added.
+    """
+    cut, add, beyond = [], [], False
+    for axis, dim in enumerate(dims):
+        rest = at.remainder(dim, axis) if isinstance(dim, int) else at.strides[axis] - 1
+        both = min(at.after[axis], rest) if isinstance(dim, int) else 0
+        cut.append(at.after[axis] - both)
+        add.append(rest - both)
+        beyond |= isinstance(dim, str) and rest > 0
+    return cut, add, beyond

@@ -6,8 +6,8 @@ import onnx
 import onnx_ir as ir
 
 from vgcompile.errors import SelfCheckError
-from vgcompile.graph.bodies import graphs_of
 from vgcompile.graph.skeleton import serialized, without_weights
+from vgcompile.graph.view import graphs_of
 
 
 def verify(model: ir.Model) -> None:

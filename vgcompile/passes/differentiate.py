@@ -5,27 +5,28 @@
 
 The sweep walks the nodes between the wanted values and the seeds, from the seeds down. For each node it asks the operator's
 row for the adjoints of the inputs, sums a broadcast adjoint to its value's shape, adds the contributions of a value's uses,
-and names and stamps what it made. Rules stay formulas; this is the boring work.
+and names and stamps what it made. Rules stay formulas; this is the boring work. An operator that holds graphs gets the sweep
+itself as a tool (``replay``), for its bodies.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-import networkx as nx
 import numpy as np
 import onnx_ir as ir
 
-from vgcompile.errors import GradientRefused
+from vgcompile.errors import GradientRefused, ModelError
 from vgcompile.graph.case import case_of
-from vgcompile.graph.emit import Emitter, arithmetic, dims
+from vgcompile.graph.emit import Emitter, arithmetic, dims, is_real
 from vgcompile.graph.provenance import origin
-from vgcompile.graph.view import dependencies
-from vgcompile.ops import require
+from vgcompile.graph.view import bodies, captured, operands
+from vgcompile.ops import lookup, require
 from vgcompile.ops.op import Case, Op
+from vgcompile.passes.lower import open_node, opens_for_gradient
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,13 @@ def differentiate(model: ir.Model, seeds: Mapping[ir.Value, ir.Value], wanted: I
 
     Raises GradientRefused where an operator on the way has no rule, or its rule does not cover the case.
     """
-    wanted = list(wanted)
-    active = _active(model.graph, seeds, wanted)
+    return _sweep(model.graph, seeds, list(wanted), emitter)
+
+
+def _sweep(graph: ir.Graph, seeds: Mapping[ir.Value, ir.Value], wanted: Sequence[ir.Value], emitter: Emitter) -> Adjoints:
+    stands = _opened(emitter, graph, seeds, wanted)
+    seeds, wanted = {stands.get(v, v): seed for v, seed in seeds.items()}, [stands.get(v, v) for v in wanted]
+    active = _active(graph, seeds, wanted)
     parts: dict[tuple[ir.Node, int], ir.Value] = {}
     contributions: dict[ir.Value, list[ir.Value]] = defaultdict(list)
     totals: dict[ir.Value, ir.Value] = {}
@@ -55,22 +61,77 @@ def differentiate(model: ir.Model, seeds: Mapping[ir.Value, ir.Value], wanted: I
         return totals.get(value)
 
     with arithmetic(emitter):
-        for node in reversed(list(model.graph)):
+        for node in reversed(list(graph)):
             if node not in active.nodes:
                 continue
             with _backward_scope(emitter, node):
                 adjoints = [total(output) for output in node.outputs]
                 if all(adjoint is None for adjoint in adjoints):
                     continue
-                for position, part in _node_adjoints(emitter, node, adjoints):
-                    operand = node.inputs[position]
-                    if operand is None or operand not in active.values:
-                        continue
-                    parts[node, position] = part = fit(emitter, part, operand)
+                for position, operand, part in _fitted(emitter, node, adjoints, active.values):
+                    parts[node, position] = part
                     contributions[operand].append(part)
         for value in wanted:
             total(value)
     return Adjoints(totals, parts)
+
+
+def _opened(emitter: Emitter, graph: ir.Graph, seeds: Iterable[ir.Value], wanted: Sequence[ir.Value]) -> dict[ir.Value, ir.Value]:
+    """Open every node on the way that has no vjp but a body, to a fixed point; returns what now stands for a seeded or wanted
+    value."""
+    stands: dict[ir.Value, ir.Value] = {}
+    roots = list(seeds)
+    while True:
+        now = [[stands.get(value, value) for value in values] for values in (roots, wanted)]
+        active = _active(graph, *now)
+        closed = [node for node in graph if node in active.nodes and opens_for_gradient(node, emitter.opset)]
+        if not closed:
+            return stands
+        for node in closed:
+            with arithmetic(emitter):
+                replaced = open_node(emitter, node)
+            stands = {value: replaced.get(new, new) for value, new in (stands | {v: v for v in replaced}).items()}
+
+
+def replay(
+    emitter: Emitter, body: ir.Graph, arguments: Sequence[ir.Value], seeds: Sequence[ir.Value | None], wanted: Sequence[ir.Value]
+) -> list[ir.Value | None]:
+    """Run ``body`` again in the emitter's graph, on ``arguments`` for its inputs, and back from ``seeds``, the adjoints of its
+    outputs; returns the adjoints of ``wanted``: arguments, all different, or values that the body captures.
+    """
+    outputs = _inserted(emitter, body, arguments)
+    given: dict[ir.Value, ir.Value] = {}
+    for output, seed in zip(outputs, seeds, strict=True):
+        if seed is not None:
+            given[output] = emitter.Add(given[output], seed) if output in given else seed
+    totals = _sweep(emitter.graph, given, wanted, emitter).totals
+    return [totals.get(value) for value in wanted]
+
+
+def _inserted(emitter: Emitter, body: ir.Graph, arguments: Sequence[ir.Value]) -> list[ir.Value]:
+    """Append a copy of a body's nodes, under names of their own; returns its outputs."""
+    copy = body.clone(allow_outer_scope_values=True)
+    outputs = list(copy.outputs)
+    for stands, argument in zip(copy.inputs, arguments, strict=True):
+        outputs = [argument if output is stands else output for output in outputs]
+        stands.replace_all_uses_with(argument, replace_graph_outputs=True)
+    for value in list(copy.initializers.values()):
+        held = emitter.constant(value.const_value.numpy(), value.name or "")  # type: ignore[union-attr]
+        outputs = [held if output is value else output for output in outputs]
+        value.replace_all_uses_with(held, replace_graph_outputs=True)
+    for scope in (copy, *copy.subgraphs()):
+        for node in scope:
+            node.name = emitter.fresh_node_name(node.name or node.op_type)
+            for value in node.outputs:
+                value.name = emitter.fresh_value_name(value.name) if value.name else ""
+        if scope is not copy:
+            for value in scope.inputs:
+                value.name = emitter.fresh_value_name(value.name or "")
+    nodes = list(copy)
+    copy.outputs.clear()
+    copy.remove(nodes)
+    emitter.graph.extend(nodes)
+    return outputs
 
 
 @dataclass(frozen=True)
@@ -80,22 +141,48 @@ class _Active:
 
 
 def _active(graph: ir.Graph, seeds: Iterable[ir.Value], wanted: Sequence[ir.Value]) -> _Active:
-    """Nodes and values that lie on a way from a wanted value to a seed."""
-    reach = dependencies(graph)
-    reach.add_nodes_from(wanted)
-    downstream = set(wanted).union(*nx.bfs_layers(reach, wanted)) if wanted else set()
-    roots = [seed for seed in seeds if seed in reach]
-    upstream = set(roots).union(*nx.bfs_layers(reach.reverse(copy=False), roots)) if roots else set()
-    between = downstream & upstream
-    return _Active({n for n in between if isinstance(n, ir.Node)}, {v for v in between if isinstance(v, ir.Value)})
+    """Nodes and values that lie on a way from a wanted value to a seed: nodes stand in topological order, so one look downwards
+    and one upwards find them."""
+    below, reached = set(wanted), set()
+    for node in graph:
+        if any(value in below for value in operands(node)):
+            reached.add(node)
+            below.update(node.outputs)
+    above, between = set(seeds), set()
+    for node in reversed(graph):
+        if any(value in above for value in node.outputs):
+            above.update(value for value in operands(node) if value is not None)
+            if node in reached:
+                between.add(node)
+    return _Active(between, below & above)
 
 
-def _node_adjoints(emitter: Emitter, node: ir.Node, adjoints: Sequence[ir.Value | None]) -> Iterable[tuple[int, ir.Value]]:
+def _fitted(
+    emitter: Emitter, node: ir.Node, adjoints: Sequence[ir.Value | None], active: Set[ir.Value]
+) -> Iterable[tuple[int, ir.Value, ir.Value]]:
+    """Position, operand and its adjoint, in the operand's shape, for each active operand that the node sends something to."""
+    read = operands(node)
+    try:
+        for position, part in _node_adjoints(emitter, node, adjoints, active):
+            operand = read[position]
+            if operand is not None and operand in active and is_real(operand):
+                yield position, operand, fit(emitter, part, operand)
+    except ModelError as error:
+        hint = "export the model with shapes that are known, or exclude this part from the gradient"
+        raise GradientRefused(node.op_type, node.name or "", str(error), hint) from error
+
+
+def _node_adjoints(
+    emitter: Emitter, node: ir.Node, adjoints: Sequence[ir.Value | None], active: Set[ir.Value]
+) -> Iterable[tuple[int, ir.Value]]:
     row = require(node.op_type, node.name or "", node.domain)
     if row.blocked:
         return
     case = case_of(node)
     _refuse_uncovered(row, node, case)
+    if row.nested is not None:
+        yield from _through_bodies(emitter, row, node, adjoints, active)
+        return
     outputs = _with_saved(emitter, row, node)
     g = adjoints[0] if len(outputs) == 1 or all(a is None for a in adjoints[1:]) else None
     single = len(outputs) == 1 or (row.saved and g is not None)
@@ -114,10 +201,36 @@ def _node_adjoints(emitter: Emitter, node: ir.Node, adjoints: Sequence[ir.Value 
             yield position, result if isinstance(result, ir.Value) else emitter.constant(np.asarray(result, first.dtype.numpy()))
 
 
+def _through_bodies(
+    emitter: Emitter, row: Op, node: ir.Node, adjoints: Sequence[ir.Value | None], active: Set[ir.Value]
+) -> Iterable[tuple[int, ir.Value]]:
+    """By the row of an operator that holds graphs, which are run again."""
+    drawn = {inner.op_type for body in bodies(node) for inner in body.all_nodes() if _draws(inner)}
+    if drawn:
+        reason = f"its body draws random numbers ({', '.join(sorted(drawn))}), and its gradient runs the body again"
+        raise GradientRefused(
+            row.name, node.name or "", reason, "export the model in inference mode, or draw outside of the body"
+        )
+    read = operands(node)
+    wanted = list(dict.fromkeys(value for value in read if value is not None and value in active and is_real(value)))
+    assert row.nested is not None
+    inside = set(captured(node))
+    given = row.nested(emitter, replay, node, tuple(adjoints), wanted, [value for value in wanted if value in inside])
+    found = dict(zip(wanted, given, strict=True))
+    for value, adjoint in found.items():
+        if adjoint is not None:
+            yield read.index(value), adjoint
+
+
+def _draws(node: ir.Node) -> bool:
+    row = lookup(node.op_type, node.domain)
+    return row is not None and row.random
+
+
 def _refuse_uncovered(row: Op, node: ir.Node, case: Case) -> None:
-    if row.vjp is None:
+    if row.bodies and row.vjp is None:
         raise GradientRefused(row.name, node.name or "", "its gradient goes through its body", "run the lower pass first")
-    reason = row.refuses(case)
+    reason = row.uncovered or row.refuses(case)
     if reason:
         raise GradientRefused(row.name, node.name or "", reason, "rewrite this part of the model or exclude it from the gradient")
 

@@ -17,7 +17,7 @@ from vgcompile.errors import UserError
 from vgcompile.graph.emit import Emitter, dims
 from vgcompile.graph.network import Network
 from vgcompile.passes.differentiate import differentiate
-from vgcompile.passes.lower import lower
+from vgcompile.passes.lower import Profile, lower
 from vgcompile.passes.optimize import optimize
 
 ADJOINT = "adj."  # prefix of the graph inputs that take an adjoint from outside
@@ -49,11 +49,12 @@ def joint(
     *,
     outside: bool = False,
     prefix: str = GRADIENT,
+    profile: Profile = "fast",
 ) -> ir.Model:
     """A copy of ``model`` that gives out ``outputs`` and the gradient of the sum of ``roots`` by each ``wanted`` value.
 
     With ``outside`` it is their vector-Jacobian product with adjoints that come in as the inputs ``adj.<root>``. An initializer
-    among the wanted becomes an input that has a default.
+    among the wanted becomes an input that has a default. ``profile`` is that of passes/lower.py.
     """
     model = model.clone()
     graph, values = model.graph, named_values(model)
@@ -62,10 +63,13 @@ def joint(
     emitter = Emitter(graph, model.opset_imports[""])
     with emitter.scope(role="backward"):
         seeds = {values[name]: _outside(emitter, values[name]) if outside else seed_of(emitter, values[name]) for name in roots}
-        adjoints = differentiate(model, seeds, targets, emitter)
-        gradients = [_output(emitter, target, adjoints.totals.get(target), prefix) for target in targets]
-    graph.outputs[:] = [*(values[name] for name in outputs), *gradients]
-    lower(model)
+        totals = differentiate(model, seeds, targets, emitter).totals
+        values = named_values(model)  # what was opened on the way stands under its old name
+        gradients = [_output(emitter, values[name], totals.get(values[name]), prefix) for name in wanted]
+        given_out = [*outputs, *(str(value.name) for value in gradients)]
+    lower(model, profile)
+    values = named_values(model)  # outputs come after lowering: taking a node out of a graph costs a look at all of them
+    graph.outputs[:] = [values[name] for name in given_out]
     return optimize(model)
 
 

@@ -4,58 +4,89 @@
     g -> Transpose -> g'  x -> Transpose -> x'  x', g' -> Conv -> Slice -> dw    after, by body "swapped"
 
 A composite is an operator of the internal domain, or a standard one that its row asks to be opened (batch normalization in
-training). Of the bodies that apply to a node the one of least cost is taken; the nodes that it makes stand where the composite
-stood, keep its layer, role and source, and carry the body's name. The composite's output values keep their names. Nothing of
-the internal domain is left.
+training). Of the bodies that apply to a node the profile "fast" takes that of least cost, "portable" that of fewest nodes. The
+nodes that it makes stand where the composite stood, keep its layer, role and source, and carry the body's name. The composite's
+output values keep their names. Nothing of the internal domain is left.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any, Literal
 
 import onnx_ir as ir
 
 from vgcompile.graph.case import case_of
-from vgcompile.graph.emit import Emitter, arithmetic
+from vgcompile.graph.emit import Emitter, arithmetic, constant_of
 from vgcompile.graph.provenance import PREFIX, fact, origin
+from vgcompile.graph.specified import specified
 from vgcompile.ops import INTERNAL, lookup
 from vgcompile.ops.op import Body, Case, Op
 
+Profile = Literal["portable", "fast"]
 
-def lower(model: ir.Model) -> ir.Model:
+
+def lower(model: ir.Model, profile: Profile = "fast") -> ir.Model:
     """Open the composites of a model and of its subgraphs. Changes ``model`` and returns it."""
-    outermost = Emitter(model.graph, model.opset_imports[""])
-    for graph in (model.graph, *model.graph.subgraphs()):
-        emitter = outermost.inside(graph)
-        with arithmetic(emitter):
-            while composites := _composites(graph):
-                for node, row in composites:
-                    _open(emitter, node, row)
+    emitter = Emitter(model.graph, model.opset_imports[""])
+    while closed := [(graph, nodes) for graph in (model.graph, *model.graph.subgraphs()) if (nodes := _composites(graph))]:
+        for graph, nodes in closed:
+            inner = emitter.inside(graph)
+            with arithmetic(inner):
+                for node in nodes:
+                    open_node(inner, node, profile)
     assert not any(node.domain == INTERNAL for node in model.graph.all_nodes()), "a composite has no body"
     model.opset_imports.pop(INTERNAL, None)
     return model
 
 
-def _composites(graph: ir.Graph) -> list[tuple[ir.Node, Op]]:
+def _composites(graph: ir.Graph) -> list[ir.Node]:
     rows = ((node, lookup(node.op_type, node.domain)) for node in graph)
-    return [(node, row) for node, row in rows if row is not None and row.bodies and row.opens(case_of(node).attributes)]
+    return [node for node, row in rows if row is not None and row.bodies and row.opens(case_of(node).attributes)]
 
 
-def choose(row: Op, case: Case) -> Body:
-    """The cheapest body that applies; of equally cheap ones the first."""
+def opens_for_gradient(node: ir.Node, opset: int) -> bool:
+    """Whether a node is differentiated through what it is made of: its row has bodies and no vjp, or it has no row at all but a
+    definition."""
+    row = lookup(node.op_type, node.domain) or specified(node, opset)
+    return row is not None and bool(row.bodies) and row.vjp is None
+
+
+def choose(row: Op, case: Case, size: Callable[[Body], int] | None = None) -> Body:
+    """Of the bodies that apply the cheapest; given a ``size``, the cheapest of the smallest ones. Of equals the first."""
     bodies = [body for body in row.bodies if body.applies(case)]
     assert bodies, f"{row.name}: no body applies to inputs {case.shapes}"
-    return min(bodies, key=lambda body: body.cost(case))
+    if len(bodies) == 1:
+        return bodies[0]
+    return min(bodies, key=lambda body: (size(body) if size is not None else 0, body.cost(case)))
 
 
-def _open(emitter: Emitter, node: ir.Node, row: Op) -> None:
-    case = case_of(node)
-    body = choose(row, case)
+def node_count(node: ir.Node, opset: int, body: Body) -> int:
+    """The number of nodes that a body makes of a node, counted in a graph of their own."""
+    scratch = Emitter(ir.Graph([], [], nodes=[], opset_imports={"": opset, INTERNAL: 1}), opset)
+    operands = [None if value is None else _twin(value) for value in node.inputs]
+    with arithmetic(scratch), scratch.scope(dtype=_working_type(node)):
+        body.emit(scratch, *operands, **case_of(node).attributes)
+    return sum(1 for _ in scratch.graph.all_nodes())
+
+
+def _twin(value: ir.Value) -> ir.Value:
+    """A value that a rule cannot tell from the given one, of no graph."""
+    known = value.const_value if constant_of(value) is not None else None
+    return ir.Value(name=value.name, shape=value.shape, type=value.type, const_value=known)
+
+
+def open_node(emitter: Emitter, node: ir.Node, profile: Profile = "fast") -> dict[ir.Value, ir.Value]:
+    """Replace a composite, in the emitter's graph, by the operators of its cheapest body; returns what stands for its outputs."""
+    row, case = lookup(node.op_type, node.domain) or specified(node, emitter.opset), case_of(node)
+    assert row is not None, f"{node.op_type} has no body"
+    body = choose(row, case, partial(node_count, node, emitter.opset) if profile == "portable" else None)
     kept = {key: node.metadata_props[PREFIX + key] for key in ("role", "forward") if fact(node, key)}
     name = (node.name or node.op_type).lstrip("/")
     with emitter.scope(name, before=node, dtype=_working_type(node), body=body.name, **kept, **origin(node)):
         made = body.emit(emitter, *node.inputs, **case.attributes)
-        _replace(emitter, node, made if isinstance(made, tuple) else (made,))
+        return _replace(emitter, node, made if isinstance(made, tuple) else (made,))
 
 
 def _working_type(node: ir.Node) -> ir.DataType:
@@ -65,17 +96,19 @@ def _working_type(node: ir.Node) -> ir.DataType:
     )
 
 
-def _replace(emitter: Emitter, node: ir.Node, made: Sequence[ir.Value]) -> None:
+def _replace(emitter: Emitter, node: ir.Node, made: Sequence[Any]) -> dict[ir.Value, ir.Value]:
     """Let ``made`` stand for the node's outputs, under their names, and take the node out."""
-    fresh = _own(emitter, node, made)
+    fresh = _own(emitter, node, made[: len(node.outputs)])
     for old, new in zip(node.outputs, fresh, strict=False):
         old.replace_all_uses_with(new, replace_graph_outputs=True)
         new.shape = old.shape if old.shape is not None else new.shape
         new.metadata_props.update(old.metadata_props)
+    stands = dict(zip(node.outputs, fresh, strict=False))
     names = [value.name for value in node.outputs]
     emitter.graph.remove(node, safe=True)
     for new, taken in zip(fresh, names, strict=False):
         new.name = taken or new.name
+    return stands
 
 
 def _own(emitter: Emitter, node: ir.Node, made: Iterable[ir.Value]) -> list[ir.Value]:

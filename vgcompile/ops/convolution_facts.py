@@ -1,0 +1,133 @@
+"""What the analyses read of both convolutions: their ranges, norms and moments."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from vgcompile import interval
+from vgcompile.interval import EPSILON, WHOLE, Interval, corners, point
+from vgcompile.norms import convolution_norm
+from vgcompile.ops.op import Case
+from vgcompile.ops.shape import meeting, summed
+from vgcompile.ops.window import Window
+from vgcompile.signal import Signal, independent_sum, replace
+
+
+def _channel_hulls(case: Case, padded: bool) -> Interval:
+    """The range of each channel of the input, [C]; zeros belong to it where the tensor is padded."""
+    dims = case.shapes[0]
+    assert dims is not None and isinstance(dims[1], int)
+    given = case.ranges[0] or WHOLE
+    least = (1, dims[1], *(1,) * (len(dims) - 2))
+    full = given.map(lambda x: np.broadcast_to(x, np.broadcast_shapes(x.shape, least)))
+    axes = (0, *range(2, len(dims)))
+    hull = Interval(full.lo.min(axis=axes), full.hi.max(axis=axes))
+    return hull.hull(point(0.0)) if padded else hull
+
+
+def value_range(case: Case, padded: bool, transposed: bool) -> Interval:
+    """Each output channel is an interval dot product of its kernel with the hulls of its input channels; [1, M, 1...]."""
+    dims, weight = case.shapes[0], case.values[1]
+    if dims is None or isinstance(dims[1], str) or weight is None:
+        return WHOLE
+    group = case.attributes["group"]
+    hull = _channel_hulls(case, padded)
+    w = np.asarray(weight, np.float64).reshape(weight.shape[0], weight.shape[1], -1)
+    parts = []
+    for index in range(group):
+        c, m = int(dims[1]) // group, w.shape[0] // group
+        mine = w[index * m : (index + 1) * m]
+        matrix = mine.transpose(0, 2, 1).reshape(-1, w.shape[1]) if transposed else mine.transpose(1, 2, 0).reshape(-1, m)
+        lo, hi = (np.repeat(end[index * c : (index + 1) * c], w.shape[2]) for end in (hull.lo, hull.hi))
+        parts.append(interval.matmul(Interval(lo, hi), matrix))
+    lead = (1, -1, *(1,) * (len(dims) - 2))
+    y = Interval(np.concatenate([p.lo for p in parts]).reshape(lead), np.concatenate([p.hi for p in parts]).reshape(lead))
+    if len(case.shapes) < 3 or case.shapes[2] is None:
+        return y
+    bias = case.ranges[2] or (WHOLE if case.values[2] is None else point(case.values[2]))
+    return corners(np.add, [y, bias.map(lambda b: b.reshape(lead) if b.ndim else b)])
+
+
+def _input_norm(case: Case) -> float:
+    """A bound of the Euclidean norm of the input, from its range: of one sample of it, where the kernel is shared by all."""
+    dims, bound = case.shapes[0], case.ranges[0]
+    if dims is None or bound is None or not bound.bounded or math.isinf(meeting(case, 1, dims)):
+        return math.inf
+    extents = [1 if isinstance(dim, str) else dim for dim in dims]
+    squares = np.broadcast_to(bound.magnitude, extents) ** 2
+    return float(np.sqrt(squares.sum()) * (1.0 + squares.size * EPSILON))
+
+
+def norms(case: Case, position: int, at: Window) -> tuple[float, float]:
+    """The map of the input is a convolution; the kernel sees an element of x once for each tap over it; a bias, all positions."""
+    if position == 0:
+        weight = case.values[1]
+        return (
+            (0.0, math.inf)
+            if weight is None
+            else (0.0, convolution_norm(weight, at.strides, at.dilations, case.attributes["group"]))
+        )
+    if position == 1:
+        return (0.0, math.sqrt(at.overlap) * _input_norm(case))
+    positions = meeting(case, 2, case.outputs[0] or ("",)) / case.count(case.shapes[2])
+    return (1.0 if positions == 1 else 0.0, math.sqrt(positions))
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Mean-field moments of a convolution, zero padding counted exactly.
+
+    Of the taps of a window ``seen`` fall inside the tensor on average, and ``over`` windows lie over an element; each window
+    element meets every channel of its group, with independent weights.
+    """
+
+    window: Callable[[Case], Window]
+    transposed: bool = False
+
+    def forward(self, case: Case, signals: Sequence[Signal | None]) -> Signal:
+        x, w = signals[0], signals[1]
+        assert x is not None and w is not None
+        seen, over = self._pairs(case)
+        terms = self._channels(case, 0) / case.attributes["group"] * (over if self.transposed else seen)
+        cross = terms * max(terms - 1.0, 0.0) * (w.mean * x.mean) ** 2
+        y = Signal(
+            mean=terms * w.mean * x.mean,
+            square=terms * w.square * x.square + cross,
+            within=terms * w.square * x.within + cross,
+            across=terms * w.square * x.across + cross,
+            alignment=x.alignment,
+            reliable=x.reliable,
+        )
+        bias = signals[2] if len(signals) > 2 else None
+        return y if bias is None else independent_sum(y, bias)
+
+    def backward(self, case: Case, position: int, adjoint: Signal, signals: Sequence[Signal | None]) -> Signal:
+        seen, over = self._pairs(case)
+        if position == 0:
+            w = signals[1]
+            assert w is not None
+            terms = self._channels(case, None) / case.attributes["group"] * (seen if self.transposed else over)
+            return replace(adjoint.scaled(terms * w.square), mean=0.0)
+        x = signals[0] if position == 1 else Signal(1.0, 1.0, 1.0, 1.0)
+        assert x is not None
+        out = case.count((case.outputs[0] or ())[2:])
+        visits = case.count((case.shapes[0] or ())[2:]) if self.transposed else out
+        met = visits * seen / self.window(case).taps if position == 1 else float(out)
+        return summed(adjoint, x, case.batch, met)
+
+    @staticmethod
+    def _channels(case: Case, position: int | None) -> int:
+        dims = case.outputs[0] if position is None else case.shapes[position]
+        assert dims is not None
+        return case.count(dims[1:2])
+
+    def _pairs(self, case: Case) -> tuple[float, float]:
+        at = self.window(case)
+        into, out = (case.shapes[0] or ())[2:], (case.outputs[0] or ())[2:]
+        into, out = (out, into) if self.transposed else (into, out)
+        pairs = [at.pairs(i, o, axis) for axis, (i, o) in enumerate(zip(into, out, strict=True))]
+        return math.prod(seen for seen, _ in pairs), math.prod(over for _, over in pairs)

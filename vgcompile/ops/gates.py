@@ -1,0 +1,66 @@
+"""Gates: x times a sigmoid of itself, alone or times another operand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from scipy import special
+
+from vgcompile.interval import WHOLE, Interval, product
+from vgcompile.ops.families import UNARY, elementwise
+from vgcompile.ops.op import INTERNAL, Body, Case, Op, sample
+
+
+def swish_slope(op: Any, x: Any, y: Any, *, alpha: float = 1.0) -> Any:
+    s = op.Sigmoid(x * alpha)
+    return s + y * alpha * (1.0 - s)
+
+
+def _swish(op: Any, x: Any, *, alpha: float = 1.0) -> Any:
+    return x * op.Sigmoid(x if alpha == 1.0 else x * alpha)
+
+
+# In opset 21 SiLU is written Mul(x, Sigmoid(x)), and bounded operator by operator that is unbounded (the slope by Sigmoid(x)
+# is x). As one function its slope has true extrema, so the graph holds it whole and `lower` opens it. The standard operator
+# of opset 24 is the same row.
+Swish = replace(
+    elementwise(
+        "Swish",
+        "x sigmoid(alpha x), SiLU for alpha = 1.",
+        numpy=lambda x, *, alpha=1.0: x * special.expit(alpha * x),
+        derivative=swish_slope,
+        turns=lambda alpha=1.0: [turn / alpha for turn in (-2.3993572805154675, 2.3993572805154675) if alpha],
+        extrema=lambda alpha=1.0: [-1.278464542761074 / alpha] if alpha else [],
+        samples=(*UNARY, sample(("N", 4), alpha=1.75), sample((3, 2), alpha=-0.5)),
+    ),
+    domain=INTERNAL,
+    bodies=(Body("sigmoid", _swish),),
+    infer=lambda x, **attributes: x,
+)
+
+
+def _swiglu_vjp(op: Any, g: Any, y: Any, a: Any, b: Any, *, alpha: float) -> tuple[Any, ...]:
+    gate = op.Swish(a, alpha=alpha)
+    return g * b * swish_slope(op, a, gate, alpha=alpha), g * gate
+
+
+def _swiglu_range(case: Case) -> Interval:
+    assert Swish.range is not None
+    gate = Swish.range(Case(case.attributes, ranges=case.ranges[:1]))
+    assert isinstance(gate, Interval)
+    return product(gate, case.ranges[1] or WHOLE)
+
+
+# Stock ONNX Runtime has no kernel for the Swish in the standard's own body.
+SwiGLU = Op(
+    "SwiGLU",
+    "a sigmoid(alpha a) b: a linear unit behind a gate.",
+    vjp=_swiglu_vjp,
+    numpy=lambda a, b, *, alpha: a * special.expit(alpha * a) * b,
+    range=_swiglu_range,
+    bodies=(Body("sigmoid", lambda op, a, b, *, alpha: op.Swish(a, alpha=alpha) * b),),
+    samples=(sample(("N", 3), ("N", 3)), sample((2, 3), (2, 3), alpha=1.75)),
+)
+
+ROWS = (Swish, SwiGLU)
