@@ -6,7 +6,7 @@ model -- normalized --> graph -- attach --> loss -- joint --> model's outputs, g
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -128,7 +128,7 @@ def ask(
     class_axis: int = 1,
 ) -> Question:
     """Read a model and the options of ``grad``: the loss is attached, names are found."""
-    subject = open_subject(model)
+    subject = open_subject(model, _named(wrt, loss))
     roots = _roots(subject, loss, seed_input, attach_loss, class_axis)
     return Question(subject, tuple(roots), tuple(_wanted(subject, wrt)), seed_input)
 
@@ -166,7 +166,7 @@ def products(
     class_axis: int = 1,
 ) -> Gradients:
     """What ``hvp`` does, with the names of what it made."""
-    subject = open_subject(model)
+    subject = open_subject(model, _named(wrt, loss))
     roots = _roots(subject, loss, False, attach_loss, class_axis)
     wanted = _wanted(subject, wrt)
     outputs = list(dict.fromkeys([*subject.outputs, *roots]))
@@ -178,19 +178,33 @@ def products(
     return Gradients(check(second), tuple(roots), {name: f"{HESSIAN}{name}" for name in wanted}, subject.notes)
 
 
-def open_subject(source: str | Path | onnx.ModelProto) -> Subject:
-    """Read a model: a YAML model as it trains, an ONNX file or proto as it stands, its parameters found."""
+def _named(wrt: str | Sequence[str], loss: str | None) -> frozenset[str]:
+    """The values that a caller names: they stay where an operator is recognized around them."""
+    groups = (PARAMETERS, INPUTS, ALL)
+    names = () if isinstance(wrt, str) and wrt in groups else (wrt,) if isinstance(wrt, str) else wrt
+    return frozenset(names) | (frozenset() if loss is None else {loss})
+
+
+def open_subject(source: str | Path | onnx.ModelProto, kept: Set[str] = frozenset()) -> Subject:
+    """Read a model: a YAML model as it trains, an ONNX file or proto as it stands, its parameters found.
+
+    Values called ``kept`` stay where an operator is recognized around them.
+    """
     if not isinstance(source, onnx.ModelProto) and Path(source).suffix != ".onnx":
         network = open_network(source)
         data = [value for value in network.model.graph.inputs if value.name not in network.parameters]
         return Subject(network.source, network.model, _real(data), network.parameters, network.notes, network)
-    given = normalized(source)
+    given = normalized(source, kept=kept)
     model = given.model
     parameters = trainable(model, given.initializers)
-    data = [value for value in model.graph.inputs if value.name not in model.graph.initializers]
-    defaults = [value for value in model.graph.inputs if value.name in parameters]
-    model.graph.inputs[:] = [*data, *defaults]
-    return Subject(given.source, model, _real(data), tuple(parameters), given.notes)
+    note = f"{given.source}: {_counted(parameters)}"
+    return Subject(given.source, model, _real(model.graph.inputs), tuple(parameters), (*given.notes, note))
+
+
+def _counted(parameters: Sequence[str]) -> str:
+    """How many parameters were found, and which."""
+    shown = ", ".join(parameters[:NAMED]) + (", ..." if len(parameters) > NAMED else "")
+    return f"{len(parameters)} parameters" + (f": {shown}" if parameters else "")
 
 
 def _real(values: Sequence[ir.Value]) -> tuple[str, ...]:

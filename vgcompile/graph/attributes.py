@@ -19,6 +19,11 @@ def attributes_of(node: ir.Node) -> dict[str, Any]:
     return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
+def given_attributes(node: ir.Node) -> dict[str, Any]:
+    """The attributes that the node itself states."""
+    return {name: attribute.value for name, attribute in node.attributes.items()}
+
+
 @lru_cache(maxsize=4096)
 def _defaults(operator: str, version: int) -> tuple[tuple[str, Any], ...]:
     try:

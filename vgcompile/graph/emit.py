@@ -24,6 +24,7 @@ from onnx import defs, shape_inference
 
 from vgcompile.errors import ModelError
 from vgcompile.graph.provenance import PREFIX
+from vgcompile.graph.view import graphs_of
 from vgcompile.ops import INTERNAL, lookup
 from vgcompile.ops.op import Dim
 
@@ -76,11 +77,11 @@ class Emitter:
         self._main = graph  # where constants stand: subgraphs read them from around
         self._taken: dict[str, int] = {}
         self._values: set[str | None] = set()
-        for node in graph.all_nodes():
-            self._taken[node.name or ""] = 1
-            self._values.update([value.name for value in node.outputs])
-        for scope in (graph, *graph.subgraphs()):
-            self._values |= {v.name for v in scope.inputs} | set(scope.initializers)
+        for scope in graphs_of(graph):
+            self._taken.update((node.name, 1) for node in scope if node.name)
+            self._values.update(v.name for node in scope for v in node.outputs)
+            self._values.update(v.name for v in scope.inputs)
+            self._values.update(scope.initializers)
         self._constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
 
     def inside(self, graph: ir.Graph, before: ir.Node | None = None) -> Emitter:

@@ -68,11 +68,43 @@ def _refuse_control_flow(model: ir.Model, path: Path) -> None:
 def trainable(model: ir.Model, initializers: Set[str]) -> list[str]:
     """Real initializers of the file, with at least one axis, that some node learns from."""
     held = model.graph.initializers
-    return [name for name, value in held.items() if name in initializers and is_real(value) and dims(value) and _learned(value)]
+    constant: dict[ir.Node, bool] = {}
+    return [
+        name
+        for name, value in held.items()
+        if name in initializers and is_real(value) and dims(value) and _learned(value, model.graph, constant)
+    ]
 
 
-def _learned(value: ir.Value) -> bool:
-    return any((row := lookup(node.op_type, node.domain)) is None or place not in row.untrained for node, place in value.uses())
+def _learned(value: ir.Value, graph: ir.Graph, constant: dict[ir.Node, bool]) -> bool:
+    """Whether a node learns from a value, also behind nodes that only prepare it (a weight that is shared goes through Identity).
+
+    Running statistics, and the scales of a resize, set and do not learn.
+    """
+    if value.is_graph_output():
+        return True
+    for node, place in value.uses():
+        row = lookup(node.op_type, node.domain)
+        if row is not None and place in row.untrained:
+            continue
+        if not _prepares(node, graph, constant) or any(_learned(output, graph, constant) for output in node.outputs):
+            return True
+    return False
+
+
+def _prepares(node: ir.Node, graph: ir.Graph, constant: dict[ir.Node, bool]) -> bool:
+    """Whether everything that a node of the main graph reads is computed from initializers alone."""
+    if node not in constant:
+        plain = node.graph is graph and not bodies(node)
+        constant[node] = plain and all(_given(value, graph, constant) for value in node.inputs)
+    return constant[node]
+
+
+def _given(value: ir.Value | None, graph: ir.Graph, constant: dict[ir.Node, bool]) -> bool:
+    if value is None or value.const_value is not None:
+        return True
+    producer = value.producer()
+    return producer is not None and _prepares(producer, graph, constant)
 
 
 def _refuse_not_finite(model: ir.Model, parameters: Sequence[str], path: Path) -> None:

@@ -1,7 +1,11 @@
-"""Shapes for every value of a foreign model, no dimension nameless.
+"""Shapes for every value of a foreign model, of its subgraphs too, no dimension nameless.
 
-ONNX's strict inference goes first. Where it loses a symbol (it gives a padded convolution of [N, 3, H, W] two fresh unknowns, and
-Reshape to [-1, 64] one), ONNX Runtime's symbolic tool may still prove one; what nobody can name gets a symbol of its own.
+    infer_shapes    ONNX's own inference, which also follows shapes that are computed (Shape, Gather, Concat, Reshape)
+    complete        a walk over the nodes: a symbol that ONNX made up gives way to one that an operator's row proves
+
+ONNX gives a padded convolution of [N, 3, H, W] two fresh unknowns, its row knows that they are H and W. Where a symbol is still
+of nobody's making (Reshape to [-1, 64]), ONNX Runtime's symbolic tool may prove one; what nobody can name gets a symbol of its
+own.
 """
 
 from __future__ import annotations
@@ -9,14 +13,19 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import onnx
+import onnx_ir as ir
 from onnx import shape_inference
 
 from vgcompile.errors import ModelError
+from vgcompile.graph.bodies import infer_bodies
+from vgcompile.graph.emit import Emitter, dims
+from vgcompile.graph.view import bodies, graphs_of
+from vgcompile.ops.op import INTERNAL, Dim
 
-Dims = tuple[int | str, ...]
+Dims = tuple[Dim, ...]
 
 # Attributes that ONNX's inference (1.23.2) takes for another number than their default where a node does not state them.
 _MISREAD = {"STFT": ("onesided", 1)}
@@ -24,39 +33,27 @@ _SAME = re.compile(r"^floor\(1\.0\*(\w+)\)$")
 
 # Operators for whose outputs it writes an extent 0 where it does not know one.
 _ZERO_IF_UNKNOWN = frozenset({"Attention"})
+LARGEST = 2000  # nodes: ONNX Runtime's tool walks a graph in Python, with a computer algebra system
 
 
-def infer_shapes(proto: onnx.ModelProto, path: str) -> onnx.ModelProto:
-    """The model with type and shape on every value of its main graph.
+def infer_shapes(proto: onnx.ModelProto, path: str, *, strict: bool = True) -> onnx.ModelProto:
+    """The model with what ONNX's inference finds. A symbol that the file states inside itself is not believed over its inputs'.
 
-    Raises ModelError where operators do not fit each other, or a value's rank depends on data.
+    Raises ModelError where operators do not fit each other.
     """
     _name_input_dims(proto.graph)
     _state_defaults(proto.graph)
     try:
-        inferred = shape_inference.infer_shapes(proto, check_type=True, strict_mode=True, data_prop=True)
+        return _forget_zeros(_inferred(proto, strict))
     except (shape_inference.InferenceError, RuntimeError, ValueError) as error:
-        raise ModelError(f"{path}: its shapes do not fit: {str(error).strip().splitlines()[0]}; export it anew") from None
-    typed = {info.name: info for info in (*inferred.graph.value_info, *inferred.graph.output)}
-    _forget_zeros(inferred.graph, typed)
-    stated = {dim.dim_param for value in inferred.graph.input for dim in value.type.tensor_type.shape.dim}
-    held = any(attribute.HasField("g") or attribute.graphs for node in inferred.graph.node for attribute in node.attribute)
-    for node in () if held else inferred.graph.node:
-        for name in node.output:
-            if name and (name not in typed or not _ranked(typed[name])):
-                fix = "export the model with fixed shapes"
-                raise ModelError(f"{path}: the shape of {name!r} (operator {node.op_type}) cannot be inferred; {fix}")
-    if any(_open_axes(info, stated) for info in typed.values()):
-        _name_dims(typed.values(), stated, _proved(proto))
-    return inferred
+        if not proto.graph.value_info:
+            raise ModelError(f"{path}: its shapes do not fit: {_line(error)}; export it anew") from None
+    del proto.graph.value_info[:]  # what an exporter noted may be stale
+    return infer_shapes(proto, path, strict=strict)
 
 
-def _name_input_dims(graph: onnx.GraphProto) -> None:
-    """A nameless first axis of an input is the batch; another gets a symbol of its own."""
-    for value in graph.input:
-        for axis, dim in enumerate(value.type.tensor_type.shape.dim):
-            if dim.dim_value <= 0 and not dim.dim_param:
-                dim.dim_param = "batch" if axis == 0 else f"{value.name}.{axis}"
+def _inferred(proto: onnx.ModelProto, strict: bool) -> onnx.ModelProto:
+    return shape_inference.infer_shapes(proto, check_type=strict, strict_mode=strict, data_prop=True)
 
 
 def _state_defaults(graph: onnx.GraphProto) -> None:
@@ -66,52 +63,184 @@ def _state_defaults(graph: onnx.GraphProto) -> None:
             node.attribute.append(onnx.helper.make_attribute(name, default))
 
 
-def _forget_zeros(graph: onnx.GraphProto, typed: Mapping[str, onnx.ValueInfoProto]) -> None:
-    for node in graph.node:
+def _forget_zeros(proto: onnx.ModelProto) -> onnx.ModelProto:
+    typed = {info.name: info for info in (*proto.graph.value_info, *proto.graph.output)}
+    for node in proto.graph.node:
         for name in node.output if node.op_type in _ZERO_IF_UNKNOWN else ():
             for dim in typed[name].type.tensor_type.shape.dim if name in typed else ():
                 if dim.HasField("dim_value") and dim.dim_value == 0:
                     dim.Clear()
+    return proto
 
 
-def _ranked(info: onnx.ValueInfoProto) -> bool:
-    return not info.type.HasField("tensor_type") or info.type.tensor_type.HasField("shape")
+def _name_input_dims(graph: onnx.GraphProto) -> None:
+    """A nameless first axis of an input is the batch; another gets a symbol of its own."""
+    held = {tensor.name for tensor in graph.initializer}
+    for value in graph.input:
+        for axis, dim in enumerate(value.type.tensor_type.shape.dim if value.name not in held else ()):
+            if dim.dim_value <= 0 and not dim.dim_param:
+                dim.dim_param = "batch" if axis == 0 else f"{value.name}.{axis}"
 
 
-def _open_axes(info: onnx.ValueInfoProto, stated: set[str]) -> list[int]:
-    """The axes whose extent is no number and no symbol that an input states."""
-    extents = info.type.tensor_type.shape.dim
-    return [axis for axis, dim in enumerate(extents) if not dim.HasField("dim_value") and dim.dim_param not in stated - {""}]
+def complete(model: ir.Model, path: str | None = None) -> ir.Model:
+    """Replace symbols of nobody's making by what can be proved of them. Changes ``model`` and returns it.
+
+    With ``path``, of the file that a message names, every tensor has a type and a shape afterwards; raises ModelError where one
+    has no rank. Without it, foreign operators still hide some.
+    """
+    stated = {dim for value in model.graph.inputs if value.shape is not None for dim in dims(value) if isinstance(dim, str)}
+    known = _Symbols(stated)
+    emitter = Emitter(ir.Graph([], [], nodes=[], opset_imports=model.opset_imports), model.opset_imports.get("", 21))
+    wanting = list(_walk(model.graph, emitter, known))
+    nested = len(graphs_of(model.graph)) > 1
+    if path is not None:
+        if not nested:
+            _refuse_unranked(wanting, path)
+        if any(known.is_open(dim) for value in wanting for dim in known.of(value) or ()) and len(model.graph) <= LARGEST:
+            for name, found in _proved(model).items():
+                known.learn(name, found)
+    for value in wanting:
+        if value.shape is not None:
+            known.settle(value)
+    if path is not None and nested:
+        infer_bodies(model)  # by induction; what has no rank even so, nobody may need
+    return model
 
 
-def _name_dims(infos: Iterable[onnx.ValueInfoProto], stated: set[str], proved: Mapping[str, Dims]) -> None:
-    for info in infos:
-        extents = info.type.tensor_type.shape.dim
-        known = proved.get(info.name, ())
-        for axis in _open_axes(info, stated):
-            extent = known[axis] if len(known) == len(extents) else ""
-            if isinstance(extent, int):
-                extents[axis].dim_value = extent
-            else:
-                extents[axis].dim_param = extent or extents[axis].dim_param or f"{info.name}.{axis}"
+class _Symbols:
+    """What each symbol stands for. A symbol is open unless an input states it: ONNX, or an exporter, made it up."""
+
+    def __init__(self, stated: set[str]) -> None:
+        self._stated = stated
+        self._means: dict[str, Dim] = {}
+        self._values: dict[str, ir.Value] = {}
+
+    def is_open(self, dim: Dim | None) -> bool:
+        return dim is None or (isinstance(dim, str) and dim not in self._stated)
+
+    def meaning(self, dim: Dim | None) -> Dim | None:
+        while isinstance(dim, str) and dim in self._means:
+            dim = self._means[dim]
+        return dim
+
+    def of(self, value: ir.Value) -> tuple[Dim | None, ...] | None:
+        """A value's dimensions, as far as they are known by now."""
+        self._values[value.name or ""] = value
+        if value.shape is None:
+            return None
+        return tuple(self.meaning(dim if isinstance(dim, int) else dim.value) for dim in value.shape)
+
+    def equate(self, value: ir.Value, found: tuple[Dim | None, ...]) -> None:
+        """``value`` has these dimensions: each of its symbols that is open gives way to a better one."""
+        have = self.of(value)
+        if have is None:
+            value.shape = ir.Shape(found)
+        elif len(have) == len(found):
+            better = [self._better(a, b) for a, b in zip(have, found, strict=True)]
+            if tuple(better) != have:
+                value.shape = ir.Shape(better)
+
+    def _better(self, have: Dim | None, found: Dim | None) -> Dim | None:
+        found = self.meaning(found)
+        if have == found or found is None or not self.is_open(have):
+            return have
+        if isinstance(have, str):
+            self._means[have] = found
+        return found
+
+    def learn(self, name: str, found: Dims) -> None:
+        value = self._values.get(name)
+        if value is not None and all(dim != "" for dim in found):
+            self.equate(value, found)
+
+    def settle(self, value: ir.Value) -> None:
+        """Write down what is known of a value; a nameless axis gets a symbol of its own."""
+        found = self.of(value)
+        assert found is not None
+        if found == dims(value):
+            return
+        value.shape = ir.Shape([f"{value.name}.{axis}" if dim is None else dim for axis, dim in enumerate(found)])
 
 
-def _proved(proto: onnx.ModelProto) -> dict[str, Dims]:
+def _walk(graph: ir.Graph, emitter: Emitter, known: _Symbols) -> Iterator[ir.Value]:
+    """Infer the nodes of a graph, and of the graphs inside it, where something is open; gives the values that were."""
+    for node in graph:
+        for inner in bodies(node) if node.attributes else ():
+            yield from (value for value in inner.inputs if _wants(value, known))
+            yield from _walk(inner, emitter, known)
+        wanting = [value for value in node.outputs if value.name and _wants(value, known)]
+        if not wanting:
+            continue
+        for value in node.inputs:
+            if value is not None and value.shape is not None:
+                found = known.of(value)
+                if found is not None and any(a != b for a, b in zip(found, value.shape, strict=True)):
+                    value.shape = ir.Shape(found)
+        for value, (dtype, found) in zip(node.outputs, _types(node, emitter), strict=False):
+            if value.type is None and dtype is not None:
+                value.type = ir.TensorType(dtype)
+            if found is not None:
+                known.equate(value, found)
+        yield from wanting
+
+
+def retype(node: ir.Node, emitter: Emitter) -> None:
+    """Give a node's outputs the types and shapes that they lack, where those of its inputs tell them."""
+    lacking = [value for value in node.outputs if value.name and (value.type is None or value.shape is None)]
+    for value, (dtype, found) in zip(node.outputs, _types(node, emitter) if lacking else (), strict=False):
+        value.type = value.type or (ir.TensorType(dtype) if dtype is not None else None)
+        if found is not None and value.shape is None:
+            value.shape = ir.Shape([f"{value.name}.{axis}" if dim is None else dim for axis, dim in enumerate(found)])
+
+
+def _wants(value: ir.Value, known: _Symbols) -> bool:
+    if value.type is None:
+        return True
+    if not isinstance(value.type, ir.TensorType):
+        return False
+    found = known.of(value)
+    return found is None or any(not isinstance(dim, int) and known.is_open(dim) for dim in found)
+
+
+def _types(node: ir.Node, emitter: Emitter) -> Iterable[tuple[ir.DataType | None, tuple[Dim | None, ...] | None]]:
+    """What the node's row and ONNX's inference of this node alone say; nothing where they cannot tell."""
+    inputs = [value for value in node.inputs if value is not None]
+    if any(value.shape is None or value.dtype is None for value in inputs):
+        return ()
+    if node.domain not in ("", INTERNAL):
+        return ()
+    if any(dim.value is None for value in inputs for dim in value.shape or () if not isinstance(dim, int)):
+        return ()
+    try:
+        return emitter.types_of(node)
+    except (ModelError, NotImplementedError, AssertionError):
+        return ()
+
+
+def _refuse_unranked(values: Iterable[ir.Value], path: str) -> None:
+    for value in values:
+        node = value.producer()
+        ranked = value.shape is not None or not isinstance(value.type, ir.TensorType | None)
+        if node is not None and not ranked:
+            fix = "export the model with fixed shapes"
+            raise ModelError(f"{path}: the shape of {value.name!r} (operator {node.op_type}) cannot be inferred; {fix}")
+
+
+def _proved(model: ir.Model) -> Mapping[str, Dims]:
     """What ONNX Runtime's symbolic tool finds, nothing where it fails: it does not know every operator.
 
     It takes the pieces of a tensor to be equal where their sizes are computed, so that nothing is believed of such a model. Its
     public function leaves a file in the working directory when it gives up, so its steps are called one by one.
     """
-    constants = {tensor.name for tensor in proto.graph.initializer}
-    constants |= {node.output[0] for node in proto.graph.node if node.op_type == "Constant"}
-    if any(node.op_type == "Split" and not constants.issuperset(node.input[1:]) for node in proto.graph.node):
+    splits = (node for node in model.graph if node.op_type == "Split")
+    if any(size is not None and size.const_value is None for node in splits for size in node.inputs[1:]):
         return {}
     from onnxruntime.tools import symbolic_shape_infer  # slow to import, and few models need it
 
     logging.getLogger(symbolic_shape_infer.__name__).setLevel(logging.CRITICAL)
     tool = symbolic_shape_infer.SymbolicShapeInference(int_max=2**31 - 1, auto_merge=False, guess_output_rank=False, verbose=0)
     with contextlib.suppress(Exception):
-        tool._preprocess(proto)
+        tool._preprocess(ir.to_proto(model))
         while tool.run_:
             tool._infer_impl()
         return {info.name: _dims(info) for info in tool.out_mp_.graph.value_info}
@@ -120,5 +249,9 @@ def _proved(proto: onnx.ModelProto) -> dict[str, Dims]:
 
 def _dims(info: onnx.ValueInfoProto) -> Dims:
     """The tool writes an extent that a resize leaves alone as floor(1.0*N)."""
-    dims = info.type.tensor_type.shape.dim
-    return tuple(dim.dim_value if dim.HasField("dim_value") else _SAME.sub(r"\1", dim.dim_param) for dim in dims)
+    extents = info.type.tensor_type.shape.dim
+    return tuple(dim.dim_value if dim.HasField("dim_value") else _SAME.sub(r"\1", dim.dim_param) for dim in extents)
+
+
+def _line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]

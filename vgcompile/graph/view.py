@@ -17,6 +17,16 @@ def bodies(node: ir.Node) -> list[ir.Graph]:
     return held
 
 
+def graphs_of(graph: ir.Graph) -> list[ir.Graph]:
+    """A graph and all graphs inside it, the outer ones first."""
+    found = [graph]
+    for outer in found:  # grows as it goes
+        for node in outer:
+            if node.attributes:
+                found.extend(bodies(node))
+    return found
+
+
 def captured(node: ir.Node) -> list[ir.Value]:
     """What a node's bodies read of the graphs around them, each value once, in the order of reading."""
     return list(dict.fromkeys(value for body in bodies(node) for value in _free(body)))

@@ -1,0 +1,172 @@
+"""Decomposed composites become one operator, whatever their spelling, and only where nothing else is meant."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper, parser
+
+from tests.test_normalize import HEAD, assert_same, model_of, run
+from vgcompile.derivatives import grad
+from vgcompile.graph.normalize import normalized
+
+RNG = np.random.default_rng(0)
+X = (RNG.standard_normal((3, 4, 6)) * 2).astype(np.float32)
+
+
+def elementwise(body: str, **constants: float) -> onnx.ModelProto:
+    given = {name: np.float32(value) for name, value in constants.items()}
+    return model_of(HEAD + f" m (float[N, 4, 6] x) => (float[N, 4, 6] y) {{ {body} }}", **given)
+
+
+def operators(model: onnx.ModelProto) -> list[str]:
+    """As they stand in the normalized graph, which computes what the file does."""
+    assert_same(model, {"x": X}, rtol=1e-4, atol=1e-5)
+    return [node.op_type for node in normalized(model).model.graph]
+
+
+ROOT, HALF, ONE, CUBIC, INNER = math.sqrt(2), 0.5, 1.0, 0.044715, math.sqrt(2 / math.pi)
+
+
+@pytest.mark.parametrize(
+    ("operator", "body", "constants"),
+    [
+        ("Gelu", "d = Div(x, r)  e = Erf(d)  a = Add(e, o)  m = Mul(x, a)  y = Mul(m, h)", {"r": ROOT, "o": ONE, "h": HALF}),
+        (
+            "Gelu",
+            "h2 = Mul(h, x)  d = Mul(r, x)  e = Erf(d)  a = Add(o, e)  y = Mul(a, h2)",
+            {"r": 1 / ROOT, "o": ONE, "h": HALF},
+        ),
+        ("Gelu", "d = Div(x, r)  e = Erf(d)  a = Add(e, o)  m = Mul(a, h)  y = Mul(x, m)", {"r": ROOT, "o": ONE, "h": HALF}),
+        (
+            "Gelu",
+            "n = Neg(x)  d = Div(n, r)  e = Erf(d)  s = Sub(o, e)  m = Mul(s, x)  y = Mul(m, h)",
+            {"r": ROOT, "o": 1, "h": 0.5},
+        ),
+        (
+            "Gelu",
+            "p = Pow(x, three)  q = Mul(p, c)  s = Add(x, q)  i = Mul(s, k)  t = Tanh(i)  a = Add(t, o)  h2 = Mul(x, h)"
+            "  y = Mul(h2, a)",
+            {"three": 3.0, "c": CUBIC, "k": INNER, "o": ONE, "h": HALF},
+        ),
+        (
+            "Gelu",
+            "b = Mul(x, x)  q = Mul(b, c)  s = Add(o, q)  v = Mul(x, k)  i = Mul(s, v)  t = Tanh(i)  a = Add(o, t)"
+            "  m = Mul(a, x)  y = Mul(h, m)",
+            {"c": CUBIC, "k": INNER, "o": ONE, "h": HALF},
+        ),
+        ("Swish", "s = Sigmoid(x)  y = Mul(x, s)", {}),
+        ("Swish", "b = Mul(x, a)  s = Sigmoid(b)  y = Mul(s, x)", {"a": 1.702}),
+        ("Swish", "n = Neg(x)  e = Exp(n)  d = Add(e, o)  y = Div(x, d)", {"o": ONE}),
+        ("Sigmoid", "n = Neg(x)  e = Exp(n)  d = Add(e, o)  y = Reciprocal(d)", {"o": ONE}),
+        ("Softplus", "e = Exp(x)  a = Add(e, o)  y = Log(a)", {"o": ONE}),
+        ("Mish", "s = Softplus(x)  t = Tanh(s)  y = Mul(x, t)", {}),
+        (
+            "HardSwish",
+            "a = Add(x, three)  c = Clip(a, zero, six)  m = Mul(x, c)  y = Div(m, six)",
+            {"three": 3, "zero": 0, "six": 6},
+        ),
+        ("HardSwish", "s = HardSigmoid<alpha = 0.16666667, beta = 0.5>(x)  y = Mul(x, s)", {}),
+    ],
+)
+def test_one_function_of_many_spellings(operator: str, body: str, constants: dict[str, float]) -> None:
+    assert operators(elementwise(body, **constants)) == [operator]
+
+
+@pytest.mark.parametrize(
+    ("body", "constants"),
+    [
+        ("s = Sigmoid(x)  m = Mul(x, s)  y = Clip(m, low)", {"low": -100.0}),
+        ("d = Div(x, r)  e = Erf(d)  a = Add(e, o)  m = Mul(x, a)  y = Mul(m, h)", {"r": ROOT, "o": 1, "h": 0.501}),
+        (
+            "a = Add(x, three)  c = Clip(a, zero, six)  m = Mul(x, c)  y = Div(m, five)",
+            {"three": 3, "zero": 0, "six": 6, "five": 5},
+        ),
+    ],
+)
+def test_what_only_looks_alike_stays(body: str, constants: dict[str, float]) -> None:
+    assert len(operators(elementwise(body, **constants))) >= 2
+
+
+def test_values_that_others_read_stay() -> None:
+    model = elementwise("s = Sigmoid(x)  m = Mul(x, s)  y = Add(m, s)")
+    assert operators(model) == ["Sigmoid", "Mul", "Add"]
+    shown = parser.parse_model(
+        HEAD + " m (float[N, 4, 6] x) => (float[N, 4, 6] y, float[N, 4, 6] s) { s = Sigmoid(x)  y = Mul(x, s) }"
+    )
+    assert operators(shown) == ["Sigmoid", "Mul"]
+
+
+def test_values_that_are_asked_for_stay() -> None:
+    """A factor that the file holds as a number may be learned: who asks for its gradient gets it."""
+    text = (
+        HEAD
+        + """ m (float[N, 2] x) => (float loss) <float beta = {1.5}>
+    { b = Mul(x, beta)  s = Sigmoid(b)  y = Mul(x, s)  loss = ReduceSum<keepdims = 0>(y) }"""
+    )
+    x = np.float32([[1, -2]])
+    sigmoid = 1 / (1 + np.exp(-1.5 * x))
+    for name, truth in (("beta", (x * x * sigmoid * (1 - sigmoid)).sum()), ("s", x)):
+        found = run(grad(parser.parse_model(text), wrt=[name]), {"x": x})
+        np.testing.assert_allclose(found[1], truth, rtol=1e-5)
+
+
+NORMAL = "m = ReduceMean(x, last)  c = Sub(x, m)  {square}  v = ReduceMean(q, last)  w = Add(v, e)  {divide}"
+SQUARES = ("q = Mul(c, c)", "q = Pow(c, two)")
+DIVISIONS = ("s = Sqrt(w)  z = Div(c, s)", "s = Sqrt(w)  r = Reciprocal(s)  z = Mul(r, c)", "r = Pow(w, minus)  z = Mul(c, r)")
+
+
+@pytest.mark.parametrize("square", SQUARES)
+@pytest.mark.parametrize("divide", DIVISIONS)
+@pytest.mark.parametrize("affine", ["y = Identity(z)", "y = Mul(z, scale)", "a = Mul(scale, z)  y = Add(bias, a)"])
+def test_layer_normalization(square: str, divide: str, affine: str) -> None:
+    model = elementwise(NORMAL.format(square=square, divide=divide) + " " + affine, e=1e-5, two=2.0, minus=-0.5)
+    model.graph.initializer.append(numpy_helper.from_array(np.int64([-1]), "last"))
+    for name in ("scale", "bias"):
+        if name in affine:
+            model.graph.initializer.append(numpy_helper.from_array(RNG.standard_normal(6).astype(np.float32), name))
+    given = assert_same(model, {"x": X}, rtol=1e-4, atol=1e-5)
+    node = next(node for node in given.model.graph if node.op_type == "LayerNormalization")
+    assert node.attributes["epsilon"].as_float() == pytest.approx(1e-5)
+    assert len(given.model.graph) == 1
+    assert {"scale", "bias"} & set(given.initializers) <= {v.name for v in node.inputs if v is not None}
+
+
+def test_a_deviation_with_epsilon_beside_it_is_no_layer_normalization() -> None:
+    body = "m = ReduceMean(x, last)  c = Sub(x, m)  q = Mul(c, c)  v = ReduceMean(q, last)"
+    body += "  s = Sqrt(v)  w = Add(s, e)  y = Div(c, w)"
+    model = elementwise(body, e=1e-3)
+    model.graph.initializer.append(numpy_helper.from_array(np.int64([-1]), "last"))
+    assert "LayerNormalization" not in operators(model)
+
+
+@pytest.mark.parametrize("affine", ["y = Identity(z)", "a = Mul(z, scale)  y = Add(a, bias)", "y = Add(z, bias)"])
+def test_group_normalization(affine: str) -> None:
+    body = (
+        "f = Reshape(x, flat)  n = InstanceNormalization<epsilon = 0.001>(f, one, zero)  s = Shape(x)  z = Reshape(n, s)  "
+        + affine
+    )
+    arrays: dict[str, Any] = {"flat": np.int64([0, 2, -1]), "one": np.ones(2, np.float32), "zero": np.zeros(2, np.float32)}
+    for name in ("scale", "bias"):
+        if name in affine:
+            arrays[name] = RNG.standard_normal((4, 1)).astype(np.float32)
+    model = model_of(HEAD + f" m (float[N, 4, 6] x) => (float[N, 4, 6] y) {{ {body} }}", **arrays)
+    given = assert_same(model, {"x": X}, rtol=1e-4, atol=1e-5)
+    assert "InstanceNormalization" not in {node.op_type for node in given.model.graph}
+    assert "GroupNormalization" in {node.op_type for node in given.model.graph}
+
+
+def test_a_logarithm_of_a_softmax() -> None:
+    assert operators(elementwise("s = Softmax<axis = 1>(x)  y = Log(s)")) == ["LogSoftmax"]
+
+
+def test_names_and_notes() -> None:
+    model = elementwise("s = Sigmoid(x)  m = Mul(x, s)  y = Exp(m)")
+    model.graph.node[1].name = "/block/act/Mul"
+    given = normalized(model)
+    assert next((node.name, node.outputs[0].name) for node in given.model.graph) == ("/block/act/Mul", "m")
+    assert given.notes == ("model.onnx: recognized 1 Swish",)
