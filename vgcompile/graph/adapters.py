@@ -87,8 +87,6 @@ def _mend_resize(graph: onnx.GraphProto, node: onnx.NodeProto, opset: int) -> No
 
 def _state_defaults(node: onnx.NodeProto, opset: int) -> None:
     """Write out the default attributes of an operator that the standard defines by a function: the checker misses them inside."""
-    if not isinstance(node.op_type, str):  # bytes where a damaged file has no UTF-8
-        return
     defaults = _defaults(node.op_type, opset)
     given = {attribute.name for attribute in node.attribute} if defaults else set()
     node.attribute.extend(value for value in defaults if value.name not in given)
@@ -96,7 +94,8 @@ def _state_defaults(node: onnx.NodeProto, opset: int) -> None:
 
 @lru_cache(maxsize=1024)
 def _defaults(operator: str, opset: int) -> tuple[onnx.AttributeProto, ...]:
-    if not defs.has(operator, max_inclusive_version=opset):
+    text: object = operator  # bytes where a damaged file has no UTF-8
+    if not isinstance(text, str) or not defs.has(text, max_inclusive_version=opset):
         return ()
     schema = defs.get_schema(operator, opset)
     if not schema.has_function:  # type: ignore[attr-defined]
