@@ -7,6 +7,7 @@ listed here is set aside, in a domain of its own, before the conversion, and ope
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -86,15 +87,21 @@ def _mend_resize(graph: onnx.GraphProto, node: onnx.NodeProto, opset: int) -> No
 
 def _state_defaults(node: onnx.NodeProto, opset: int) -> None:
     """Write out the default attributes of an operator that the standard defines by a function: the checker misses them inside."""
-    text = isinstance(node.op_type, str)  # bytes where a damaged file has no UTF-8
-    if not text or not defs.has(node.op_type, max_inclusive_version=opset):
-        return
-    schema = defs.get_schema(node.op_type, opset)
+    defaults = _defaults(node.op_type, opset)
+    given = {attribute.name for attribute in node.attribute} if defaults else set()
+    node.attribute.extend(value for value in defaults if value.name not in given)
+
+
+@lru_cache(maxsize=1024)
+def _defaults(operator: str, opset: int) -> tuple[onnx.AttributeProto, ...]:
+    text: object = operator  # bytes where a damaged file has no UTF-8
+    if not isinstance(text, str) or not defs.has(text, max_inclusive_version=opset):
+        return ()
+    schema = defs.get_schema(operator, opset)
     if not schema.has_function:  # type: ignore[attr-defined]
-        return
-    given = {attribute.name for attribute in node.attribute}
-    missing = (attribute.default_value for name, attribute in schema.attributes.items() if name not in given)
-    node.attribute.extend(value for value in missing if value.type != onnx.AttributeProto.UNDEFINED)
+        return ()
+    values = (attribute.default_value for attribute in schema.attributes.values())
+    return tuple(value for value in values if value.type != onnx.AttributeProto.UNDEFINED)
 
 
 def _names(graph: onnx.GraphProto) -> set[str]:
