@@ -234,7 +234,8 @@ class Emitter:
         found = _infer_node(operator, self.opset, types, frozen, outputs)
         row = lookup(operator)
         like = row.infer(*inputs, **attributes) if row is not None and row.infer is not None else None
-        return found if like is None else [_completed(found[0], like.shape), *found[1:]]
+        declared = like if isinstance(like, tuple) else (like,)  # of the first outputs
+        return [*(_completed(a, value) for a, value in zip(found, declared, strict=False)), *found[len(declared) :]]
 
     @staticmethod
     def _declared(operator: str, inputs: Sequence[ir.Value | None], attributes: Mapping[str, Any]) -> Sequence[TypeAndDims]:
@@ -270,14 +271,14 @@ def _attribute(name: str, value: Any) -> ir.Attr:
     return ir.convenience.convert_attribute(name, value)
 
 
-def _completed(found: TypeAndDims, declared: ir.Shape | None) -> TypeAndDims:
+def _completed(found: TypeAndDims, like: ir.Value | None) -> TypeAndDims:
     """A type with the dimensions that ONNX's inference left open taken from a shape that the operator's row declares, which may
     leave some of them open as well."""
     dtype, shape = found
-    if declared is None:
+    if like is None or like.shape is None:
         return found
-    like = tuple(dim if isinstance(dim, int) else dim.value for dim in declared)
-    return dtype, like if shape is None else tuple(dim if have is None else have for have, dim in zip(shape, like, strict=True))
+    known = tuple(dim if isinstance(dim, int) else dim.value for dim in like.shape)
+    return dtype, known if shape is None else tuple(dim if have is None else have for have, dim in zip(shape, known, strict=True))
 
 
 def _constant_name(data: np.ndarray[Any, Any]) -> str:

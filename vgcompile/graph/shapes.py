@@ -73,6 +73,19 @@ def _forget_zeros(proto: onnx.ModelProto) -> onnx.ModelProto:
     return proto
 
 
+def disbelieve_numbers(graph: onnx.GraphProto) -> None:
+    """Forget the extents that a file states as numbers inside itself, and of its outputs, where inputs have symbols: exporters note
+    those of the example that they ran. Inference finds the true ones."""
+    held = {tensor.name for tensor in graph.initializer}
+    given = [value.type.tensor_type.shape.dim for value in graph.input if value.name not in held]
+    if all(dim.dim_value > 0 for extents in given for dim in extents):
+        return
+    for info in (*graph.value_info, *graph.output):
+        for dim in info.type.tensor_type.shape.dim:
+            if dim.HasField("dim_value"):
+                dim.Clear()
+
+
 def _name_input_dims(graph: onnx.GraphProto) -> None:
     """A nameless first axis of an input is the batch; another gets a symbol of its own."""
     held = {tensor.name for tensor in graph.initializer}
@@ -181,7 +194,15 @@ def _walk(graph: ir.Graph, emitter: Emitter, known: _Symbols) -> Iterator[ir.Val
                 value.type = ir.TensorType(dtype)
             if found is not None:
                 known.equate(value, found)
+            _name_axes(value)
         yield from wanting
+
+
+def _name_axes(value: ir.Value) -> None:
+    """A nameless axis gets a symbol of its own, which may yet be found to be another: inference reads no shape with nameless axes."""
+    if value.shape is not None and any(not isinstance(dim, int) and dim.value is None for dim in value.shape):
+        named = (dim if isinstance(dim, int) else dim.value or f"{value.name}.{axis}" for axis, dim in enumerate(value.shape))
+        value.shape = ir.Shape(list(named))
 
 
 def retype(node: ir.Node, emitter: Emitter) -> None:

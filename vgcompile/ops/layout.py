@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 
 from vgcompile.interval import WHOLE, Interval
 from vgcompile.ops.families import layout, spread
@@ -238,12 +239,22 @@ def _split_vjp(op: Any, g: Any, y: Any, x: Any, sizes: Any = None, **attributes:
     return (shaped(op.Concat(*parts, axis=attributes["axis"]), x), None)
 
 
+def _pieces(x: Any, sizes: Any = None, *, axis: int = 0, **_: Any) -> Any:
+    """A piece has the extents of x but for one; where the sizes are computed ONNX's inference does not say so."""
+    if x.shape is None or sizes is None or sizes.shape is None or not isinstance(sizes.shape[0], int):
+        return None
+    dims: list[Any] = list(extents(x))
+    dims[axis] = None
+    return tuple(ir.Value(shape=ir.Shape(dims)) for _ in range(sizes.shape[0]))
+
+
 Split = layout(
     "Split",
     "A tensor cut into pieces along an axis.",
     vjp=_split_vjp,
     range=lambda case: ((case.ranges[0] or WHOLE).scalar(),) * len(case.outputs),
     moments=Moved(),
+    infer=_pieces,
     samples=(
         sample(("N", 5), np.array([2, 3]), outputs=2, axis=1),
         sample((6, "T"), outputs=3, axis=0, num_outputs=3),

@@ -154,6 +154,7 @@ class Op:
     saved: tuple[int, ...] = ()  # further outputs that the vjp reads: the sweep sees to it that the node has them
     untrained: tuple[int, ...] = ()  # real inputs that set and do not learn: running statistics, the scales of a resize
     classes: Callable[[Case], Mapping[int, int]] = lambda case: {}  # how many different numbers an integer input may hold, from 0
+    by_shape: bool = False  # its value follows from the shape of its first input alone
     random: bool = False
     inference: Inference | None = None  # None: the same in training and at inference
     bodies: tuple[Body, ...] = ()

@@ -19,8 +19,8 @@ TEXT = "texts have no slope"
 MATRIX = (sample(("N", 3)),)
 
 Constant = blocked("Constant", "A value that stands in the node itself.", NO_INPUT, samples=(sample(value_float=1.0),))
-Shape = blocked("Shape", "The extents of x.", NUMBER, samples=(*MATRIX, sample((2, 3), start=1)))
-Size = blocked("Size", "The number of elements of x.", NUMBER, samples=MATRIX)
+Shape = blocked("Shape", "The extents of x.", NUMBER, by_shape=True, samples=(*MATRIX, sample((2, 3), start=1)))
+Size = blocked("Size", "The number of elements of x.", NUMBER, by_shape=True, samples=MATRIX)
 ConstantOfShape = blocked("ConstantOfShape", "One value, repeated to a shape.", NO_INPUT, samples=(sample(np.array([2, 3])),))
 EyeLike = blocked(
     "EyeLike", "Ones on a diagonal, in the shape of x.", SHAPE_ONLY, range=lambda case: interval(0.0, 1.0), samples=MATRIX

@@ -1,0 +1,83 @@
+"""Whole numbers that follow from others are worked out: exporters compute axes, shapes and slices, the definitions of operators
+do nothing else.
+
+    Shape(x) of [N, 3, 8] -> Size -> Range(1, .) -> axes        becomes    axes = [1, 2]
+
+What is real is never folded: a parameter stays what it is.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from onnx.reference import ReferenceEvaluator
+
+from vgcompile.graph.emit import constant_of
+from vgcompile.graph.view import bodies
+from vgcompile.ops import lookup
+
+LARGEST = 4096  # elements of what is worked out
+
+
+def fold_whole_numbers(model: ir.Model) -> bool:
+    """Replace, in the main graph, what is a whole number or a truth value and known when compiling. Returns whether any was."""
+    changed = False
+    for node in list(model.graph):
+        found = _value(node, model.opset_imports[""])
+        if found is not None:
+            _stand_in(model.graph, node, found)
+            changed = True
+    return changed
+
+
+def _value(node: ir.Node, opset: int) -> np.ndarray[Any, Any] | None:
+    """What the node gives out, where it is one known array of whole numbers."""
+    row = lookup(node.op_type, node.domain)
+    out = node.outputs[0]
+    whole = out.dtype is not None and (out.dtype.is_integer() or out.dtype == ir.DataType.BOOL)
+    if row is None or row.random or len(node.outputs) != 1 or not whole or bodies(node):
+        return None
+    if row.by_shape:
+        x = node.inputs[0]
+        if x is None or x.shape is None or any(not isinstance(dim, int) for dim in x.shape):
+            return None
+        operands: list[Any] = [np.broadcast_to(np.zeros((), np.int8), x.shape.numpy())]
+    else:
+        operands = [None if value is None else constant_of(value) for value in node.inputs]
+        known = [operand for value, operand in zip(node.inputs, operands, strict=True) if value is not None]
+        if not known or any(operand is None or operand.size > LARGEST for operand in known):
+            return None
+    return _run(node, operands, opset)
+
+
+def _run(node: ir.Node, operands: list[Any], opset: int) -> np.ndarray[Any, Any] | None:
+    proto = ir.to_proto(node)
+    names = [f"x{index}" if value is not None else "" for index, value in enumerate(node.inputs)]
+    del proto.input[:]
+    proto.input.extend(names)
+    feeds = {name: operand for name, operand in zip(names, operands, strict=True) if name}
+    kinds = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.UNDEFINED, None) for name in feeds]
+    result = onnx.helper.make_tensor_value_info(proto.output[0], onnx.TensorProto.UNDEFINED, None)
+    graph = onnx.helper.make_graph([proto], "folded", kinds, [result])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)])
+    try:
+        (found,) = ReferenceEvaluator(model).run(None, feeds)
+    except Exception:  # an evaluator that lacks an operator, or its type, is no reason to refuse a model
+        return None
+    found = np.asarray(found)
+    dtype = node.outputs[0].dtype
+    return found if found.size <= LARGEST and dtype is not None and found.dtype == dtype.numpy() else None
+
+
+def _stand_in(graph: ir.Graph, node: ir.Node, found: np.ndarray[Any, Any]) -> None:
+    old = node.outputs[0]
+    if old.is_graph_output():
+        return
+    tensor = ir.Tensor(found, name=old.name)
+    new = ir.Value(name=old.name, shape=ir.Shape(found.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
+    old.replace_all_uses_with(new)
+    graph.remove(node, safe=True)
+    graph.register_initializer(new)
