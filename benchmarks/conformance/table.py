@@ -64,8 +64,8 @@ The truth is one-sided differences, extrapolated from two steps, of the referenc
 float64 or float32 where the evaluator is not faithful to the published outputs. Where the two sides disagree the published data
 sit on a kink: there the gradient has to lie between the slopes of the two sides, and it is compared strictly where a small
 seeded perturbation moves the inputs off the kink. An input without a gradient needs zeros. The adjoint of what no framework
-learns (the scales and the region of Resize, the ratio of Dropout) only has to be finite. Random operators are compared with the
-mask of the same run (Dropout) or with zero.
+learns (the scales and the region of Resize, the ratio of Dropout, indices and depth of OneHot) only has to be finite. Random
+operators are compared with the mask of the same run (Dropout) or with zero.
 
 Two forms: *published* is the test as it is: integer operands (axes, shapes, indices) arrive at run time as graph inputs.
 *symbolic* is the same test with the first axis of the first real input made a symbol, and of every other real input of the same
@@ -95,7 +95,7 @@ def _the_set(result: Result) -> str:
 
 def _own(result: Result) -> Iterable[str]:
     if result.own:
-        yield "Of these, ONNX Runtime's forward is another than the published one, and what they are judged by:"
+        yield "Of some tests in the set ONNX Runtime's forward is another than the published one, and what they are judged by:"
         yield f"{', '.join(result.own)}.\n"
 
 

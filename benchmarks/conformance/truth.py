@@ -28,8 +28,9 @@ Forward = Callable[[Mapping[str, Array]], dict[str, Array]]
 DIRECTIONS = 2  # random directions for each input
 LARGE = 20_000  # numbers in and out of a case, beyond which the reference evaluator's loops take too long
 MOVES = (0.03, 0.1, 0.3)  # of an input's own size: how far it is moved off a kink
-# Real inputs that set how an operator samples and that no framework learns: their adjoint has to be finite, no more.
-SETTINGS = {"Resize": (1, 2), "Upsample": (1,), "Dropout": (1,)}
+# Real inputs that set how an operator samples, or count in whole numbers, and that no framework learns: their adjoint has to be
+# finite, no more.
+SETTINGS = {"Resize": (1, 2), "Upsample": (1,), "Dropout": (1,), "OneHot": (0, 1)}
 # Operators whose real output does not depend on the values of their real input, or only through a draw.
 INDEPENDENT = {"Bernoulli", "RandomNormalLike", "RandomUniformLike"}
 MASKED = "Dropout"  # its derivative is its own output over its input: the mask that the same run drew

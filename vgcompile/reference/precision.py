@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 Array = np.ndarray[Any, Any]
 REAL = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE})
-_STASHING = ("GroupNormalization", "RMSNormalization")
+# Attributes that hold an element type. A normalization's stash type is left: the evaluator reads none, or takes one alone.
 _TYPES = ("to", "dtype", "softmax_precision", "output_dtype")
 
 
@@ -34,10 +34,8 @@ def _retype_graph(graph: onnx.GraphProto, kind: int) -> None:
     for tensor in graph.initializer:
         _retype_tensor(tensor, kind)
     for node in graph.node:
-        if node.op_type in _STASHING and not any(attribute.name == "stash_type" for attribute in node.attribute):
-            node.attribute.append(helper.make_attribute("stash_type", TensorProto.FLOAT))
         for attribute in node.attribute:
-            if attribute.name in _type_attributes(node) and attribute.type == onnx.AttributeProto.INT and attribute.i in REAL:
+            if attribute.name in _TYPES and attribute.type == onnx.AttributeProto.INT and attribute.i in REAL:
                 attribute.i = kind
             if attribute.type == onnx.AttributeProto.TENSOR:
                 _retype_tensor(attribute.t, kind)
@@ -46,12 +44,6 @@ def _retype_graph(graph: onnx.GraphProto, kind: int) -> None:
                 attribute.CopyFrom(helper.make_attribute("value", numpy_helper.from_array(number)))
             for inner in (attribute.g, *attribute.graphs):
                 _retype_graph(inner, kind)
-
-
-def _type_attributes(node: onnx.NodeProto) -> tuple[str, ...]:
-    """Attributes that hold an element type. A normalization computes in its ``stash_type``; the standard keeps that of
-    LayerNormalization, whose statistics come out in it, to narrow types, and the evaluator does not read it."""
-    return _TYPES if node.op_type == "LayerNormalization" else (*_TYPES, "stash_type")
 
 
 def _retype_tensor(tensor: onnx.TensorProto, kind: int) -> None:
