@@ -29,6 +29,7 @@ Dims = tuple[Dim, ...]
 
 # Attributes that ONNX's inference (1.23.2) takes for another number than their default where a node does not state them.
 _MISREAD = {"STFT": ("onesided", 1)}
+_MADE_UP, _OURS = re.compile(r"^unk(__\d+)$"), re.compile(r"^open(__\d+)$")
 _SAME = re.compile(r"^floor\(1\.0\*(\w+)\)$")
 
 # Operators for whose outputs it writes an extent 0 where it does not know one.
@@ -74,8 +75,8 @@ def _forget_zeros(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def disbelieve_numbers(graph: onnx.GraphProto) -> None:
-    """Forget the extents that a file states as numbers inside itself, and of its outputs, where inputs have symbols: exporters note
-    those of the example that they ran. Inference finds the true ones."""
+    """Forget the extents that a file states as numbers inside itself, and of its outputs, where inputs have symbols: exporters
+    note those of the example that they ran. Inference finds the true ones."""
     held = {tensor.name for tensor in graph.initializer}
     given = [value.type.tensor_type.shape.dim for value in graph.input if value.name not in held]
     if all(dim.dim_value > 0 for extents in given for dim in extents):
@@ -161,9 +162,9 @@ class _Symbols:
             self._means[have] = found
         return found
 
-    def learn(self, name: str, found: Dims) -> None:
+    def learn(self, name: str, found: tuple[Dim | None, ...]) -> None:
         value = self._values.get(name)
-        if value is not None and all(dim != "" for dim in found):
+        if value is not None:
             self.equate(value, found)
 
     def settle(self, value: ir.Value) -> None:
@@ -199,7 +200,7 @@ def _walk(graph: ir.Graph, emitter: Emitter, known: _Symbols) -> Iterator[ir.Val
 
 
 def _name_axes(value: ir.Value) -> None:
-    """A nameless axis gets a symbol of its own, which may yet be found to be another: inference reads no shape with nameless axes."""
+    """A nameless axis gets a symbol of its own, which may yet be found to be another: no inference reads shapes without."""
     if value.shape is not None and any(not isinstance(dim, int) and dim.value is None for dim in value.shape):
         named = (dim if isinstance(dim, int) else dim.value or f"{value.name}.{axis}" for axis, dim in enumerate(value.shape))
         value.shape = ir.Shape(list(named))
@@ -247,7 +248,7 @@ def _refuse_unranked(values: Iterable[ir.Value], path: str) -> None:
             raise ModelError(f"{path}: the shape of {value.name!r} (operator {node.op_type}) cannot be inferred; {fix}")
 
 
-def _proved(model: ir.Model) -> Mapping[str, Dims]:
+def _proved(model: ir.Model) -> Mapping[str, tuple[Dim | None, ...]]:
     """What ONNX Runtime's symbolic tool finds, nothing where it fails: it does not know every operator.
 
     It takes the pieces of a tensor to be equal where their sizes are computed, so that nothing is believed of such a model. Its
@@ -260,18 +261,27 @@ def _proved(model: ir.Model) -> Mapping[str, Dims]:
 
     logging.getLogger(symbolic_shape_infer.__name__).setLevel(logging.CRITICAL)
     tool = symbolic_shape_infer.SymbolicShapeInference(int_max=2**31 - 1, auto_merge=False, guess_output_rank=False, verbose=0)
+    proto = ir.to_proto(model)
+    for info in (*proto.graph.value_info, *proto.graph.input, *proto.graph.output):
+        for dim in info.type.tensor_type.shape.dim:
+            if dim.dim_param:
+                dim.dim_param = _MADE_UP.sub(r"open\1", dim.dim_param)
     with contextlib.suppress(Exception):
-        tool._preprocess(ir.to_proto(model))
+        tool._preprocess(proto)
         while tool.run_:
             tool._infer_impl()
         return {info.name: _dims(info) for info in tool.out_mp_.graph.value_info}
     return {}
 
 
-def _dims(info: onnx.ValueInfoProto) -> Dims:
-    """The tool writes an extent that a resize leaves alone as floor(1.0*N)."""
-    extents = info.type.tensor_type.shape.dim
-    return tuple(dim.dim_value if dim.HasField("dim_value") else _SAME.sub(r"\1", dim.dim_param) for dim in extents)
+def _dims(info: onnx.ValueInfoProto) -> tuple[Dim | None, ...]:
+    """The tool writes an extent that a resize leaves alone as floor(1.0*N). The symbols that it makes up itself say nothing."""
+    found: list[Dim | None] = []
+    for dim in info.type.tensor_type.shape.dim:
+        symbol = _SAME.sub(r"\1", dim.dim_param)
+        known = _OURS.sub(r"unk\1", symbol) if symbol and not _MADE_UP.match(symbol) else None
+        found.append(dim.dim_value if dim.HasField("dim_value") else known)
+    return tuple(found)
 
 
 def _line(error: Exception) -> str:

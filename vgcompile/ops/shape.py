@@ -9,12 +9,15 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from vgcompile.errors import ModelError
 from vgcompile.ops.op import Array, Case, Dim
 from vgcompile.signal import Signal, replace
 
 
 def extents(x: Any) -> tuple[Dim, ...]:
-    """A value's shape as ints and symbols."""
+    """A value's shape as ints and symbols. Raises ModelError where it is unknown."""
+    if x.shape is None:
+        raise ModelError(f"the shape of {x.name!r} is unknown")
     return tuple(dim if isinstance(dim, int) else str(dim.value) for dim in x.shape)
 
 
