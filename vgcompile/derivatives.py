@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import onnx
@@ -19,8 +20,9 @@ from vgcompile.graph.emit import dims, is_real
 from vgcompile.graph.load import trainable
 from vgcompile.graph.network import Network
 from vgcompile.graph.normalize import normalized
+from vgcompile.graph.skeleton import serialized
 from vgcompile.passes.attach import attach
-from vgcompile.passes.check import check
+from vgcompile.passes.check import verified
 from vgcompile.passes.gradient import ADJOINT, GRADIENT, joint, named_values
 from vgcompile.passes.lower import Profile
 from vgcompile.passes.pause import uncollected
@@ -51,10 +53,15 @@ class Subject:
 class Gradients:
     """A joint graph; ``by`` maps each value that was asked for to the output that holds its gradient."""
 
-    model: onnx.ModelProto
+    graph: ir.Model
     root: tuple[str, ...]
     by: dict[str, str]
     notes: tuple[str, ...] = ()
+
+    @cached_property
+    def model(self) -> onnx.ModelProto:
+        """The graph as ONNX, with its weights, which must be less than 2 GB."""
+        return serialized(self.graph)
 
 
 def grad(
@@ -137,7 +144,7 @@ def answer(question: Question, prefix: str = GRADIENT, profile: Profile = "fast"
     subject, roots, wanted = question.subject, question.roots, question.wanted
     outputs = list(dict.fromkeys([*subject.outputs, *(() if question.outside else roots)]))
     made = joint(subject.model, roots, wanted, outputs, outside=question.outside, prefix=prefix, profile=profile)
-    return Gradients(check(made), roots, {name: f"{prefix}{name}" for name in wanted}, subject.notes)
+    return Gradients(verified(made), roots, {name: f"{prefix}{name}" for name in wanted}, subject.notes)
 
 
 def hvp(
@@ -175,7 +182,7 @@ def products(
     for value in second.graph.inputs:
         if str(value.name).startswith(f"{ADJOINT}{GRADIENT}"):
             value.name = VECTOR + str(value.name).removeprefix(f"{ADJOINT}{GRADIENT}")
-    return Gradients(check(second), tuple(roots), {name: f"{HESSIAN}{name}" for name in wanted}, subject.notes)
+    return Gradients(verified(second), tuple(roots), {name: f"{HESSIAN}{name}" for name in wanted}, subject.notes)
 
 
 def _named(wrt: str | Sequence[str], loss: str | None) -> frozenset[str]:

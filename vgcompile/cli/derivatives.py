@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from vgcompile.cli.files import STDOUT, deliver
 from vgcompile.cli.parameters import Model
 from vgcompile.errors import UserError
+
+if TYPE_CHECKING:
+    from vgcompile.derivatives import Gradients
 
 LISTED = 12  # names on one line of stderr
 
@@ -83,7 +86,7 @@ def grad(
     )
     _say(made.notes)
     typer.echo(f"note: gradient of {_listed(made.root)} by {len(made.by)} values: {_listed(made.by)}", err=True)
-    deliver(target, made.model.SerializeToString(deterministic=True))
+    _write(made, target)
 
 
 def hvp(
@@ -108,12 +111,23 @@ def hvp(
     made = products(model, wrt=asked_names(wrt), loss=loss, attach_loss=attach_loss, class_axis=class_axis)
     _say(made.notes)
     typer.echo(f"note: second derivatives of {_listed(made.root)} by {len(made.by)} values: {_listed(made.by)}", err=True)
-    deliver(target, made.model.SerializeToString(deterministic=True))
+    _write(made, target)
 
 
 def asked_names(wrt: list[str] | None) -> str | list[str]:
     names = [name.strip() for text in wrt or ["parameters"] for name in text.split(",") if name.strip()]
     return names[0] if len(names) == 1 else names
+
+
+def _write(made: Gradients, target: str) -> None:
+    """One file; weights beyond 256 MB go into a second one beside it."""
+    from vgcompile.graph.storing import save_model
+
+    if target == STDOUT:
+        deliver(target, made.model.SerializeToString(deterministic=True))
+        return
+    for path in save_model(made.graph, target):
+        typer.echo(f"wrote {path}", err=True)
 
 
 def _target(model: str, file: str | None, kind: str) -> str:
