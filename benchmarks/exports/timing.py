@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-STAGES = ("normalize", "differentiate", "lower", "optimize", "check")
+STAGES = ("normalize", "differentiate", "lower", "optimize", "check", "serialize")
 
 
 def table(kinds: Sequence[str], counts: Sequence[int]) -> list[dict[str, Any]]:
@@ -46,7 +46,8 @@ def measure(kind: str, count: int, profile: bool = False) -> dict[str, Any]:
         (gradient, "differentiate"),
         (gradient, "lower"),
         (gradient, "optimize"),
-        (derivatives, "check"),
+        (derivatives, "verified"),
+        (derivatives, "serialized"),
     )
     with _watched(dict(zip(STAGES, places, strict=True)), spent):
         profiler = cProfile.Profile()
