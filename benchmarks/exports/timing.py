@@ -36,6 +36,7 @@ def measure(kind: str, count: int, profile: bool = False) -> dict[str, Any]:
     """One model, by stage."""
     from benchmarks.exports.synthetic import synthetic
     from vgcompile import derivatives
+    from vgcompile.graph.skeleton import Outline
     from vgcompile.passes import gradient
 
     derivatives.grad(synthetic(kind, 30))  # what is imported late, and caches that a first call fills
@@ -47,7 +48,7 @@ def measure(kind: str, count: int, profile: bool = False) -> dict[str, Any]:
         (gradient, "lower"),
         (gradient, "optimize"),
         (derivatives, "verified"),
-        (derivatives, "serialized"),
+        (Outline, "whole"),
     )
     with _watched(dict(zip(STAGES, places, strict=True)), spent):
         profiler = cProfile.Profile()
