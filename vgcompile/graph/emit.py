@@ -32,6 +32,7 @@ OPSET = 21
 IR_VERSION = 10
 
 Operand = ir.Value | float | int | bool | Sequence[int] | np.ndarray[Any, Any] | None
+_REAL = frozenset(dtype for dtype in ir.DataType if dtype.is_floating_point() and dtype.bitwidth >= 16)
 TypeAndDims = tuple[ir.DataType, tuple[Dim | None, ...] | None]
 
 
@@ -44,8 +45,7 @@ def dims(value: ir.Value) -> tuple[Dim, ...]:
 
 def is_real(value: ir.Value) -> bool:
     """Whether a value is a tensor of numbers that ONNX computes with, of 16 bits and more: what a gradient can flow to."""
-    dtype = value.dtype
-    return isinstance(value.type, ir.TensorType) and dtype is not None and dtype.is_floating_point() and dtype.bitwidth >= 16
+    return isinstance(value.type, ir.TensorType) and value.type.dtype in _REAL
 
 
 def constant_of(value: ir.Value) -> np.ndarray[Any, Any] | None:
@@ -229,32 +229,15 @@ class Emitter:
             return self._declared(operator, inputs, attributes)
         if any(isinstance(value, ir.Graph) for value in attributes.values()):  # what its bodies give out, its row says
             return self._declared(operator, inputs, attributes)
-        found = self._inferred(operator, inputs, attributes, outputs)
+        types = tuple([None if value is None else _signature(value) for value in inputs])
+        frozen = tuple(sorted([(key, _freeze(value)) for key, value in attributes.items()]))
+        found = _infer_node(operator, self.opset, types, frozen, outputs)
         if all(shape is not None and None not in shape for _, shape in found):
             return found
         row = lookup(operator)
         like = row.infer(*inputs, **attributes) if row is not None and row.infer is not None else None
         declared = like if isinstance(like, tuple) else (like,)  # of the first outputs
         return [*(_completed(a, value) for a, value in zip(found, declared, strict=False)), *found[len(declared) :]]
-
-    def _inferred(
-        self, operator: str, inputs: Sequence[ir.Value | None], attributes: Mapping[str, Any], outputs: int
-    ) -> Sequence[TypeAndDims]:
-        """What ONNX infers. Which names symbols have makes no difference to it but in messages: equal layers whose symbols differ
-        are inferred once."""
-        frozen = tuple(sorted((key, _freeze(value)) for key, value in attributes.items()))
-        signatures = [None if value is None else _signature(value) for value in inputs]
-        symbols = list(dict.fromkeys(dim for s in signatures if s is not None for dim in s[1] or () if isinstance(dim, str)))
-        if not symbols:
-            return _infer_node(operator, self.opset, tuple(signatures), frozen, outputs)
-        short = {symbol: f"s{index}" for index, symbol in enumerate(symbols)}
-        types = tuple(None if s is None else (s[0], _renamed(s[1], short), s[2]) for s in signatures)
-        try:
-            found = _infer_node(operator, self.opset, types, frozen, outputs)
-        except ModelError:
-            return _infer_node(operator, self.opset, tuple(signatures), frozen, outputs)
-        long = {name: symbol for symbol, name in short.items()}
-        return [(dtype, _renamed(shape, long)) for dtype, shape in found]
 
     @staticmethod
     def _declared(operator: str, inputs: Sequence[ir.Value | None], attributes: Mapping[str, Any]) -> Sequence[TypeAndDims]:
@@ -342,7 +325,24 @@ def _thaw(value: Any) -> Any:
 def _infer_node(
     operator: str, opset: int, inputs: tuple[Any, ...], attributes: tuple[Any, ...], outputs: int
 ) -> Sequence[TypeAndDims]:
-    """ONNX's own inference of one node, as strict as it gets; memoized, for a deep net repeats its layers."""
+    """ONNX's own inference of one node, memoized, for a deep net repeats its layers. How symbols are called makes no difference
+    to it but in messages: layers whose symbols alone have other names are inferred once."""
+    symbols = dict.fromkeys(dim for known in inputs if known is not None for dim in known[1] or () if isinstance(dim, str))
+    short = {symbol: f"s{index}" for index, symbol in enumerate(symbols)}
+    types = tuple(None if known is None else (known[0], _renamed(known[1], short), known[2]) for known in inputs)
+    try:
+        found = _infer_alike(operator, opset, types, attributes, outputs)
+    except ModelError:
+        found = _infer_alike(operator, opset, inputs, attributes, outputs)  # in its own words
+    long = {name: symbol for symbol, name in short.items()}
+    return tuple((dtype, _renamed(shape, long)) for dtype, shape in found)
+
+
+@lru_cache(maxsize=65536)
+def _infer_alike(
+    operator: str, opset: int, inputs: tuple[Any, ...], attributes: tuple[Any, ...], outputs: int
+) -> Sequence[TypeAndDims]:
+    """The inference itself, as strict as it gets."""
     try:
         schema = defs.get_schema(operator, opset, "")
     except defs.SchemaError:

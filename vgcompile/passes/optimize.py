@@ -1,16 +1,22 @@
-"""The clean-up list, in order: Identity nodes taken out, sums of parts joined, what nothing reads dropped, stock passes.
+"""The clean-up list, in order: Identity nodes taken out, sums of parts joined, what nothing reads dropped, equal nodes merged,
+the stock pass for outputs and inputs that are left idle.
 
-Parameters are graph inputs here, so nothing folds them away, and common-subexpression elimination merges nodes only where the
-same operator reads the same values; edges have their ids by then.
+Parameters are graph inputs here, so nothing folds them away, and nodes are merged only where the same operator reads the same
+values; edges have their ids by then.
 """
 
 from __future__ import annotations
+
+from collections.abc import Hashable
 
 import onnx_ir as ir
 from onnx_ir.passes import common
 
 from vgcompile.graph.view import graphs_of, operands
+from vgcompile.ops import lookup
 from vgcompile.passes.peephole import join
+
+SMALL = 10  # elements of a tensor that is compared
 
 
 def optimize(model: ir.Model) -> ir.Model:
@@ -19,8 +25,8 @@ def optimize(model: ir.Model) -> ir.Model:
         _skip_identities(graph)
     join(model)
     _drop_unread(model.graph)
-    passes = ir.passes.Sequential(common.CommonSubexpressionEliminationPass(), common.RemoveUnusedNodesPass())
-    return passes(model).model
+    _merge_repeats(model.graph)
+    return common.RemoveUnusedNodesPass()(model).model
 
 
 def _skip_identities(graph: ir.Graph) -> None:
@@ -36,6 +42,60 @@ def _skip_identities(graph: ir.Graph) -> None:
         copied.shape = copied.shape if copied.shape is not None else value.shape
         value.replace_all_uses_with(copied)
     graph.remove(skipped, safe=True)  # in one go: it costs a look at all outputs
+
+
+def _merge_repeats(graph: ir.Graph) -> None:
+    """Let the first of equal nodes stand for the others. An output of the graph keeps its name, by a copy where the first gives
+    out one as well.
+
+    The stock pass looks at every output of the graph for each node that it takes out, and takes two draws for one.
+    """
+    first: dict[Hashable, ir.Node] = {}
+    places: dict[ir.Value, list[int]] = {}
+    for index, value in enumerate(graph.outputs):
+        places.setdefault(value, []).append(index)
+    merged = []
+    for node in graph:
+        kept = node if (key := _likeness(node)) is None else first.setdefault(key, node)
+        if kept is node:
+            continue
+        for old, new in zip(node.outputs, kept.outputs, strict=True):
+            for index in places.pop(old, ()):
+                stands = _under_name(graph, node, old, new)
+                graph.outputs[index] = stands
+                places.setdefault(stands, []).append(index)
+            old.replace_all_uses_with(new)
+        merged.append(node)
+    graph.remove(merged, safe=True)
+
+
+def _under_name(graph: ir.Graph, node: ir.Node, old: ir.Value, new: ir.Value) -> ir.Value:
+    """``new``, or a copy of it before ``node``, called as ``old`` was."""
+    if not new.is_graph_output() and not new.is_graph_input():
+        new.name = old.name
+        return new
+    copy = ir.node("Identity", [new], outputs=[ir.Value(name=old.name, type=old.type, shape=old.shape)])
+    graph.insert_before(node, copy)
+    return copy.outputs[0]
+
+
+def _likeness(node: ir.Node) -> Hashable:
+    """What nodes that compute the same have in common; None for a node that is like no other: it draws, or holds graphs or large
+    tensors."""
+    row = lookup(node.op_type, node.domain)
+    if row is not None and row.random:
+        return None
+    given = []
+    for name, attribute in node.attributes.data.items():
+        value = attribute.value
+        if attribute.type == ir.AttributeType.TENSOR and value.size <= SMALL:
+            value = (value.shape.numpy(), value.dtype, value.tobytes())
+        elif isinstance(value, list | tuple):
+            value = tuple(value)
+        elif not isinstance(value, int | float | str):
+            return None
+        given.append((name, value))
+    return (node.op_identifier(), len(node.outputs), tuple(map(id, node.inputs)), tuple(sorted(given)))
 
 
 def _drop_unread(graph: ir.Graph) -> None:
