@@ -229,8 +229,8 @@ class Emitter:
             return self._declared(operator, inputs, attributes)
         if any(isinstance(value, ir.Graph) for value in attributes.values()):  # what its bodies give out, its row says
             return self._declared(operator, inputs, attributes)
-        types = tuple([None if value is None else _signature(value) for value in inputs])
-        frozen = tuple(sorted([(key, _freeze(value)) for key, value in attributes.items()]))
+        types = tuple([None if value is None else signature(value) for value in inputs])
+        frozen = tuple(sorted([(key, freeze(value)) for key, value in attributes.items()]))
         found = _infer_node(operator, self.opset, types, frozen, outputs)
         if all(shape is not None and None not in shape for _, shape in found):
             return found
@@ -298,7 +298,8 @@ def _constant_name(data: np.ndarray[Any, Any]) -> str:
     return f"const.{kind}.{'x'.join(map(str, data.shape))}"
 
 
-def _signature(value: ir.Value) -> tuple[Any, ...]:
+def signature(value: ir.Value) -> tuple[Any, ...]:
+    """What an inference may know of a value: its type, its dimensions, and its bytes where it is a small constant."""
     shape = None if value.shape is None else dims(value)
     data = constant_of(value)
     whole = data is not None and data.dtype.kind in "ib" and data.size <= 64
@@ -306,7 +307,8 @@ def _signature(value: ir.Value) -> tuple[Any, ...]:
     return (value.dtype, shape, (data.dtype.str, data.shape, data.tobytes()) if small and data is not None else None)
 
 
-def _freeze(value: Any) -> Any:
+def freeze(value: Any) -> Any:
+    """An attribute that may be looked up by."""
     if isinstance(value, list | tuple):
         return tuple(value)
     if isinstance(value, int | float | str):

@@ -11,7 +11,7 @@ output values keep their names. Nothing of the internal domain is left.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -19,25 +19,27 @@ import onnx_ir as ir
 
 from vgcompile.graph.attributes import attributes_of
 from vgcompile.graph.case import case_of
-from vgcompile.graph.emit import Emitter, arithmetic, constant_of
+from vgcompile.graph.emit import Emitter, arithmetic, constant_of, freeze, signature
 from vgcompile.graph.provenance import PREFIX, fact, origin
 from vgcompile.graph.specified import specified
-from vgcompile.graph.view import graphs_of
+from vgcompile.graph.view import bodies, graphs_of
 from vgcompile.ops import INTERNAL, lookup
 from vgcompile.ops.op import Body, Case, Op
 
 Profile = Literal["portable", "fast"]
+Choices = dict[Hashable, Body]  # by what they depend on: a deep net repeats its layers
 
 
 def lower(model: ir.Model, profile: Profile = "fast") -> ir.Model:
     """Open the composites of a model and of its subgraphs. Changes ``model`` and returns it."""
     emitter = Emitter(model.graph, model.opset_imports[""])
+    choices: Choices = {}
     while closed := [(graph, nodes) for graph in graphs_of(model.graph) if (nodes := _composites(graph))]:
         for graph, nodes in closed:
             inner = emitter.inside(graph)
             with arithmetic(inner):
                 for node in nodes:
-                    open_node(inner, node, profile)
+                    open_node(inner, node, profile, choices)
     assert not any(node.domain == INTERNAL for graph in graphs_of(model.graph) for node in graph), "a composite has no body"
     model.opset_imports.pop(INTERNAL, None)
     return model
@@ -64,6 +66,27 @@ def choose(row: Op, case: Case, size: Callable[[Body], int] | None = None) -> Bo
     return min(bodies, key=lambda body: (size(body) if size is not None else 0, body.cost(case)))
 
 
+def _chosen(row: Op, node: ir.Node, case: Case, opset: int, profile: Profile, choices: Choices) -> Body:
+    """The body for a node; looked for once for all nodes that a rule cannot tell from each other."""
+    question = _question(node, case)
+    if question is not None and question in choices:
+        return choices[question]
+    body = choose(row, case, partial(node_count, node, opset) if profile == "portable" else None)
+    if question is not None:
+        choices[question] = body
+    return body
+
+
+def _question(node: ir.Node, case: Case) -> Hashable:
+    """Operator, attributes, operands and shapes; None where a node holds more than that: graphs, or large constants."""
+    operands = tuple([None if value is None else signature(value) for value in node.inputs])
+    large = any(a is not None and (s is None or s[2] is None) for a, s in zip(case.values, operands, strict=True))
+    if large or lookup(node.op_type, node.domain) is None or bodies(node):
+        return None
+    attributes = tuple([(name, freeze(value)) for name, value in case.attributes.items() if value is not None])
+    return node.op_identifier(), attributes, operands, case.outputs
+
+
 def node_count(node: ir.Node, opset: int, body: Body) -> int:
     """The number of nodes that a body makes of a node, counted in a graph of their own."""
     scratch = Emitter(ir.Graph([], [], nodes=[], opset_imports={"": opset, INTERNAL: 1}), opset)
@@ -79,11 +102,16 @@ def _twin(value: ir.Value) -> ir.Value:
     return ir.Value(name=value.name, shape=value.shape, type=value.type, const_value=known)
 
 
-def open_node(emitter: Emitter, node: ir.Node, profile: Profile = "fast") -> dict[ir.Value, ir.Value]:
-    """Replace a composite, in the emitter's graph, by the operators of its cheapest body; returns what stands for its outputs."""
+def open_node(
+    emitter: Emitter, node: ir.Node, profile: Profile = "fast", choices: Choices | None = None
+) -> dict[ir.Value, ir.Value]:
+    """Replace a composite, in the emitter's graph, by the operators of its cheapest body; returns what stands for its outputs.
+
+    ``choices`` are those made so far in this model and profile, and take in this one.
+    """
     row, case = lookup(node.op_type, node.domain) or specified(node, emitter.opset), case_of(node)
     assert row is not None, f"{node.op_type} has no body"
-    body = choose(row, case, partial(node_count, node, emitter.opset) if profile == "portable" else None)
+    body = _chosen(row, node, case, emitter.opset, profile, {} if choices is None else choices)
     kept = {key: node.metadata_props[PREFIX + key] for key in ("role", "forward") if fact(node, key)}
     name = (node.name or node.op_type).lstrip("/")
     with emitter.scope(name, before=node, dtype=_working_type(node), body=body.name, **kept, **origin(node)):
