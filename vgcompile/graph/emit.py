@@ -152,9 +152,7 @@ class Emitter:
         )
         for index, (value, (dtype, shape)) in enumerate(zip(node.outputs, types, strict=True)):
             value.name = self.fresh_value_name(node_name.lstrip("/") + (f".{index}" if index else ""))
-            value.type = ir.TensorType(dtype)
-            if shape is not None:
-                value.shape = ir.Shape([f"{value.name}.{axis}" if dim is None else dim for axis, dim in enumerate(shape)])
+            _settle(value, dtype, shape)
         if self._before is None:
             self.graph.append(node)
         else:
@@ -184,9 +182,7 @@ class Emitter:
             if value.name:
                 continue
             value.name = self.fresh_value_name(f"{(node.name or node.op_type).lstrip('/')}.{index}")
-            value.type = ir.TensorType(dtype)
-            if shape is not None:
-                value.shape = ir.Shape([f"{value.name}.{axis}" if dim is None else dim for axis, dim in enumerate(shape)])
+            _settle(value, dtype, shape)
 
     def types_of(self, node: ir.Node) -> Sequence[TypeAndDims]:
         """Type and shape of each output of a node as it stands; None for an extent that nothing tells."""
@@ -264,6 +260,26 @@ class Emitter:
         dtype = next((v.dtype for v in (a, b) if isinstance(v, ir.Value)), None) or self.dtype
         a, b = (np.asarray(v, dtype.numpy()) if isinstance(v, int | float) else v for v in (a, b))
         return self.emit(operator, a, b)
+
+
+def _settle(value: ir.Value, dtype: ir.DataType, shape: tuple[Dim | None, ...] | None) -> None:
+    """Give a value its type and shape; an axis that nobody names gets a symbol of its own."""
+    value.type = _type(dtype)
+    if shape is not None and None in shape:
+        value.shape = ir.Shape([f"{value.name}.{axis}" if dim is None else dim for axis, dim in enumerate(shape)])
+    elif shape is not None:
+        value.shape = _shape(shape)
+
+
+@lru_cache
+def _type(dtype: ir.DataType) -> ir.TensorType:
+    """Values of one type share it: what a large graph costs is mostly memory."""
+    return ir.TensorType(dtype)
+
+
+@lru_cache(maxsize=4096)
+def _shape(dims: tuple[Dim, ...]) -> ir.Shape:
+    return ir.Shape(dims, frozen=True)
 
 
 def _attribute(name: str, value: Any) -> ir.Attr:
