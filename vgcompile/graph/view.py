@@ -5,15 +5,15 @@ from __future__ import annotations
 import networkx as nx
 import onnx_ir as ir
 
+_HOLDING = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
+
 
 def bodies(node: ir.Node) -> list[ir.Graph]:
     """The graphs that a node holds: the branches of an If, the body of a Loop or Scan."""
     held: list[ir.Graph] = []
     for attribute in node.attributes.data.values():  # of the plain dictionary: every node is asked, over and over
-        if attribute.type == ir.AttributeType.GRAPH:
-            held.append(attribute.as_graph())
-        elif attribute.type == ir.AttributeType.GRAPHS:
-            held.extend(attribute.as_graphs())
+        if attribute.type in _HOLDING:
+            held.extend([attribute.as_graph()] if attribute.type == ir.AttributeType.GRAPH else attribute.as_graphs())
     return held
 
 
@@ -22,7 +22,7 @@ def graphs_of(graph: ir.Graph) -> list[ir.Graph]:
     found = [graph]
     for outer in found:  # grows as it goes
         for node in outer:
-            if node.attributes:
+            if node.attributes.data:
                 found.extend(bodies(node))
     return found
 
@@ -41,7 +41,7 @@ def _free(graph: ir.Graph) -> list[ir.Value]:
 
 def operands(node: ir.Node) -> list[ir.Value | None]:
     """All that a node reads: its inputs, then what its bodies capture."""
-    return [*node.inputs, *captured(node)] if node.attributes else list(node.inputs)
+    return [*node.inputs, *captured(node)] if node.attributes.data else list(node.inputs)
 
 
 def dependencies(graph: ir.Graph) -> nx.DiGraph:

@@ -32,9 +32,10 @@ Choices = dict[Hashable, Body]  # by what they depend on: a deep net repeats its
 
 def lower(model: ir.Model, profile: Profile = "fast") -> ir.Model:
     """Open the composites of a model and of its subgraphs. Changes ``model`` and returns it."""
-    emitter = Emitter(model.graph, model.opset_imports[""])
+    emitter: Emitter | None = None  # made where there is something to open: it looks at every name of the model
     choices: Choices = {}
     while closed := [(graph, nodes) for graph in graphs_of(model.graph) if (nodes := _composites(graph))]:
+        emitter = emitter or Emitter(model.graph, model.opset_imports[""])
         for graph, nodes in closed:
             inner = emitter.inside(graph)
             with arithmetic(inner):
