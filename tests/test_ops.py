@@ -48,16 +48,10 @@ def newest(name: str) -> defs.OpSchema:
     return defs.get_schema(name, defs.onnx_opset_version(), "")
 
 
-# Operators of the standard that have no row yet.
-AWAITED = """
-Upsample
-"""
-
-
 def test_every_operator_of_the_standard_has_a_row() -> None:
     """It says what the operator is: its gradient, that nothing flows, or why there is no rule."""
     standard = {schema.name for schema in defs.get_all_schemas() if schema.domain == ""}
-    assert sorted(standard - set(OPS) - set(AWAITED.split())) == []
+    assert sorted(standard - set(OPS)) == []
 
 
 # ------------------------------------------------------------------------------------------------------------ gradients
