@@ -230,9 +230,10 @@ def _draws(node: ir.Node) -> bool:
 def _refuse_uncovered(row: Op, node: ir.Node, case: Case) -> None:
     if row.bodies and row.vjp is None:
         raise GradientRefused(row.name, node.name or "", "its gradient goes through its body", "run the lower pass first")
-    reason = row.uncovered or row.refuses(case)
+    reason, _, hint = (row.uncovered or row.refuses(case)).partition("; ")
     if reason:
-        raise GradientRefused(row.name, node.name or "", reason, "rewrite this part of the model or exclude it from the gradient")
+        hint = hint or "rewrite this part of the model or exclude it from the gradient"
+        raise GradientRefused(row.name, node.name or "", reason, hint)
 
 
 def _with_saved(emitter: Emitter, row: Op, node: ir.Node) -> tuple[ir.Value, ...]:
