@@ -211,7 +211,8 @@ def open_subject(source: str | Path | onnx.ModelProto, kept: Set[str] = frozense
 def _counted(parameters: Sequence[str]) -> str:
     """How many parameters were found, and which."""
     shown = ", ".join(parameters[:NAMED]) + (", ..." if len(parameters) > NAMED else "")
-    return f"{len(parameters)} parameters" + (f": {shown}" if parameters else "")
+    count = "1 parameter" if len(parameters) == 1 else f"{len(parameters)} parameters"
+    return count + (f": {shown}" if parameters else "")
 
 
 def _real(values: Sequence[ir.Value]) -> tuple[str, ...]:
