@@ -17,7 +17,7 @@ from vgcompile.interval import WHOLE, Interval, interval, point
 from vgcompile.ops.families import layout
 from vgcompile.ops.layout import Moved
 from vgcompile.ops.op import Array, Case, sample
-from vgcompile.ops.shape import constant, extents, meeting, reshaped, shaped
+from vgcompile.ops.shape import added_up, constant, extents, meeting, reshaped, shaped
 from vgcompile.signal import Signal, replace
 
 LAST = np.iinfo(np.int64).max
@@ -27,8 +27,10 @@ def _scattered(op: Any, g: Any, x: Any, move: Callable[[Any], Any]) -> Any:
     """The adjoint of a ``move`` that copies elements, whatever it does."""
     count = op.Size(x)
     sources = move(op.Reshape(op.Range(0, count, 1), op.Shape(x)))
-    zeros = op.Expand(0.0, op.Reshape(count, [1]))
-    flat = op.ScatterElements(zeros, op.Reshape(sources, [-1]), op.Reshape(g, [-1]), axis=0, reduction="add")
+    places, length = op.Reshape(sources, [-1]), op.Reshape(count, [1])
+    flat = added_up(
+        op, op.Reshape(g, [-1]), lambda g: op.ScatterElements(op.Expand(0.0, length), places, g, axis=0, reduction="add")
+    )
     return reshaped(op, flat, x)
 
 
