@@ -126,7 +126,7 @@ def _write(made: Gradients, target: str) -> None:
     if target == STDOUT:
         deliver(target, made.model.SerializeToString(deterministic=True))
         return
-    for path in save_model(made.graph, target):
+    for path in save_model(made.outline, target):
         typer.echo(f"wrote {path}", err=True)
 
 

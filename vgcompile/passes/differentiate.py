@@ -267,9 +267,9 @@ def fit(emitter: Emitter, adjoint: ir.Value, value: ir.Value) -> ir.Value:
     """
     if adjoint.shape is None:
         return _fit_at_run_time(emitter, adjoint, value)
-    have, want = dims(adjoint), dims(value)
-    if have == want:
+    if adjoint.shape == value.shape:
         return adjoint
+    have, want = dims(adjoint), dims(value)
     extra = len(have) - len(want)
     differ = [(-1 - i, h, w) for i, (h, w) in enumerate(zip(reversed(have), reversed(want), strict=False)) if h != w]
     if any(1 not in (h, w) for _, h, w in differ):

@@ -38,7 +38,7 @@ def gradient(network: Network, wanted: Sequence[str] | None = None) -> ir.Model:
             + choices
         )
     wanted = network.parameters if wanted is None else wanted
-    return joint(network.model, [network.loss], wanted, [network.loss, *network.outputs])
+    return joint(network.model.clone(), [network.loss], wanted, [network.loss, *network.outputs])
 
 
 def joint(
@@ -51,12 +51,12 @@ def joint(
     prefix: str = GRADIENT,
     profile: Profile = "fast",
 ) -> ir.Model:
-    """A copy of ``model`` that gives out ``outputs`` and the gradient of the sum of ``roots`` by each ``wanted`` value.
+    """Let a model give out ``outputs`` and the gradient of the sum of ``roots`` by each ``wanted`` value. Changes ``model`` and
+    returns it.
 
     With ``outside`` it is their vector-Jacobian product with adjoints that come in as the inputs ``adj.<root>``. An initializer
     among the wanted becomes an input that has a default. ``profile`` is that of passes/lower.py.
     """
-    model = model.clone()
     graph, values = model.graph, named_values(model)
     targets = [values[name] for name in wanted]
     graph.inputs.extend(v for v in targets if v.name in graph.initializers and not v.is_graph_input())
