@@ -115,6 +115,25 @@ def test_values_that_are_asked_for_stay() -> None:
         np.testing.assert_allclose(found[1], truth, rtol=1e-5)
 
 
+def test_a_sum_over_as_many_elements_as_a_sample_has_is_no_mean() -> None:
+    """An extent that is a symbol is sampled: a constant that happens to be the sample's extent is not that of a run."""
+    body = "m = ReduceMean(x, axes)  c = Sub(x, m)  q = Mul(c, c)  v = ReduceSum(q, axes)  u = Div(v, n)  w = Add(u, e)"
+    body += "  s = Sqrt(w)  z = Div(c, s)  y = Mul(z, g)"
+    text = HEAD + f" m (float[N, T, 6] x, float[T, 6] g) => (float[N, T, 6] y) {{ {body} }}"
+    for n in (30.0, 36.0):
+        model = model_of(text, axes=np.int64([1, 2]), n=np.float32(n), e=np.float32(1e-3))
+        given = assert_same(model, {"x": X, "g": X[0]}, rtol=1e-4, atol=1e-5)
+        assert given.notes == ()
+
+
+def test_a_group_normalization_whose_groups_are_given_out_stays() -> None:
+    body = "f = Reshape(x, a)  n = InstanceNormalization(f, one, zero)  y = Reshape(n, b)"
+    text = HEAD + f" m (float[3, 4, 6] x) => (float[3, 4, 6] y, float[3, 2, 12] f) {{ {body} }}"
+    shapes = {"a": np.int64([3, 2, 12]), "b": np.int64([3, 4, 6])}
+    model = model_of(text, one=np.ones(2, np.float32), zero=np.zeros(2, np.float32), **shapes)
+    assert operators(model) == ["Reshape", "InstanceNormalization", "Reshape"]
+
+
 NORMAL = "m = ReduceMean(x, last)  c = Sub(x, m)  {square}  v = ReduceMean(q, last)  w = Add(v, e)  {divide}"
 SQUARES = ("q = Mul(c, c)", "q = Pow(c, two)")
 DIVISIONS = ("s = Sqrt(w)  z = Div(c, s)", "s = Sqrt(w)  r = Reciprocal(s)  z = Mul(r, c)", "r = Pow(w, minus)  z = Mul(c, r)")

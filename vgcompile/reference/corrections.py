@@ -1,5 +1,6 @@
 """Where onnx's evaluator (1.23.2) is wrong or imprecise: Erf and Gelu are good to float32 only, Softsign fails on a scalar,
-ConvTranspose fails with groups, MaxPool gives wrong indices for some kernels, Pad takes no negative pads."""
+ConvTranspose fails with groups, MaxPool gives wrong indices for some kernels, Pad takes no negative pads, Mean does not spread
+its first operand."""
 
 from __future__ import annotations
 
@@ -35,6 +36,13 @@ class Softsign(OpRun):
 
     def _run(self, x: Array) -> tuple[Array]:
         return (np.asarray(x / (1.0 + np.abs(x))),)
+
+
+class Mean(OpRun):
+    op_domain = ""
+
+    def _run(self, *x: Array) -> tuple[Array]:
+        return (np.asarray(sum(x) / len(x), x[0].dtype),)
 
 
 def padding(
@@ -191,4 +199,4 @@ class Pad(OpRun):
         return (wide[tuple(slice(b, n - e) for n, (b, e) in zip(wide.shape, cut, strict=True))],)
 
 
-OPERATORS = (Erf, Gelu, Softsign, MaxPool, ConvTranspose, Pad)
+OPERATORS = (Erf, Gelu, Softsign, Mean, MaxPool, ConvTranspose, Pad)
