@@ -187,7 +187,8 @@ def test_a_normalization_by_other_axes_than_the_last_is_no_layer_normalization()
 MENDED = {
     "rows without a number": "p = Softmax(s)  w = Where(n, zero, p)  n = IsNaN(p)",
     "rows of a condition": "p = Softmax(s)  w = Where(dead, zero, p)",
-    "in another type": "h = Cast<to = 1>(s)  k = Softmax(h)  p = Cast<to = {own}>(k)  z = CastLike(zero, p)  w = Where(dead, z, p)",
+    "in another type": "h = Cast<to = 1>(s)  k = Softmax(h)  p = Cast<to = {own}>(k)  "
+    "z = CastLike(zero, p)  w = Where(dead, z, p)",
 }
 
 

@@ -149,13 +149,25 @@ def _converted(proto: onnx.ModelProto, opset: int, path: Path) -> tuple[onnx.Mod
         )
     if opset >= OPSET:
         return proto, []
+    before = _signature(proto.graph)
     try:
-        proto = version_converter.convert_version(proto, OPSET)
+        made = adapters.converted(proto)
     except (version_converter.ConvertError, RuntimeError) as error:
         raise ModelError(
             f"{path}: cannot be converted from opset {opset} to {OPSET}: {_line(error)}; export it to opset {OPSET}"
         ) from None
-    return proto, [f"{path}: converted from opset {opset} to {OPSET}"]
+    if _signature(made.graph) != before:
+        raise ModelError(
+            f"{path}: converting it from opset {opset} to {OPSET} would change its inputs or outputs; export it to opset {OPSET}"
+        )
+    return made, [f"{path}: converted from opset {opset} to {OPSET}"]
+
+
+def _signature(graph: onnx.GraphProto) -> tuple[Sequence[tuple[str, bytes]], Sequence[str]]:
+    """What goes in, with types and shapes, and what comes out, of which the converter may add them."""
+    held = {tensor.name for tensor in graph.initializer}  # old files list initializers among the inputs
+    given = [(value.name, value.type.SerializeToString(deterministic=True)) for value in graph.input if value.name not in held]
+    return given, [value.name for value in graph.output]
 
 
 def _opset(proto: onnx.ModelProto) -> int:
