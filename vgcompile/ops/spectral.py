@@ -97,10 +97,10 @@ def _cut(op: Any, dx: Any, x: Any, along: Any, held: Length, fits: bool) -> Any:
 
 
 def _unclear(case: Case) -> str:
-    last = (case.shapes[0] or ("",))[-1]
+    dims = case.shapes[0] or ("",)
     return (
         "whether its input is real or complex is not known; give the last axis a fixed extent, 1 or 2"
-        if isinstance(last, str)
+        if isinstance(dims[-1], str) and len(dims) != 2
         else ""
     )
 
