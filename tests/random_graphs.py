@@ -1,7 +1,7 @@
 """Random ONNX graphs of a dozen operators, with symbolic extents, broadcasting, shared weights and values used several times.
 
-An extent is what it is in each of three runs of one file: N = (1, 2, 5) and M = (1, 2, 5) are two symbols that are always equal, U
-= (1, 2, 1) is spread along N where it is 1. A symbol that is 1 in a run is where un-broadcasting goes wrong.
+An extent is what it is in each of three runs of one file: N = (1, 2, 5) and M = (1, 2, 5) are two symbols that are always equal,
+U = (1, 2, 1) is spread along N where it is 1. A symbol that is 1 in a run is where un-broadcasting goes wrong.
 """
 
 from __future__ import annotations

@@ -326,3 +326,12 @@ def test_a_long_chain_is_read() -> None:
     graph = helper.make_graph(nodes, "chain", [x], [y])
     given = normalized(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8))
     assert all(dims(node.outputs[0]) == ("N", 4) for node in given.model.graph)
+
+
+def test_a_scan_of_sequences_of_different_lengths_is_refused() -> None:
+    text = """<ir_version: 3, opset_import: ["": 8]>
+    m (int64[1] lengths, float[1, 2] s0, float[1, 3, 2] x) => (float[1, 2] y) {
+      y = Scan <num_scan_inputs = 1, body = step (float[2] s, float[2] e) => (float[2] t) { t = Add(s, e) }> (lengths, s0, x)
+    }"""
+    with pytest.raises(ModelError, match="Scan .*sequences of different lengths"):
+        normalized(parser.parse_model(text))

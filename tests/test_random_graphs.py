@@ -33,7 +33,7 @@ def _compared(g: Graph, forward: bytes, backward: bytes, run: int, seed: int) ->
     learned = {name: array.astype(np.float64) for name, array in g.weights.items() if array.dtype.kind == "f"}
     asked = _names(backward)
     point = {**{name: array for name, array in learned.items() if f"grad.{name}" in asked}, **data}
-    before = {o: y for o, y in _run(forward, data, learned).items()}
+    before = dict(_run(forward, data, learned))
     rng = np.random.default_rng(seed + 1)
     adjoints = {name: rng.normal(size=y.shape) for name, y in before.items() if f"adj.{name}" in _inputs(backward)}
     if not all(np.isfinite(y).all() and np.abs(y).max(initial=0.0) < LARGE for y in before.values()):

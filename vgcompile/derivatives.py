@@ -183,7 +183,7 @@ def products(
     roots = _roots(subject, loss, False, attach_loss, class_axis)
     wanted = _wanted(subject, wrt)
     outputs = list(dict.fromkeys([*subject.outputs, *roots]))
-    first = joint(subject.model, roots, wanted, outputs)
+    first = joint(subject.model, roots, wanted, outputs, profile=None)
     second = joint(first, [f"{GRADIENT}{name}" for name in wanted], wanted, outputs, outside=True, prefix=HESSIAN)
     for value in second.graph.inputs:
         if str(value.name).startswith(f"{ADJOINT}{GRADIENT}"):

@@ -107,10 +107,10 @@ def _cut(op: Any, dx: Any, x: Any, along: Any, held: Length, fits: bool) -> Any:
 
 
 def _unclear(case: Case) -> str:
-    last = (case.shapes[0] or ("",))[-1]
+    dims = case.shapes[0] or ("",)
     return (
         "whether its input is real or complex is not known; give the last axis a fixed extent, 1 or 2"
-        if isinstance(last, str)
+        if isinstance(dims[-1], str) and len(dims) != 2
         else ""
     )
 
@@ -141,7 +141,10 @@ DFT = Op(
 def _stft_vjp(
     op: Any, g: Any, y: Any, x: Any, step: Any, window: Any = None, length: Any = None, *, onesided: int
 ) -> tuple[Any, ...]:
-    """Frame f is the window times the signal from f * step on; what frames share adds up."""
+    """Frame f is the window times the signal from f * step on; what frames share adds up. A real signal may lack its last axis."""
+    if len(x.shape) == 2:
+        dx, *others = _stft_vjp(op, g, y, op.Unsqueeze(x, [2]), step, window, length, onesided=onesided)
+        return shaped(op.Squeeze(dx, [2]), x), *others
     n = _frame_length(op, x, window, length)
     spectrum = _inverse(op, g, n, 2) * _real(op, n)
     if extents(x)[-1] == 1:
@@ -178,7 +181,7 @@ def _places(op: Any, y: Any, step: Any, n: Length) -> Any:
 
 def _stft_shape(x: Any, step: Any, window: Any = None, length: Any = None, *, onesided: int = 1) -> Any:
     """What ONNX's inference leaves open: the rank is always 4. A symbol says what an extent was computed from."""
-    (batch, signal, _), hop = extents(x), constant(step)
+    (batch, signal), hop = extents(x)[:2], constant(step)
     n = None if length is None else constant(length)
     frame = int(n) if n is not None else None if length is not None else signal if window is None else extents(window)[0]
     source = "/".join(str(value.name) for value in (x, step, window, length) if value is not None)
@@ -200,6 +203,8 @@ STFT = Op(
         sample(("N", 7, 2), np.array(2), (3,), onesided=0),
         sample((2, 8, 1), np.array(3), ("N",), onesided=1),
         sample((2, "T", 1), np.array(1), (1,), np.array(1), onesided=1),
+        sample(("N", 9), np.array(2), (4,), np.array(4), onesided=1),
+        sample((2, 8), np.array(3), None, np.array(5), onesided=0),
     ),
 )
 
