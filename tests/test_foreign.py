@@ -285,7 +285,13 @@ def test_an_old_operator_behind_a_reshape_whose_shape_is_put_together() -> None:
       shape = Concat<axis = 0>(front, back)  u = Reshape(x, shape)
       n, m1, v1, m2, v2 = BatchNormalization(u, w, w, w, w)  y = ReduceSum<keepdims = 0>(n)
     }"""
-    constants = {"one": np.int64(1), "two": np.int64(2), "vector": np.int64([-1]), "zero": np.int64([0]), "back": np.int64([2, 4])}
+    constants = {
+        "one": np.int64(1),
+        "two": np.int64(2),
+        "vector": np.int64([-1]),
+        "zero": np.int64([0]),
+        "back": np.int64([2, 4]),
+    }
     given = normalized(model_of(text, **constants, w=np.ones(2, np.float32)))
     assert_typed(given)
     reshaped = next(node.outputs[0] for node in given.model.graph if node.op_type == "Reshape")
