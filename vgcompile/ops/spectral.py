@@ -141,7 +141,7 @@ DFT = Op(
 def _stft_vjp(
     op: Any, g: Any, y: Any, x: Any, step: Any, window: Any = None, length: Any = None, *, onesided: int
 ) -> tuple[Any, ...]:
-    """Frame f is the window times the signal from f * step on; what frames share adds up. A real signal may lack its last axis."""
+    """Frame f is the window times the signal from f * step on; what frames share adds up. A real one may lack its last axis."""
     if len(x.shape) == 2:
         dx, *others = _stft_vjp(op, g, y, op.Unsqueeze(x, [2]), step, window, length, onesided=onesided)
         return shaped(op.Squeeze(dx, [2]), x), *others

@@ -200,12 +200,13 @@ class Pad(OpRun):
         return (wide[tuple(slice(b, n - e) for n, (b, e) in zip(wide.shape, cut, strict=True))],)
 
 
-class STFT(op_stft.STFT):  # type: ignore[misc]
+class STFT(op_stft.STFT):
     op_domain = ""
 
-    def _run(self, x: Array, *operands: Array | None, onesided: int | None = None) -> tuple[Array]:
-        whole: tuple[Array] = super()._run(x[..., None] if x.ndim == 2 else x, *operands, onesided=onesided)
-        return whole
+    def _run(  # type: ignore[no-untyped-def]
+        self, x: Array, step: Array, window: Array | None = None, length: Array | None = None, onesided: int | None = None
+    ):
+        return super()._run(x[..., None] if x.ndim == 2 else x, step, window, length, onesided)  # type: ignore[no-untyped-call]
 
 
 OPERATORS = (Erf, Gelu, Softsign, Mean, MaxPool, ConvTranspose, Pad, STFT)
