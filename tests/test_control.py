@@ -149,3 +149,26 @@ def test_two_outputs_that_hold_one_value_keep_their_names() -> None:
     made = vgcompile.grad(parser.parse_model(text), wrt="inputs", seed_input=True)
     found = run(made, {"a": np.ones(2), "b": np.ones(2), "adj.y": np.array([1.0, 2.0])})
     assert {name: value.tolist() for name, value in found.items()} == {"y": [2, 2], "grad.a": [1, 2], "grad.b": [1, 2]}
+
+
+def test_dropout_outside_of_training_draws_nothing() -> None:
+    text = f"""{HEAD} f (double[3] x, int64 n) => (double[3] y) {{
+      go = Constant<value = bool {{1}}>()
+      y = Loop(n, go, x) <body = b (int64 i, bool c, s) => (bool c2, double[3] t) {{
+        c2 = Identity(c)  d = Dropout(s)  t = Mul(d, s) }}>
+    }}"""
+    joint = vgcompile.grad(parser.parse_model(text), wrt="inputs", seed_input=True)
+    session = onnxruntime.InferenceSession(joint.SerializeToString(), providers=["CPUExecutionProvider"])
+    x = np.array([0.5, 1.0, 2.0])
+    (found,) = session.run(["grad.x"], {"x": x, "n": np.int64(2), "adj.y": np.ones(3)})
+    np.testing.assert_allclose(found, 4 * x**3)
+
+
+def test_a_branch_that_nothing_reads_goes_with_what_it_reads() -> None:
+    text = f"""{HEAD} f (double[3] x, bool yes) => (double[3] y) {{
+      a = Sin(x)
+      z = If (yes) <then_branch = a () => (double[3] t) {{ t = Mul(a, a) }}, else_branch = b () => (double[3] e) {{ e = Neg(a) }}>
+      y = Mul(x, x)
+    }}"""
+    joint = vgcompile.grad(parser.parse_model(text), wrt="inputs", seed_input=True)
+    assert {node.op_type for node in joint.graph.node} <= {"Mul", "Add"}

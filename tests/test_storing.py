@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import io
+import os
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +18,7 @@ from tests.test_normalize import HEAD, X, model_of
 from vgcompile.derivatives import open_subject
 from vgcompile.errors import UserError
 from vgcompile.graph.normalize import normalized
-from vgcompile.graph.storing import save_model
+from vgcompile.graph.storing import aside, save_model
 from vgcompile.passes.check import check, verified
 from vgcompile.passes.gradient import joint
 
@@ -87,3 +91,49 @@ def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
 def test_parameters_are_counted_in_a_note() -> None:
     text = HEAD + " m (float[N, 2] x) => (float[N, 2] y) <float[2] w = {1, 2}> { y = Mul(x, w) }"
     assert open_subject(onnx.parser.parse_model(text)).notes == ("model.onnx: 1 parameters: w",)
+
+
+def test_a_link_stays_a_link(tmp_path: Path) -> None:
+    model = lazily(tmp_path)
+    (tmp_path / "there.onnx").write_bytes(b"old")
+    (tmp_path / "link.onnx").symlink_to("there.onnx")
+    save_model(model, tmp_path / "link.onnx")
+    assert (tmp_path / "link.onnx").is_symlink()
+    onnx.checker.check_model(tmp_path / "there.onnx")
+
+
+def test_what_is_no_ordinary_file_is_written_to_and_not_replaced(tmp_path: Path) -> None:
+    """A pipe here: a device would be lost to the whole machine."""
+    model, pipe = lazily(tmp_path), tmp_path / "pipe"
+    os.mkfifo(pipe)
+    read: list[bytes] = []
+    reader = threading.Thread(target=lambda: read.append(pipe.read_bytes()), daemon=True)
+    reader.start()
+    save_model(model, pipe)
+    reader.join(10)
+    assert pipe.is_fifo()
+    onnx.checker.check_model(onnx.load_from_string(read[0]))
+
+
+def test_a_disk_that_is_full_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "g.onnx").write_bytes(b"old")
+    given = aside(tmp_path / "g.onnx")
+
+    class Full(io.BytesIO):
+        def close(self) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def opened(handle: int, mode: str) -> io.BytesIO:
+        os.close(handle)
+        return Full()
+
+    monkeypatch.setattr(os, "fdopen", opened)
+    with pytest.raises(OSError, match="No space"), given as file:
+        file.write(b"new")
+    assert [path.name for path in tmp_path.iterdir()] == ["g.onnx"]
+    assert (tmp_path / "g.onnx").read_bytes() == b"old"
+
+
+def test_a_folder_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"cannot write .*: Is a directory; name another place"):
+        save_model(lazily(tmp_path), tmp_path)

@@ -183,7 +183,7 @@ def products(
     roots = _roots(subject, loss, False, attach_loss, class_axis)
     wanted = _wanted(subject, wrt)
     outputs = list(dict.fromkeys([*subject.outputs, *roots]))
-    first = joint(subject.model, roots, wanted, outputs)
+    first = joint(subject.model, roots, wanted, outputs, profile=None)
     second = joint(first, [f"{GRADIENT}{name}" for name in wanted], wanted, outputs, outside=True, prefix=HESSIAN)
     for value in second.graph.inputs:
         if str(value.name).startswith(f"{ADJOINT}{GRADIENT}"):
@@ -217,7 +217,8 @@ def open_subject(source: str | Path | onnx.ModelProto, kept: Set[str] = frozense
 def _counted(parameters: Sequence[str]) -> str:
     """How many parameters were found, and which."""
     shown = ", ".join(parameters[:NAMED]) + (", ..." if len(parameters) > NAMED else "")
-    return f"{len(parameters)} parameters" + (f": {shown}" if parameters else "")
+    count = "1 parameter" if len(parameters) == 1 else f"{len(parameters)} parameters"
+    return count + (f": {shown}" if parameters else "")
 
 
 def _real(values: Sequence[ir.Value]) -> tuple[str, ...]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import sys
-import tempfile
 from pathlib import Path
 
 import typer
@@ -16,20 +14,13 @@ STDOUT = "-"
 
 def write_atomically(path: str | Path, content: bytes) -> None:
     """Put ``content`` at ``path`` as a whole or not at all; folders are made. Raises UserError where it cannot be written."""
+    from vgcompile.graph.storing import aside
+
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-            umask = os.umask(0)
-            os.umask(umask)
-            os.chmod(aside, 0o666 & ~umask)  # mkstemp keeps others out, an ordinary file does not
-            os.replace(aside, path)
-        except BaseException:
-            os.unlink(aside)
-            raise
+        with aside(path) as file:
+            file.write(content)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}; name another place with -o") from None
 

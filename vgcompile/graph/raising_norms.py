@@ -24,7 +24,7 @@ from vgcompile.ops.op import Array
 
 TOLERANCE = 1e-6
 _STEPS = 6
-_EXTENT = 6  # of an axis whose extent is a symbol, or large
+_EXTENTS = (6, 5)  # of an axis whose extent is a symbol, or large; two, for a sum over six elements is no mean
 
 
 MEANS = frozenset(
@@ -59,27 +59,38 @@ def _recognized(emitter: Emitter, cone: Cone, kept: Set[str]) -> str | None:
     wide = base.dtype in (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
     if len(cone.nodes) < 2 or base.dtype != value.dtype or base.shape is None or dims(base) != dims(value):
         return None
-    points = _points(dims(base))
+    samples = [_points(dims(base), extent) for extent in _EXTENTS]
+    rank = len(dims(base))
     if "ReduceMean" in kinds and wide:
-        for axis in reversed(range(points.ndim)):
-            if (epsilon := _fits(cone, points, axis, centred=True)) is not None:
+        for axis in reversed(range(rank)):
+            if (epsilon := _fit_all(cone, samples, axis, centred=True)) is not None:
                 return _layer_normalization(emitter, cone, axis, epsilon, kept)
-            if emitter.opset >= 23 and (epsilon := _fits(cone, points, axis, centred=False)) is not None:
+            if emitter.opset >= 23 and (epsilon := _fit_all(cone, samples, axis, centred=False)) is not None:
                 return _root_mean_square(emitter, cone, axis, epsilon, kept)
     if "Softmax" in kinds and cone.root.op_type == "Log":
-        y = cone.at(points)
-        for axis in range(points.ndim):
-            shifted = points - points.max(axis, keepdims=True)
-            if y is not None and np.allclose(y, shifted - np.log(np.exp(shifted).sum(axis, keepdims=True)), rtol=1e-9, atol=1e-9):
+        for axis in range(rank):
+            if all(_is_log_softmax(cone, points, axis) for points in samples):
                 stand_in(emitter, cone.nodes, "LogSoftmax", base, axis=axis)
                 return "LogSoftmax"
     return None
 
 
-def _points(shape: Sequence[int | str]) -> Array:
+def _is_log_softmax(cone: Cone, points: Array, axis: int) -> bool:
+    y, shifted = cone.at(points), points - points.max(axis, keepdims=True)
+    expected = shifted - np.log(np.exp(shifted).sum(axis, keepdims=True))
+    return y is not None and y.shape == points.shape and np.allclose(y, expected, rtol=1e-9, atol=1e-9)
+
+
+def _fit_all(cone: Cone, samples: Sequence[Array], axis: int, *, centred: bool) -> float | None:
+    """The epsilon of ``_fits``, where the cone normalizes samples of any extents."""
+    found = [_fits(cone, points, axis, centred=centred) for points in samples]
+    return None if None in found else found[0]
+
+
+def _points(shape: Sequence[int | str], extent: int) -> Array:
     """Numbers of this shape, of known axes no longer than need be."""
     extents = [
-        dim if isinstance(dim, int) and dim <= 4096 and axis == len(shape) - 1 else _EXTENT for axis, dim in enumerate(shape)
+        dim if isinstance(dim, int) and dim <= 4096 and axis == len(shape) - 1 else extent for axis, dim in enumerate(shape)
     ]
     return np.random.default_rng(7).standard_normal(extents) * 1.3 + 0.4
 
@@ -106,7 +117,9 @@ def _fits(cone: Cone, points: Array, axis: int, *, centred: bool) -> float | Non
     for scale in (1.0, 1e-2, 30.0):
         found = cone.at(points * scale)
         c, square = parts(points * scale)
-        if found is None or np.max(np.abs(found - c / np.sqrt(square + epsilon))) > TOLERANCE:
+        with np.errstate(all="ignore"):
+            off = np.inf if found is None else np.max(np.abs(found - c / np.sqrt(square + epsilon)))
+        if not off <= TOLERANCE:  # nor is it where one of them is no number
             return None
     return float(np.float32(epsilon)) if epsilon > 1e-30 else 0.0
 
@@ -172,7 +185,7 @@ def _group_normalization(emitter: Emitter, node: ir.Node, kept: Set[str]) -> boo
     if before is None or after is None or before.op_type != "Reshape" or after.op_type != "Reshape":
         return False
     x, y = before.inputs[0], after.outputs[0]
-    if kept & {flat.name, node.outputs[0].name}:
+    if kept & {flat.name, node.outputs[0].name} or flat.is_graph_output():
         return False
     one, zero = constant_of(ones), constant_of(zeros)
     if x is None or one is None or zero is None or not (one == 1.0).all() or not (zero == 0.0).all():

@@ -8,6 +8,7 @@ Both are written aside and renamed, the weights first: an interrupted command le
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from dataclasses import dataclass
@@ -42,13 +43,13 @@ def save_model(model: ir.Model | Outline, path: str | Path, *, in_one_file: int 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if sum(tensor.nbytes for tensor in outline.held.values()) <= in_one_file:
-            with _aside(path) as file:
+            with aside(path) as file:
                 file.write(outline.whole().SerializeToString(deterministic=True))
             return (path,)
         data = path.with_name(path.name + ".data")
         placed = _places(outline.held)
         content = outline.filled({**outline.held, **{part.name: _reference(part, data.name) for part in placed}})
-        with _aside(data) as weights, _aside(path) as file:
+        with aside(data) as weights, aside(path) as file:
             for part in placed:
                 weights.seek(part.offset)
                 _copy(part.tensor, weights)
@@ -65,26 +66,38 @@ def _copy(tensor: ir.TensorProtocol, file: BinaryIO) -> None:
         file.write(tensor.tobytes())
 
 
-class _aside:
-    """A file beside ``path`` that takes its place when the block ends well, and is gone when it does not."""
+class aside:
+    """What is written within takes the place of ``path`` when the block ends well, and is gone when it does not.
+
+    A link stays one; what is no ordinary file, a device or a pipe, is written to as it is."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self._path = Path(os.path.realpath(path))
 
     def __enter__(self) -> BinaryIO:
-        handle, self._name = tempfile.mkstemp(dir=self._path.parent, prefix=f".{self._path.name}.")
-        self._file = os.fdopen(handle, "wb")
+        if self._path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        self._in_place = self._path.exists() and not self._path.is_file()
+        if self._in_place:
+            self._file = open(self._path, "wb")
+        else:
+            handle, self._name = tempfile.mkstemp(dir=self._path.parent, prefix=f".{self._path.name}.")
+            self._file = os.fdopen(handle, "wb")
         return self._file
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
-        self._file.close()
-        if kind is not None:
-            os.unlink(self._name)
+        if self._in_place:
+            self._file.close()
             return
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(self._name, 0o666 & ~umask)  # mkstemp keeps others out, an ordinary file does not
-        os.replace(self._name, self._path)
+        try:
+            self._file.close()  # what is buffered may not fit on the disk
+            if kind is None:
+                umask = os.umask(0)
+                os.umask(umask)
+                os.chmod(self._name, 0o666 & ~umask)  # mkstemp keeps others out, an ordinary file does not
+                os.replace(self._name, self._path)
+        finally:
+            Path(self._name).unlink(missing_ok=True)
 
 
 def _places(tensors: Held) -> list[_Placed]:

@@ -156,6 +156,7 @@ class Op:
     classes: Callable[[Case], Mapping[int, int]] = lambda case: {}  # how many different numbers an integer input may hold, from 0
     by_shape: bool = False  # its value follows from the shape of its first input alone
     random: bool = False
+    idle: Callable[[Case], bool] = lambda case: False  # whether a random node of this case draws nothing
     inference: Inference | None = None  # None: the same in training and at inference
     bodies: tuple[Body, ...] = ()
     opens: Callable[[Attributes], bool] = lambda attributes: True  # whether `lower` opens a node with these attributes

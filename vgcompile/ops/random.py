@@ -86,6 +86,7 @@ Dropout = Op(
     vjp=_dropout_vjp,
     saved=(1,),
     random=True,
+    idle=lambda case: _share(case) == 0.0,
     range=_dropout_range,
     norms=_dropout_norms,
     moments=Dropped(),

@@ -20,11 +20,11 @@ import numpy as np
 import onnx_ir as ir
 
 from vgcompile.errors import GradientRefused, ModelError
-from vgcompile.graph.case import case_of
+from vgcompile.graph.case import case_of, draws
 from vgcompile.graph.emit import Emitter, arithmetic, dims, is_real
 from vgcompile.graph.provenance import origin
 from vgcompile.graph.view import bodies, captured, operands
-from vgcompile.ops import lookup, require
+from vgcompile.ops import require
 from vgcompile.ops.op import Case, Op
 from vgcompile.passes.lower import open_node, opens_for_gradient
 
@@ -205,7 +205,7 @@ def _through_bodies(
     emitter: Emitter, row: Op, node: ir.Node, adjoints: Sequence[ir.Value | None], active: Set[ir.Value]
 ) -> Iterable[tuple[int, ir.Value]]:
     """By the row of an operator that holds graphs, which are run again."""
-    drawn = {inner.op_type for body in bodies(node) for inner in body.all_nodes() if _draws(inner)}
+    drawn = {inner.op_type for body in bodies(node) for inner in body.all_nodes() if draws(inner)}
     if drawn:
         reason = f"its body draws random numbers ({', '.join(sorted(drawn))}), and its gradient runs the body again"
         raise GradientRefused(
@@ -222,17 +222,13 @@ def _through_bodies(
             yield read.index(value), adjoint
 
 
-def _draws(node: ir.Node) -> bool:
-    row = lookup(node.op_type, node.domain)
-    return row is not None and row.random
-
-
 def _refuse_uncovered(row: Op, node: ir.Node, case: Case) -> None:
     if row.bodies and row.vjp is None:
         raise GradientRefused(row.name, node.name or "", "its gradient goes through its body", "run the lower pass first")
-    reason = row.uncovered or row.refuses(case)
+    reason, _, hint = (row.uncovered or row.refuses(case)).partition("; ")
     if reason:
-        raise GradientRefused(row.name, node.name or "", reason, "rewrite this part of the model or exclude it from the gradient")
+        hint = hint or "rewrite this part of the model or exclude it from the gradient"
+        raise GradientRefused(row.name, node.name or "", reason, hint)
 
 
 def _with_saved(emitter: Emitter, row: Op, node: ir.Node) -> tuple[ir.Value, ...]:

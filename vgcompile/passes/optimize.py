@@ -12,7 +12,7 @@ from collections.abc import Hashable
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from vgcompile.graph.view import graphs_of, operands
+from vgcompile.graph.view import bodies, graphs_of, operands
 from vgcompile.ops import lookup
 from vgcompile.passes.peephole import join
 
@@ -107,4 +107,14 @@ def _drop_unread(graph: ir.Graph) -> None:
             read.update(value for value in operands(node) if value is not None)
         else:
             unread.append(node)
+    for node in unread:
+        _let_go(node)
     graph.remove(unread, safe=True)
+
+
+def _let_go(node: ir.Node) -> None:
+    """Let the bodies of a node read nothing more: what they read of the graph around them may go with the node."""
+    for body in bodies(node):
+        for inner in body.all_nodes():
+            for place in range(len(inner.inputs)):
+                inner.replace_input_with(place, None)

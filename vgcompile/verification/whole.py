@@ -13,8 +13,8 @@ from onnx import TensorProto
 
 from vgcompile.derivatives import Question
 from vgcompile.errors import VgcompileError
+from vgcompile.graph.case import draws
 from vgcompile.graph.view import bodies
-from vgcompile.ops import lookup
 from vgcompile.passes.gradient import ADJOINT, GRADIENT, joint
 from vgcompile.passes.lower import lower
 from vgcompile.reference import in_float64
@@ -171,8 +171,7 @@ def _drawn(graph: ir.Graph) -> str:
     nodes: list[ir.Node] = list(graph)
     while nodes:
         node = nodes.pop(0)
-        row = lookup(node.op_type, node.domain)
-        if row is not None and row.random:
+        if draws(node):
             return node.op_type
         nodes.extend(inner for body in bodies(node) for inner in body)
     return ""
