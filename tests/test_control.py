@@ -160,7 +160,7 @@ def test_dropout_outside_of_training_draws_nothing() -> None:
     joint = vgcompile.grad(parser.parse_model(text), wrt="inputs", seed_input=True)
     session = onnxruntime.InferenceSession(joint.SerializeToString(), providers=["CPUExecutionProvider"])
     x = np.array([0.5, 1.0, 2.0])
-    (found,) = session.run(["grad.x"], {"x": x, "n": np.int64(2), "adj.y": np.ones(3)})
+    (found,) = session.run(["grad.x"], {"x": x, "n": np.asarray(2), "adj.y": np.ones(3)})
     np.testing.assert_allclose(found, 4 * x**3)
 
 

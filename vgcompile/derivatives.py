@@ -273,7 +273,9 @@ def _wanted(subject: Subject, wrt: str | Sequence[str]) -> list[str]:
     if isinstance(wrt, str) and wrt in groups:
         if not groups[wrt]:
             other = "inputs" if wrt == PARAMETERS else "parameters"
-            raise UserError(f"{subject.source}: the model has no real {wrt}; ask for others with --wrt {other} or by name")
+            what = "inputs, and no parameters" if wrt == ALL else wrt
+            hint = "by name" if wrt == ALL else f"with --wrt {other} or by name"
+            raise UserError(f"{subject.source}: the model has no real {what}; ask for others {hint}")
         return list(groups[wrt])
     names = [wrt] if isinstance(wrt, str) else list(wrt)
     values = named_values(subject.model)

@@ -278,4 +278,6 @@ def _name_nodes(model: ir.Model) -> None:
 
 
 def _line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+    """ONNX's own words, of which one sentence may take several lines."""
+    sentence = (str(error).strip() or type(error).__name__).split("\n\n")[0].split("==>")[0]
+    return " ".join(sentence.split()).rstrip(".")
