@@ -25,7 +25,7 @@ from vgcompile.errors import ModelError
 from vgcompile.graph import adapters, foreign, raising
 from vgcompile.graph.emit import IR_VERSION, OPSET, dims, is_real
 from vgcompile.graph.folding import fold_whole_numbers
-from vgcompile.graph.shapes import complete, disbelieve_numbers, infer_shapes
+from vgcompile.graph.shapes import complete, disbelieve, infer_shapes
 from vgcompile.graph.skeleton import IN_MEMORY, Held, nodes_of, reattached, stripped
 from vgcompile.graph.view import graphs_of
 from vgcompile.ops.op import INTERNAL
@@ -179,7 +179,7 @@ def _typed(proto: onnx.ModelProto, held: Held, path: Path, notes: list[str]) -> 
     """
     found = foreign.operators(proto)
     _refuse_unknown(found, path)
-    disbelieve_numbers(proto.graph)
+    disbelieve(proto.graph)
     model = _deserialized(infer_shapes(proto, str(path), strict=not found), path)
     own = _lifted(model) | frozenset(held)
     opened: set[str] = set()
