@@ -81,11 +81,14 @@ def misread(model: ir.Model) -> bool:
 
 
 def disbelieve(graph: onnx.GraphProto) -> None:
-    """Forget the extents that a file states inside itself and of its outputs: exporters note those of the example that they ran,
-    and call by one name what happened to be equal there. Inference finds the true ones."""
-    for info in (*graph.value_info, *graph.output):
-        for dim in info.type.tensor_type.shape.dim:
-            dim.Clear()
+    """Forget the numbers that a file states for extents inside itself, which are those of the example that an exporter ran, and all
+    that it states of its outputs, whose symbols a user has named. Inference finds the true ones.
+
+    Symbols inside are an exporter's own findings, some of which (Range of a computed extent) inference would not make."""
+    for kept, infos in ((True, graph.value_info), (False, graph.output)):
+        for dim in (dim for info in infos for dim in info.type.tensor_type.shape.dim):
+            if not (kept and dim.dim_param):
+                dim.Clear()
 
 
 def _name_input_dims(graph: onnx.GraphProto) -> None:
