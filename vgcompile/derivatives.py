@@ -179,9 +179,11 @@ def products(
     outputs = list(dict.fromkeys([*subject.outputs, *roots]))
     first = joint(subject.model, roots, wanted, outputs)
     second = joint(first, [f"{GRADIENT}{name}" for name in wanted], wanted, outputs, outside=True, prefix=HESSIAN)
-    for value in second.graph.inputs:
-        if str(value.name).startswith(f"{ADJOINT}{GRADIENT}"):
-            value.name = VECTOR + str(value.name).removeprefix(f"{ADJOINT}{GRADIENT}")
+    values = named_values(second)
+    for name in wanted:
+        if f"{VECTOR}{name}" in values:
+            raise UserError(f"the model holds a value called {VECTOR + name!r}, which is to be the vector's part; rename it")
+        values[f"{ADJOINT}{GRADIENT}{name}"].name = f"{VECTOR}{name}"
     return Gradients(verified(second), tuple(roots), {name: f"{HESSIAN}{name}" for name in wanted}, subject.notes)
 
 

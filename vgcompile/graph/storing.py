@@ -82,7 +82,7 @@ class aside:
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         self._in_place = self._path.exists() and not self._path.is_file()
         if self._in_place:
-            self._file = open(self._path, "wb")  # noqa: SIM115 closed on leaving
+            self._file = open(self._path, "wb")
         else:
             handle, self._name = tempfile.mkstemp(dir=self._path.parent, prefix=f".{self._path.name}.")
             self._file = os.fdopen(handle, "wb")
