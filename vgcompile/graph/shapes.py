@@ -81,8 +81,8 @@ def misread(model: ir.Model) -> bool:
 
 
 def disbelieve(graph: onnx.GraphProto) -> None:
-    """Forget the numbers that a file states for extents inside itself, which are those of the example that an exporter ran, and all
-    that it states of its outputs, whose symbols a user has named. Inference finds the true ones.
+    """Forget the numbers that a file states for extents inside itself, which are those of the example that an exporter ran, and
+    all that it states of its outputs, whose symbols a user has named. Inference finds the true ones.
 
     Symbols inside are an exporter's own findings, some of which (Range of a computed extent) inference would not make."""
     for kept, infos in ((True, graph.value_info), (False, graph.output)):
