@@ -409,6 +409,14 @@ for o in (9, 11):
         {"s0": F(3), "x": F(4, 3)},
         outs=("y", "sf"),
     )
+for count in (1, 2):
+    case(
+        f"Scan8 of {count}",
+        8,
+        [N("Scan", ["", "s0", "x"], ["sf", "y"], body=body, num_scan_inputs=1, directions=[1])],
+        {"s0": F(count, 3), "x": F(count, 4, 3)},
+        outs=("y", "sf"),
+    )
 lb = h.make_graph(
     [N("Add", ["s", "x"], ["so"]), N("Unsqueeze", ["so"], ["u"], axes=[0]), N("Identity", ["cond"], ["co"])],
     "b",

@@ -102,7 +102,7 @@ def one_node(name: str, index: int, dtype: ir.DataType = DOUBLE) -> OneNode:
 
 def build(row: Op, sample: Sample, dtype: ir.DataType = DOUBLE, profile: Profile = "fast") -> OneNode:
     """Every floating-point type of the sample is read as ``dtype``. A row without a vjp is differentiated through its body."""
-    built = dtype if _allows(row, dtype) else FLOAT
+    built = dtype if allows(row, dtype) else FLOAT
     forward = lower(_forward(row, sample, built)[0])
     node = _forward(row, sample, built)[1]
     model = _forward(row, sample, built)[0]
@@ -172,7 +172,7 @@ def opset_of(row: Op) -> int:
     return int(defs.get_schema(row.name, defs.onnx_opset_version(), "").since_version)
 
 
-def _allows(row: Op, dtype: ir.DataType) -> bool:
+def allows(row: Op, dtype: ir.DataType) -> bool:
     if row.domain:
         return True
     types = {t for i in defs.get_schema(row.name, opset_of(row), "").inputs for t in i.types}

@@ -209,3 +209,18 @@ def test_a_refusal_writes_nothing_and_loses_nothing(tmp_path: Path, capsys: pyte
 def test_a_yaml_model_is_a_model(tmp_path: Path) -> None:
     assert main(["grad", "models/lenet.yaml", "--wrt", "inputs", "-o", str(tmp_path / "lenet.onnx")]) == 0
     assert "grad.image" in [o.name for o in onnx.load(tmp_path / "lenet.onnx").graph.output]
+
+
+def test_the_printed_operator_table_is_the_table(capsys: pytest.CaptureFixture[str]) -> None:
+    """docs/operators.md: written by `vgcompile ops --format markdown`."""
+    assert main(["ops", "--format", "markdown"]) == 0
+    assert capsys.readouterr().out == Path("docs/operators.md").read_text()
+
+
+def test_ops_says_what_happens_at_the_corner(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ops", "Relu", "SequenceAt"]) == 0
+    told = capsys.readouterr().out
+    assert "rule" in told
+    assert "a sequence of tensors has no adjoint" in " ".join(told.split())
+    assert main(["ops", "Rellu"]) == 2
+    assert "did you mean 'Relu'?" in capsys.readouterr().err

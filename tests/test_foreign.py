@@ -17,10 +17,11 @@ from onnx.reference import ReferenceEvaluator
 
 from tests.old_opsets import CASES as OLD
 from tests.old_opsets import Old
-from tests.test_normalize import assert_typed, run, written_out
+from tests.test_normalize import assert_typed, model_of, run, written_out
 from vgcompile.errors import ModelError
 from vgcompile.graph.contrib import DOMAIN, FORMULAS
 from vgcompile.graph.contrib_attention import FORMULAS as ATTENTION
+from vgcompile.graph.emit import dims
 from vgcompile.graph.normalize import normalized
 
 Array = np.ndarray[Any, Any]
@@ -275,3 +276,23 @@ def test_what_cannot_be_opened_is_refused_by_name(node: str, message: str) -> No
     model.graph.node[0].name = "n"
     with pytest.raises(ModelError, match=message):
         normalized(model)
+
+
+def test_an_old_operator_behind_a_reshape_whose_shape_is_put_together() -> None:
+    """PyTorch computes the axis to unflatten: the rank is known once that is worked out."""
+    text = """<ir_version: 8, opset_import: ["": 13]> m (float[N, 8] x) => (float[] y) {
+      a = Add(one, two)  b = Mod(a, two)  r = Reshape(b, vector)  s = Shape(x)  front = Slice(s, zero, r)
+      shape = Concat<axis = 0>(front, back)  u = Reshape(x, shape)
+      n, m1, v1, m2, v2 = BatchNormalization(u, w, w, w, w)  y = ReduceSum<keepdims = 0>(n)
+    }"""
+    constants = {
+        "one": np.int64(1),
+        "two": np.int64(2),
+        "vector": np.int64([-1]),
+        "zero": np.int64([0]),
+        "back": np.int64([2, 4]),
+    }
+    given = normalized(model_of(text, **constants, w=np.ones(2, np.float32)))
+    assert_typed(given)
+    reshaped = next(node.outputs[0] for node in given.model.graph if node.op_type == "Reshape")
+    assert dims(reshaped) == ("N", 2, 4)

@@ -78,6 +78,19 @@ def test_a_model_with_its_loss(tmp_path: Path) -> None:
     assert network.notes == ()
 
 
+def test_an_output_of_which_the_loss_reads_the_shape_alone(tmp_path: Path) -> None:
+    """It is compared with a target, and no gradient reaches it."""
+    network = loaded(
+        tmp_path,
+        """<ir_version: 10, opset_import: ["": 21]>
+        net (float[N, 2] x, float[N, 3] t) => (float loss) <float[2, 3] w = {1, 2, 3, 4, 5, 6}>
+        { z = MatMul(x, w)  zero = Sub(z, z)  a = Add(zero, z)  b = Add(a, t)  s = Shape(b)  y = Expand(z, s)
+          e = Sub(y, t)  q = Mul(e, e)  loss = ReduceMean<keepdims = 0>(q) }""",
+    )
+    assert "a" in network.outputs
+    assert analyze(network).verdict.kind == "healthy"
+
+
 def test_layers_are_named_by_their_parameters_and_take_what_follows(tmp_path: Path) -> None:
     network = loaded(tmp_path, MLP.format(opset=21))
     assert layers(network) == {

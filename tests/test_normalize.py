@@ -326,3 +326,34 @@ def test_a_long_chain_is_read() -> None:
     graph = helper.make_graph(nodes, "chain", [x], [y])
     given = normalized(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8))
     assert all(dims(node.outputs[0]) == ("N", 4) for node in given.model.graph)
+
+
+def test_a_scan_of_sequences_of_different_lengths_is_refused() -> None:
+    text = """<ir_version: 3, opset_import: ["": 8]>
+    m (int64[1] lengths, float[1, 2] s0, float[1, 3, 2] x) => (float[1, 2] y) {
+      y = Scan <num_scan_inputs = 1, body = step (float[2] s, float[2] e) => (float[2] t) { t = Add(s, e) }> (lengths, s0, x)
+    }"""
+    with pytest.raises(ModelError, match=r"Scan .*sequences of different lengths"):
+        normalized(parser.parse_model(text))
+
+
+@pytest.mark.parametrize("size", [4, 5])
+def test_a_choice_by_a_known_condition_is_its_branch(size: int) -> None:
+    """As in the definition of AffineGrid, whose branches know different numbers of axes; one gives out what it reads."""
+    four = "then_branch = a () => (float[N, 6] h1, int64[K] c1) { h1 = Identity(x)  c1, e, f, i = Split<num_outputs = 4>(size) }"
+    five = (
+        "else_branch = b () => (float[N, 6] h2, int64[K] c2) { h2 = Sin(x)  e2, c2, f2, i2, j2 = Split<num_outputs = 5>(size) }"
+    )
+    body = f"n = Size(size)  flat = Equal(n, four)  h, c = If(flat) <{four}, {five}>"
+    body += "  y = Mul(h, x)  s = Concat<axis = 0>(c, minus)  z = Reshape(x, s)"
+    text = HEAD + f" m (int64[{size}] size, float[N, 6] x) => (float[N, 6] y, float[P, Q] z) {{ {body} }}"
+    feeds = {"size": np.arange(2, 2 + size), "x": np.ones((3, 6), np.float32)}
+    given = assert_same(model_of(text, four=np.int64(4), minus=np.int64([-1])), feeds)
+    assert "If" not in {node.op_type for node in given.model.graph}
+
+
+def test_a_choice_whose_branch_is_given_out() -> None:
+    branches = "then_branch = a () => (float[N, 2] y1) { y1 = Mul(x, x) }, else_branch = b () => (float[N, 2] y2) { y2 = Neg(x) }"
+    text = HEAD + f" m (float[N, 2] x) => (float[N, 2] y) {{ y = If(yes) <{branches}> }}"
+    given = assert_same(model_of(text, yes=np.array([True])), {"x": X})
+    assert [node.op_type for node in given.model.graph] == ["Mul", "Identity"]

@@ -9,9 +9,10 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper, parser
+from scipy import special
 
 from tests.test_normalize import HEAD, assert_same, model_of, run
-from vgcompile.derivatives import grad
+from vgcompile.derivatives import grad, hvp
 from vgcompile.graph.normalize import normalized
 
 RNG = np.random.default_rng(0)
@@ -163,6 +164,16 @@ def test_a_deviation_with_epsilon_beside_it_is_no_layer_normalization() -> None:
     assert "LayerNormalization" not in operators(model)
 
 
+def test_a_mean_over_other_axes_than_the_last_ones_is_no_layer_normalization() -> None:
+    """The last axis has one element here, over which a layer normalization would give 0 / 0 or 0."""
+    text = """<ir_version: 10, opset_import: ["": 18]> g (float[3, 3, 3, 1] x) => (float[3, 3, 3, 1] y)
+    <int64[3] axes = {0, 2, 3}, float two = {2}, float tiny = {1e-9}> {
+      m = ReduceMean(x, axes)  mm = Mul(m, m)  s = Pow(x, two)  ms = ReduceMean(s, axes)  v = Sub(ms, mm)
+      d = Sqrt(v)  e = Add(d, tiny)  c = Sub(x, m)  y = Div(c, e) }"""
+    found = normalized(parser.parse_model(text)).model.graph
+    assert "LayerNormalization" not in {node.op_type for node in found}
+
+
 @pytest.mark.parametrize("affine", ["y = Identity(z)", "a = Mul(z, scale)  y = Add(a, bias)", "y = Add(z, bias)"])
 def test_group_normalization(affine: str) -> None:
     body = (
@@ -189,3 +200,74 @@ def test_names_and_notes() -> None:
     given = normalized(model)
     assert next((node.name, node.outputs[0].name) for node in given.model.graph) == ("/block/act/Mul", "m")
     assert given.notes == ("model.onnx: recognized 1 Swish",)
+
+
+def test_a_normalization_by_other_axes_than_the_last_is_no_layer_normalization() -> None:
+    """The last axis has one element: its normalization is 0 / 0, which is close to everything or to nothing."""
+    body = "m = ReduceMean(x, axes)  p = Mul(m, m)  q = Mul(x, x)  a = ReduceMean(q, axes)  v = Sub(a, p)  s = Sqrt(v)"
+    body += "  c = Sub(x, m)  d = Add(s, e)  y = Div(c, d)"
+    model = model_of(
+        HEAD + f" m (float[N, 4, 1] x) => (float[N, 4, 1] y) {{ {body} }}", e=np.float32(1e-9), axes=np.int64([0, 2])
+    )
+    given = assert_same(model, {"x": X[..., :1]}, rtol=1e-4, atol=1e-4)
+    assert "LayerNormalization" not in {node.op_type for node in given.model.graph}
+
+
+MENDED = {
+    "rows without a number": "p = Softmax(s)  w = Where(n, zero, p)  n = IsNaN(p)",
+    "rows of a condition": "p = Softmax(s)  w = Where(dead, zero, p)",
+    "in another type": "h = Cast<to = 1>(s)  k = Softmax(h)  p = Cast<to = {own}>(k)  "
+    "z = CastLike(zero, p)  w = Where(dead, z, p)",
+}
+
+
+def masked(mending: str, kind: str = "float") -> onnx.ModelProto:
+    """A loss of x and of a bias that hides keys; the last row of it hides all."""
+    own = {"float": 1, "float16": 10}[kind]
+    lines = MENDED[mending].format(own=own).split("  ")
+    steps = sorted(lines, key=lambda line: line.startswith("w ="))
+    body = "  ".join(["s = Add(x, b)", "r = ReduceMax(b, last)", "dead = Equal(r, minus)", *steps, "t = Mul(w, v)"])
+    text = (
+        HEAD
+        + f" m ({kind}[N, 3, 4] x, {kind}[3, 4] b, {kind}[3, 4] v) => ({kind} y) {{ {body}  y = ReduceSum<keepdims = 0>(t) }}"
+    )
+    dtype = np.dtype(kind if kind != "float" else "float32").type
+    return model_of(text, last=np.int64([-1]), minus=dtype(-np.inf), zero=dtype(0))
+
+
+def hidden_keys(kind: str) -> dict[str, np.ndarray[Any, Any]]:
+    dtype = kind if kind != "float" else "float32"
+    bias = np.array([[0, -np.inf, 0, 1], [0.5, 0, 0, 0], [-np.inf] * 4], dtype)
+    x, v = RNG.standard_normal((2, 3, 4)).astype(dtype), RNG.standard_normal((3, 4)).astype(dtype)
+    return {"x": x, "b": bias, "v": v}
+
+
+@pytest.mark.parametrize("kind", ["float", "float16"])
+@pytest.mark.parametrize("mending", MENDED)
+def test_a_softmax_whose_hidden_rows_become_zero(mending: str, kind: str) -> None:
+    """The gradient of a hidden row is 0, where operator by operator it is no number; so is the second one."""
+    model, feeds = masked(mending, kind), hidden_keys(kind)
+    given = assert_same(model, feeds, rtol=2e-3, atol=1e-3)
+    assert given.notes == ("model.onnx: recognized 1 MaskedSoftmax",)
+    exact = {name: array.astype(np.float64) for name, array in feeds.items()}
+    with np.errstate(invalid="ignore"):
+        p = np.nan_to_num(special.softmax(exact["x"] + exact["b"], axis=-1))
+    v, d = exact["v"], RNG.standard_normal((2, 3, 4))
+    first = p * (v - (p * v).sum(-1, keepdims=True))
+    allowed = {"rtol": 1e-4, "atol": 1e-5} if kind == "float" else {"rtol": 2e-2, "atol": 4e-3}
+    outputs = run(grad(model, wrt=["x"]), feeds)
+    np.testing.assert_allclose(outputs[-1], first, **allowed)
+    once = p * (d - (p * d).sum(-1, keepdims=True))
+    second = once * (v - (p * v).sum(-1, keepdims=True)) - p * (once * v).sum(-1, keepdims=True)
+    product = hvp(model, wrt=["x"])
+    direction = next(value.name for value in product.graph.input if value.name not in feeds)
+    found = run(product, {**feeds, direction: d.astype(feeds["x"].dtype)})
+    np.testing.assert_allclose(found[-1], second, **allowed)
+
+
+def test_a_softmax_with_hidden_elements_stays() -> None:
+    """What is hidden behind the softmax has a share in the sum: its weight is part of the gradient."""
+    body = "p = Softmax(x)  w = Where(c, zero, p)  t = Mul(w, x)  y = ReduceSum<keepdims = 0>(t)"
+    text = HEAD + f" m (float[N, 3, 4] x, bool[3, 4] c) => (float y) {{ {body} }}"
+    given = normalized(model_of(text, zero=np.float32(0)))
+    assert "MaskedSoftmax" not in {node.op_type for node in given.model.graph}

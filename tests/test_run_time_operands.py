@@ -102,3 +102,27 @@ def test_trilu_takes_its_diagonal_at_run_time(k: int) -> None:
     feeds = {"x0": x, f"adj.{one.forward.graph.output[0].name}": g, name: np.array(k)}
     (found,) = evaluator(made.model.SerializeToString()).run([made.by["x0"]], feeds)
     np.testing.assert_array_equal(found, np.tril(g, k))
+
+
+@pytest.mark.parametrize("operator", ["ReduceSum", "ReduceMean", "ReduceMax", "ReduceL2", "ReduceLogSumExp", "ReduceProd"])
+def test_reduced_axes_that_go_are_counted(operator: str) -> None:
+    """The operand's extent tells the rank of what is left, also to operators behind the reduction."""
+    text = f"""<ir_version: 10, opset_import: ["": 21]> m (double[N, 3, 4] x, int64[2] axes) => (double[M] y) {{
+      r = {operator}<keepdims = 0>(x, axes)  y = Mul(r, r)
+    }}"""
+    made = gradients(onnx.parser.parse_model(text), wrt="inputs", seed_input=True)
+    x, g = np.random.default_rng(3).uniform(0.5, 2.0, (2, 3, 4)), np.array([0.5, -1.0, 2.0])
+    run = evaluator(made.model.SerializeToString())
+    axes = np.array([2, 0])
+    value = {
+        "ReduceSum": lambda x: x.sum((0, 2)),
+        "ReduceMean": lambda x: x.mean((0, 2)),
+        "ReduceMax": lambda x: x.max((0, 2)),
+        "ReduceL2": lambda x: np.sqrt((x * x).sum((0, 2))),
+        "ReduceLogSumExp": lambda x: np.log(np.exp(x).sum((0, 2))),
+        "ReduceProd": lambda x: x.prod((0, 2)),
+    }[operator]
+    direction = np.random.default_rng(4).standard_normal(x.shape)
+    found = dict(zip(run.output_names, run.run(None, {"x": x, "axes": axes, "adj.y": g}), strict=True))
+    slope = (value(x + 1e-6 * direction) ** 2 - value(x - 1e-6 * direction) ** 2) / 2e-6
+    np.testing.assert_allclose((found["grad.x"] * direction).sum(), (g * slope).sum(), rtol=1e-6)

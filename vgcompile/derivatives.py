@@ -20,7 +20,7 @@ from vgcompile.graph.emit import dims, is_real
 from vgcompile.graph.load import trainable
 from vgcompile.graph.network import Network
 from vgcompile.graph.normalize import normalized
-from vgcompile.graph.skeleton import serialized
+from vgcompile.graph.skeleton import Outline
 from vgcompile.passes.attach import attach
 from vgcompile.passes.check import verified
 from vgcompile.passes.gradient import ADJOINT, GRADIENT, joint, named_values
@@ -53,7 +53,7 @@ class Subject:
 class Gradients:
     """A joint graph; ``by`` maps each value that was asked for to the output that holds its gradient."""
 
-    graph: ir.Model
+    outline: Outline
     root: tuple[str, ...]
     by: dict[str, str]
     notes: tuple[str, ...] = ()
@@ -61,7 +61,7 @@ class Gradients:
     @cached_property
     def model(self) -> onnx.ModelProto:
         """The graph as ONNX, with its weights, which must be less than 2 GB."""
-        return serialized(self.graph)
+        return self.outline.whole()
 
 
 def grad(
@@ -112,7 +112,7 @@ def gradients(
 ) -> Gradients:
     """What ``grad`` does, with the names of what it made."""
     question = ask(model, wrt=wrt, loss=loss, seed_input=seed_input, attach_loss=attach_loss, class_axis=class_axis)
-    return answer(question, prefix, profile)
+    return _answered(question, question.subject.model, prefix, profile)
 
 
 @dataclass(frozen=True)
@@ -141,9 +141,15 @@ def ask(
 
 
 def answer(question: Question, prefix: str = GRADIENT, profile: Profile = "fast") -> Gradients:
+    """What ``gradients`` makes; the question may be asked again."""
+    return _answered(question, question.subject.model.clone(), prefix, profile)
+
+
+def _answered(question: Question, model: ir.Model, prefix: str, profile: Profile) -> Gradients:
+    """The subject's ``model`` becomes the joint graph."""
     subject, roots, wanted = question.subject, question.roots, question.wanted
     outputs = list(dict.fromkeys([*subject.outputs, *(() if question.outside else roots)]))
-    made = joint(subject.model, roots, wanted, outputs, outside=question.outside, prefix=prefix, profile=profile)
+    made = joint(model, roots, wanted, outputs, outside=question.outside, prefix=prefix, profile=profile)
     return Gradients(verified(made), roots, {name: f"{prefix}{name}" for name in wanted}, subject.notes)
 
 
@@ -177,7 +183,7 @@ def products(
     roots = _roots(subject, loss, False, attach_loss, class_axis)
     wanted = _wanted(subject, wrt)
     outputs = list(dict.fromkeys([*subject.outputs, *roots]))
-    first = joint(subject.model, roots, wanted, outputs)
+    first = joint(subject.model, roots, wanted, outputs, profile=None)
     second = joint(first, [f"{GRADIENT}{name}" for name in wanted], wanted, outputs, outside=True, prefix=HESSIAN)
     values = named_values(second)
     for name in wanted:
@@ -213,7 +219,8 @@ def open_subject(source: str | Path | onnx.ModelProto, kept: Set[str] = frozense
 def _counted(parameters: Sequence[str]) -> str:
     """How many parameters were found, and which."""
     shown = ", ".join(parameters[:NAMED]) + (", ..." if len(parameters) > NAMED else "")
-    return f"{len(parameters)} parameters" + (f": {shown}" if parameters else "")
+    count = "1 parameter" if len(parameters) == 1 else f"{len(parameters)} parameters"
+    return count + (f": {shown}" if parameters else "")
 
 
 def _real(values: Sequence[ir.Value]) -> tuple[str, ...]:

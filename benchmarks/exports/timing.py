@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-STAGES = ("normalize", "differentiate", "lower", "optimize", "check")
+STAGES = ("normalize", "differentiate", "lower", "optimize", "check", "serialize")
 
 
 def table(kinds: Sequence[str], counts: Sequence[int]) -> list[dict[str, Any]]:
@@ -36,6 +36,7 @@ def measure(kind: str, count: int, profile: bool = False) -> dict[str, Any]:
     """One model, by stage."""
     from benchmarks.exports.synthetic import synthetic
     from vgcompile import derivatives
+    from vgcompile.graph.skeleton import Outline
     from vgcompile.passes import gradient
 
     derivatives.grad(synthetic(kind, 30))  # what is imported late, and caches that a first call fills
@@ -46,7 +47,8 @@ def measure(kind: str, count: int, profile: bool = False) -> dict[str, Any]:
         (gradient, "differentiate"),
         (gradient, "lower"),
         (gradient, "optimize"),
-        (derivatives, "check"),
+        (derivatives, "verified"),
+        (Outline, "whole"),
     )
     with _watched(dict(zip(STAGES, places, strict=True)), spent):
         profiler = cProfile.Profile()

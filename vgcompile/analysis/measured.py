@@ -50,7 +50,7 @@ class Instrumented:
     slots: Mapping[str, int]  # value name of an adjoint -> slot
     parts: Mapping[str, str]  # edge id -> value name of its adjoint
     totals: Mapping[str, str]  # value name -> value name of its total adjoint
-    norm: tuple[str, ...]  # adjoints of the outputs
+    norm: tuple[str, ...]  # adjoints of the outputs, of those that have one: a loss may read of an output its shape alone
 
 
 def instrument(network: Network, watched: Sequence[str] = ()) -> Instrumented:
@@ -79,7 +79,7 @@ def instrument(network: Network, watched: Sequence[str] = ()) -> Instrumented:
     lower(model)
     optimize(model)
     slots = {name: slot for slot, name in enumerate(reduced)}
-    return Instrumented(model, slots, parts, totals, tuple(_name(adjoints.totals[y]) for y in outputs))
+    return Instrumented(model, slots, parts, totals, tuple(_name(adjoints.totals[y]) for y in outputs if y in adjoints.totals))
 
 
 def _name(value: ir.Value) -> str:

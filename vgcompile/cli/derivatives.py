@@ -85,7 +85,7 @@ def grad(
         profile=profile,
     )
     _say(made.notes)
-    typer.echo(f"note: gradient of {_listed(made.root)} by {len(made.by)} values: {_listed(made.by)}", err=True)
+    typer.echo(f"note: gradient of {_listed(made.root)} by {_counted(made.by)}", err=True)
     _write(made, target)
 
 
@@ -110,7 +110,7 @@ def hvp(
     target = _target(model, file, "hvp")
     made = products(model, wrt=asked_names(wrt), loss=loss, attach_loss=attach_loss, class_axis=class_axis)
     _say(made.notes)
-    typer.echo(f"note: second derivatives of {_listed(made.root)} by {len(made.by)} values: {_listed(made.by)}", err=True)
+    typer.echo(f"note: second derivatives of {_listed(made.root)} by {_counted(made.by)}", err=True)
     _write(made, target)
 
 
@@ -126,7 +126,7 @@ def _write(made: Gradients, target: str) -> None:
     if target == STDOUT:
         deliver(target, made.model.SerializeToString(deterministic=True))
         return
-    for path in save_model(made.graph, target):
+    for path in save_model(made.outline, target):
         typer.echo(f"wrote {path}", err=True)
 
 
@@ -141,6 +141,11 @@ def _target(model: str, file: str | None, kind: str) -> str:
 def _say(notes: Iterable[str]) -> None:
     for note in notes:
         typer.echo(f"note: {note}", err=True)
+
+
+def _counted(names: Iterable[str]) -> str:
+    count = len(names := list(names))
+    return ("1 value" if count == 1 else f"{count} values") + f": {_listed(names)}"
 
 
 def _listed(names: Iterable[str]) -> str:

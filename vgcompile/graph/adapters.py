@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import defs
+from onnx import defs, version_converter
 
 from vgcompile.errors import ModelError
 from vgcompile.graph.emit import OPSET, constant_of
@@ -39,6 +39,7 @@ _ASIDE: dict[str, tuple[range, Callable[[onnx.NodeProto], bool]]] = {
     "Resize": (range(10, 11), lambda node: True),
     "BatchNormalization": (range(7, 14), lambda node: _attribute(node, "spatial", 1) == 0 or len(node.output) > 1),
     "GroupNormalization": (range(18, 21), lambda node: True),
+    "Scan": (range(8, 9), lambda node: True),  # the converter takes the batch axis away, from the model's inputs too
 }
 
 
@@ -67,6 +68,21 @@ def _moved(nodes: Iterator[onnx.NodeProto], opset: int, graph: onnx.GraphProto) 
         if opset in opsets and needs(node):
             node.domain, moved = DOMAIN, True
     return moved
+
+
+def converted(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The model by ONNX's converter, which leaves the body of an operator alone that it does not know: while it runs, a scan that
+    is set aside calls itself a loop. Changes ``proto``."""
+    _exchange(proto, (DOMAIN, "Scan"), ("", "Loop"))
+    made = version_converter.convert_version(proto, OPSET)
+    _exchange(made, ("", "Loop"), (DOMAIN, "Scan"))
+    return made
+
+
+def _exchange(proto: onnx.ModelProto, old: tuple[str, str], new: tuple[str, str]) -> None:
+    for node in nodes_of(proto.graph):
+        if (node.domain, node.op_type) == old and _attribute(node, "num_scan_inputs", 0):
+            node.domain, node.op_type = new
 
 
 def _mend_pad(graph: onnx.GraphProto, node: onnx.NodeProto, opset: int) -> None:
@@ -187,6 +203,21 @@ def _group_normalization(op: Any, x: Any, scale: Any, bias: Any, *, num_groups: 
     return op.GroupNormalization(x, each(scale), each(bias), num_groups=num_groups, epsilon=epsilon)
 
 
+def _scan(op: Any, lengths: Any, *operands: Any, body: Any, num_scan_inputs: int, directions: Any = None) -> Any:
+    """Each sample by itself, along the axis behind the batch. Of one sample the batch axis is taken off, several are a scan."""
+    if lengths is not None:
+        raise ModelError("it scans sequences of different lengths, as opset 8 did; pad them alike and export to a newer opset")
+    scan = {"body": body, "num_scan_inputs": num_scan_inputs, "scan_input_directions": directions}
+    count = len(body.outputs)
+    if all(extents(value)[0] == 1 for value in operands):
+        made = op.Scan(*(op.Squeeze(value, [0]) for value in operands), outputs=count, **scan)
+        return tuple(op.Unsqueeze(value, [0]) for value in (made if count > 1 else (made,)))
+    with op.body(*((value.dtype, extents(value)[1:]) for value in operands), name="sample") as (inner, values):
+        made = inner.Scan(*values, outputs=count, **scan)
+        inner.graph.outputs.extend(made if count > 1 else [made])
+    return op.Scan(*operands, outputs=count, body=inner.graph, num_scan_inputs=len(operands))
+
+
 FORMULAS: dict[str, Rule] = {
     "Softmax": _flattened("Softmax"),
     "LogSoftmax": _flattened("LogSoftmax"),
@@ -195,4 +226,5 @@ FORMULAS: dict[str, Rule] = {
     "Resize": _resize,
     "BatchNormalization": _batch_normalization,
     "GroupNormalization": _group_normalization,
+    "Scan": _scan,
 }

@@ -164,13 +164,13 @@ class Emitter:
     def constant(self, array: Any, name: str = "") -> ir.Value:
         """An initializer that holds ``array``; equal small constants are one value."""
         data = np.asarray(array)
-        key = (data.dtype.str, data.shape, data.tobytes())
-        if not name and data.size <= 64 and key in self._constants:
+        key = (data.dtype.str, data.shape, data.tobytes()) if not name and data.size <= 64 else None
+        if key is not None and key in self._constants:
             return self._constants[key]
         tensor = ir.Tensor(data, name=self.fresh_value_name(name or _constant_name(data)))
         value = ir.Value(name=tensor.name, shape=ir.Shape(data.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
         self._main.register_initializer(value)
-        if not name:
+        if key is not None:
             self._constants[key] = value
         return value
 
@@ -229,13 +229,32 @@ class Emitter:
             return self._declared(operator, inputs, attributes)
         if any(isinstance(value, ir.Graph) for value in attributes.values()):  # what its bodies give out, its row says
             return self._declared(operator, inputs, attributes)
-        types = tuple(None if value is None else _signature(value) for value in inputs)
-        frozen = tuple(sorted((key, _freeze(value)) for key, value in attributes.items()))
-        found = _infer_node(operator, self.opset, types, frozen, outputs)
+        found = self._inferred(operator, inputs, attributes, outputs)
+        if all(shape is not None and None not in shape for _, shape in found):
+            return found
         row = lookup(operator)
         like = row.infer(*inputs, **attributes) if row is not None and row.infer is not None else None
         declared = like if isinstance(like, tuple) else (like,)  # of the first outputs
         return [*(_completed(a, value) for a, value in zip(found, declared, strict=False)), *found[len(declared) :]]
+
+    def _inferred(
+        self, operator: str, inputs: Sequence[ir.Value | None], attributes: Mapping[str, Any], outputs: int
+    ) -> Sequence[TypeAndDims]:
+        """What ONNX infers. Which names symbols have makes no difference to it but in messages: equal layers whose symbols differ
+        are inferred once."""
+        frozen = tuple(sorted((key, _freeze(value)) for key, value in attributes.items()))
+        signatures = [None if value is None else _signature(value) for value in inputs]
+        symbols = list(dict.fromkeys(dim for s in signatures if s is not None for dim in s[1] or () if isinstance(dim, str)))
+        if not symbols:
+            return _infer_node(operator, self.opset, tuple(signatures), frozen, outputs)
+        short = {symbol: f"s{index}" for index, symbol in enumerate(symbols)}
+        types = tuple(None if s is None else (s[0], _renamed(s[1], short), s[2]) for s in signatures)
+        try:
+            found = _infer_node(operator, self.opset, types, frozen, outputs)
+        except ModelError:
+            return _infer_node(operator, self.opset, tuple(signatures), frozen, outputs)
+        long = {name: symbol for symbol, name in short.items()}
+        return [(dtype, _renamed(shape, long)) for dtype, shape in found]
 
     @staticmethod
     def _declared(operator: str, inputs: Sequence[ir.Value | None], attributes: Mapping[str, Any]) -> Sequence[TypeAndDims]:
@@ -265,10 +284,17 @@ class Emitter:
 
 
 def _attribute(name: str, value: Any) -> ir.Attr:
-    """Lists of whole numbers are most of what is emitted; the stock conversion looks through protocols before it sees them."""
+    """Whole numbers and lists of them are most of what is emitted; the stock conversion looks through protocols before it sees
+    them."""
+    if isinstance(value, int):
+        return ir.AttrInt64(name, value)
     if isinstance(value, list | tuple) and all(isinstance(x, int) for x in value):
         return ir.AttrInt64s(name, value)
     return ir.convenience.convert_attribute(name, value)
+
+
+def _renamed(shape: tuple[Dim | None, ...] | None, names: Mapping[str, str]) -> tuple[Dim | None, ...] | None:
+    return None if shape is None else tuple([names.get(dim, dim) if isinstance(dim, str) else dim for dim in shape])
 
 
 def _completed(found: TypeAndDims, like: ir.Value | None) -> TypeAndDims:

@@ -2,12 +2,14 @@
 do nothing else.
 
     Shape(x) of [N, 3, 8] -> Size -> Range(1, .) -> axes        becomes    axes = [1, 2]
+    If(Size(axes) == 2) -> y                                    becomes    its first branch
 
 What is real is never folded: a parameter stays what it is.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -23,14 +25,47 @@ LARGEST = 4096  # elements of what is worked out
 
 
 def fold_whole_numbers(model: ir.Model) -> bool:
-    """Replace, in the main graph, what is a whole number or a truth value and known when compiling. Returns whether any was."""
+    """Replace, in the main graph, what is a whole number or a truth value and known when compiling, and a choice by one. Returns
+    whether any was."""
+    return _fold(model.graph, list(model.graph), model.opset_imports[""])
+
+
+def _fold(graph: ir.Graph, nodes: Sequence[ir.Node], opset: int) -> bool:
     changed = False
-    for node in list(model.graph):
-        found = _value(node, model.opset_imports[""])
-        if found is not None:
-            _stand_in(model.graph, node, found)
+    for node in nodes:
+        branch = _branch(node)
+        if branch is not None:
+            changed = True
+            _fold(graph, _taken(graph, node, branch), opset)
+        elif (found := _value(node, opset)) is not None:
+            _stand_in(graph, node, found)
             changed = True
     return changed
+
+
+def _branch(node: ir.Node) -> ir.Graph | None:
+    """The branch of an If that is always taken."""
+    if node.op_type != "If" or node.domain or node.inputs[0] is None:
+        return None
+    condition = constant_of(node.inputs[0])
+    return None if condition is None else node.attributes["then_branch" if condition.all() else "else_branch"].as_graph()
+
+
+def _taken(graph: ir.Graph, node: ir.Node, branch: ir.Graph) -> list[ir.Node]:
+    """Put the nodes of a branch in the place of its If, whose outputs keep their names; returns them."""
+    nodes, given = list(branch), list(branch.outputs)
+    branch.outputs.clear()
+    branch.remove(nodes)
+    copies = [ir.Node("", "Identity", [value], name=f"{node.name}/{index}") for index, value in enumerate(given)]
+    graph.insert_before(node, [*nodes, *copies])
+    for old, copy in zip(node.outputs, copies, strict=True):
+        new = copy.outputs[0]
+        new.type, new.shape = old.type, old.shape
+        name, old.name = old.name, None
+        new.name = name
+        old.replace_all_uses_with(new, replace_graph_outputs=True)
+    graph.remove(node, safe=True)
+    return [*nodes, *copies]
 
 
 def _value(node: ir.Node, opset: int) -> np.ndarray[Any, Any] | None:

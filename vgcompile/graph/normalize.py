@@ -149,13 +149,25 @@ def _converted(proto: onnx.ModelProto, opset: int, path: Path) -> tuple[onnx.Mod
         )
     if opset >= OPSET:
         return proto, []
+    before = _signature(proto.graph)
     try:
-        proto = version_converter.convert_version(proto, OPSET)
+        made = adapters.converted(proto)
     except (version_converter.ConvertError, RuntimeError) as error:
         raise ModelError(
             f"{path}: cannot be converted from opset {opset} to {OPSET}: {_line(error)}; export it to opset {OPSET}"
         ) from None
-    return proto, [f"{path}: converted from opset {opset} to {OPSET}"]
+    if _signature(made.graph) != before:
+        raise ModelError(
+            f"{path}: converting it from opset {opset} to {OPSET} would change its inputs or outputs; export it to opset {OPSET}"
+        )
+    return made, [f"{path}: converted from opset {opset} to {OPSET}"]
+
+
+def _signature(graph: onnx.GraphProto) -> tuple[Sequence[tuple[str, bytes]], Sequence[str]]:
+    """What goes in, with types and shapes, and what comes out, of which the converter may add them."""
+    held = {tensor.name for tensor in graph.initializer}  # old files list initializers among the inputs
+    given = [(value.name, value.type.SerializeToString(deterministic=True)) for value in graph.input if value.name not in held]
+    return given, [value.name for value in graph.output]
 
 
 def _opset(proto: onnx.ModelProto) -> int:
@@ -182,6 +194,7 @@ def _typed(proto: onnx.ModelProto, held: Held, path: Path, notes: list[str]) -> 
     disbelieve(proto.graph)
     model = _deserialized(infer_shapes(proto, str(path), strict=not found), path)
     own = _lifted(model) | frozenset(held)
+    model = _folded(model, path, strict=not found)
     opened: set[str] = set()
     while found:
         now = foreign.open_all(complete(model), str(path))
@@ -190,26 +203,27 @@ def _typed(proto: onnx.ModelProto, held: Held, path: Path, notes: list[str]) -> 
         opened |= now
         proto = ir.to_proto(model)
         found = foreign.operators(proto)
-        _forget_shapes(proto)
-        model = _deserialized(infer_shapes(proto, str(path), strict=not found), path)
+        model = _inferred_anew(proto, path, strict=not found)
     if shown := sorted(name for name in opened if not name.startswith(adapters.DOMAIN)):
         notes.append(f"{path}: written in standard operators: {', '.join(shown)}")
     for domain in list(model.opset_imports):
         if domain not in ("", INTERNAL):
             del model.opset_imports[domain]
-    if fold_whole_numbers(model):
-        proto = ir.to_proto(model)
-        _forget_shapes(proto)
-        model = _deserialized(infer_shapes(proto, str(path)), path)
-    return complete(model, str(path)), own
+    return complete(_folded(model, path), str(path)), own
 
 
-def _forget_shapes(proto: onnx.ModelProto) -> None:
-    """Leave to inference what it can find: only what a composite gives out is unknown to it."""
+def _folded(model: ir.Model, path: Path, *, strict: bool = True) -> ir.Model:
+    """With the shapes that whole numbers which are worked out tell, a Reshape's for one."""
+    return _inferred_anew(ir.to_proto(model), path, strict=strict) if fold_whole_numbers(model) else model
+
+
+def _inferred_anew(proto: onnx.ModelProto, path: Path, *, strict: bool) -> ir.Model:
+    """Inference finds what it can anew: only what a composite gives out is unknown to it."""
     made = {name for node in proto.graph.node if node.domain == INTERNAL for name in node.output}
     kept = [info for info in proto.graph.value_info if info.name in made]
     del proto.graph.value_info[:]
     proto.graph.value_info.extend(kept)
+    return _deserialized(infer_shapes(proto, str(path), strict=strict), path)
 
 
 def _lifted(model: ir.Model) -> frozenset[str]:

@@ -117,7 +117,9 @@ def _fits(cone: Cone, points: Array, axis: int, *, centred: bool) -> float | Non
     for scale in (1.0, 1e-2, 30.0):
         found = cone.at(points * scale)
         c, square = parts(points * scale)
-        if found is None or np.max(np.abs(found - c / np.sqrt(square + epsilon))) > TOLERANCE:
+        with np.errstate(all="ignore"):
+            off = np.inf if found is None else np.max(np.abs(found - c / np.sqrt(square + epsilon)))
+        if not off <= TOLERANCE:  # nor is it where one of them is no number
             return None
     return float(np.float32(epsilon)) if epsilon > 1e-30 else 0.0
 

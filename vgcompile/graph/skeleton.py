@@ -2,6 +2,7 @@
 
     proto -- stripped --> skeleton, held        large constants are typed inputs of the skeleton, their tensors are held
     skeleton -- ... --> model -- reattached --> model with its tensors, those of an external file still in that file
+    model -- outlined --> outline -- skeleton, whole --> protos to be checked and to be written
 
 A protobuf message of more than 2 GB cannot be serialized, and each of ONNX's tools serializes what it is given.
 """
@@ -9,6 +10,7 @@ A protobuf message of more than 2 GB cannot be serialized, and each of ONNX's to
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Set
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -79,42 +81,74 @@ def reattached(model: ir.Model, held: Held) -> ir.Model:
     return model
 
 
-def without_weights(model: ir.Model) -> onnx.ModelProto:
-    """The skeleton of a model that is still whole afterwards, as a proto."""
-    graph = model.graph
-    large = [v for v in graph.initializers.values() if v.const_value is not None and v.const_value.size > SMALL]
-    added = [value for value in large if not value.is_graph_input()]
-    tensors = [value.const_value for value in large]
-    order = list(graph.initializers)
-    for value in large:
-        assert value.name is not None
-        del graph.initializers[value.name]
-    graph.inputs.extend(added)
+@dataclass(frozen=True)
+class Outline:
+    """A model as a proto whose large tensors lack their bytes: ``held`` has them, those of external files still in their files.
+
+    It is made once, to be checked and to be written: a large graph takes longer to put into a proto than to check.
+    """
+
+    proto: onnx.ModelProto
+    held: Held
+
+    def skeleton(self) -> onnx.ModelProto:
+        """Without the large tensors: they are typed inputs."""
+        skeleton = onnx.ModelProto()
+        _copy(self.proto, skeleton, but={"graph"})
+        graph = skeleton.graph
+        _copy(self.proto.graph, graph, but={"initializer"})
+        graph.initializer.extend(tensor for tensor in self.proto.graph.initializer if tensor.name not in self.held)
+        inputs = {value.name for value in graph.input}
+        for name, tensor in self.held.items():
+            if name not in inputs:
+                graph.input.append(helper.make_tensor_value_info(name, int(tensor.dtype), tensor.shape.numpy()))
+        return skeleton
+
+    def filled(self, tensors: Held) -> onnx.ModelProto:
+        """The model with these tensors; what they say of external files is kept."""
+        filled = onnx.ModelProto()
+        filled.CopyFrom(self.proto)
+        for place in filled.graph.initializer:
+            if (name := place.name) in tensors:
+                place.Clear()
+                ir.serde.serialize_tensor_into(place, tensors[name])
+                place.name = name
+        return filled
+
+    def whole(self) -> onnx.ModelProto:
+        """The model with all its weights, which must be less than 2 GB."""
+        return self.filled({name: _in_memory(tensor) for name, tensor in self.held.items()})
+
+
+def outlined(model: ir.Model) -> Outline:
+    """The outline of a model, which is the same afterwards."""
+    tensors = {value: tensor for value in model.graph.initializers.values() if (tensor := value.const_value) is not None}
     try:
-        return ir.to_proto(model)
+        for value, tensor in tensors.items():
+            value.const_value = _without_bytes(tensor) if _is_large(tensor) else _in_memory(tensor)
+        proto = ir.to_proto(model)
     finally:
-        for value in added:
-            graph.inputs.remove(value)
-        for value, tensor in zip(large, tensors, strict=True):
+        for value, tensor in tensors.items():
             value.const_value = tensor
-            graph.register_initializer(value)
-        held = dict(graph.initializers)
-        for name in order:  # as they stood
-            graph.initializers.pop(name)
-            graph.register_initializer(held[name])
+    return Outline(proto, {str(value.name): tensor for value, tensor in tensors.items() if _is_large(tensor)})
+
+
+def _is_large(tensor: ir.TensorProtocol) -> bool:
+    return tensor.size > SMALL and tensor.dtype != ir.DataType.STRING  # text lies in no file beside
+
+
+def _in_memory(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
+    """The tensor, out of its file."""
+    return ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name) if isinstance(tensor, ir.ExternalTensor) else tensor
+
+
+def _without_bytes(tensor: ir.TensorProtocol) -> ir.ExternalTensor:
+    return ir.ExternalTensor("", None, None, tensor.dtype, shape=ir.Shape(tensor.shape.numpy()), name=tensor.name or "")
 
 
 def serialized(model: ir.Model) -> onnx.ModelProto:
     """The proto of a model, with its weights: what lies in external files is read."""
-    proto = ir.to_proto(model)
-    for tensor in proto.graph.initializer:
-        if _is_external(tensor):
-            held = model.graph.initializers[tensor.name].const_value
-            assert held is not None
-            tensor.ClearField("external_data")
-            tensor.ClearField("data_location")
-            tensor.raw_data = held.tobytes()
-    return proto
+    return outlined(model).whole()
 
 
 def nodes_of(graph: onnx.GraphProto | onnx.FunctionProto) -> Iterator[onnx.NodeProto]:

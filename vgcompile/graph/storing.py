@@ -11,16 +11,14 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-import onnx
 import onnx_ir as ir
 
 from vgcompile.errors import UserError
-from vgcompile.graph.skeleton import IN_MEMORY, serialized
+from vgcompile.graph.skeleton import IN_MEMORY, Held, Outline, outlined
 
 ALIGNED = 4096  # offsets of tensors, so that a reader may map them
 SMALL = 1024  # bytes of a tensor that stays in the model's own file
@@ -28,12 +26,12 @@ SMALL = 1024  # bytes of a tensor that stays in the model's own file
 
 @dataclass(frozen=True)
 class _Placed:
-    value: ir.Value
+    name: str
     tensor: ir.TensorProtocol
     offset: int
 
 
-def save_model(model: ir.Model, path: str | Path, *, in_one_file: int = IN_MEMORY) -> tuple[Path, ...]:
+def save_model(model: ir.Model | Outline, path: str | Path, *, in_one_file: int = IN_MEMORY) -> tuple[Path, ...]:
     """Write ``model`` to ``path``; returns the files that it made.
 
     Tensors of more than ``in_one_file`` bytes together go to ``path`` with ``.data`` behind it. They are copied one by one, from
@@ -41,17 +39,16 @@ def save_model(model: ir.Model, path: str | Path, *, in_one_file: int = IN_MEMOR
     UserError where the place cannot be written.
     """
     path = Path(path)
-    tensors = [(v, v.const_value) for v in model.graph.initializers.values() if v.const_value is not None]
-    large = [(value, tensor) for value, tensor in tensors if tensor.nbytes > SMALL]
+    outline = model if isinstance(model, Outline) else outlined(model)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if sum(tensor.nbytes for _, tensor in tensors) <= in_one_file:
+        if sum(tensor.nbytes for tensor in outline.held.values()) <= in_one_file:
             with aside(path) as file:
-                file.write(serialized(model).SerializeToString(deterministic=True))
+                file.write(outline.whole().SerializeToString(deterministic=True))
             return (path,)
         data = path.with_name(path.name + ".data")
-        placed = _places(large)
-        content = _referring(model, placed, data.name)
+        placed = _places(outline.held)
+        content = outline.filled({**outline.held, **{part.name: _reference(part, data.name) for part in placed}})
         with aside(data) as weights, aside(path) as file:
             for part in placed:
                 weights.seek(part.offset)
@@ -103,28 +100,16 @@ class aside:
             Path(self._name).unlink(missing_ok=True)
 
 
-def _places(tensors: Iterable[tuple[ir.Value, ir.TensorProtocol]]) -> list[_Placed]:
+def _places(tensors: Held) -> list[_Placed]:
     placed, offset = [], 0
-    for value, tensor in tensors:
-        placed.append(_Placed(value, tensor, offset))
-        offset += -(-tensor.nbytes // ALIGNED) * ALIGNED
+    for name, tensor in tensors.items():
+        if tensor.nbytes > SMALL:
+            placed.append(_Placed(name, tensor, offset))
+            offset += -(-tensor.nbytes // ALIGNED) * ALIGNED
     return placed
 
 
-def _referring(model: ir.Model, placed: Iterable[_Placed], location: str) -> onnx.ModelProto:
-    """The model's proto, its large tensors as references into the file of weights."""
-    parts = list(placed)
-    for part in parts:
-        part.value.const_value = ir.ExternalTensor(
-            location,
-            part.offset,
-            part.tensor.nbytes,
-            part.tensor.dtype,
-            shape=ir.Shape(part.tensor.shape.numpy()),
-            name=part.value.name or "",
-        )
-    try:
-        return ir.to_proto(model)
-    finally:
-        for part in parts:
-            part.value.const_value = part.tensor
+def _reference(part: _Placed, location: str) -> ir.ExternalTensor:
+    """The tensor as it stands in the file of weights."""
+    tensor, shape = part.tensor, ir.Shape(part.tensor.shape.numpy())
+    return ir.ExternalTensor(location, part.offset, tensor.nbytes, tensor.dtype, shape=shape, name=part.name)

@@ -9,7 +9,7 @@ import onnx_ir as ir
 def bodies(node: ir.Node) -> list[ir.Graph]:
     """The graphs that a node holds: the branches of an If, the body of a Loop or Scan."""
     held: list[ir.Graph] = []
-    for attribute in node.attributes.values():
+    for attribute in node.attributes.data.values():  # of the plain dictionary: every node is asked, over and over
         if attribute.type == ir.AttributeType.GRAPH:
             held.append(attribute.as_graph())
         elif attribute.type == ir.AttributeType.GRAPHS:

@@ -65,6 +65,11 @@ def restored(op: Any, x: Any, over: Over, *narrow: Any) -> tuple[Any, ...]:
     return narrow if leading else tuple(op.Unsqueeze(value, over.axes) for value in narrow)
 
 
-def ranked(x: Any, axes: Any = None, *, keepdims: int = 1, **_: Any) -> Any:
-    """Reduced axes that stay at extent 1 keep the rank, whichever they are."""
-    return ir.Value(shape=ir.Shape([None] * len(x.shape))) if keepdims and x.shape is not None else ir.Value()
+def ranked(x: Any, axes: Any = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0, **_: Any) -> Any:
+    """Reduced axes that stay at extent 1 keep the rank, whichever they are; those that go are counted by the operand's extent."""
+    count = 0 if keepdims else None if axes is None or axes.shape is None else extents(axes)[0]
+    if x.shape is None or not isinstance(count, int):
+        return ir.Value()
+    rank = len(x.shape)
+    left = 0 if not (keepdims or count or noop_with_empty_axes) else rank - count
+    return ir.Value(shape=ir.Shape([None] * max(left, 0)))

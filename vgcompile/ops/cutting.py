@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
+from onnx import TensorProto
 
 from vgcompile.interval import WHOLE, Interval, interval, point
 from vgcompile.ops.families import layout
 from vgcompile.ops.layout import Moved
 from vgcompile.ops.op import Array, Case, sample
-from vgcompile.ops.shape import constant, extents, meeting, reshaped, shaped
+from vgcompile.ops.shape import added_up, constant, extents, meeting, reshaped, shaped
 from vgcompile.signal import Signal, replace
 
 LAST = np.iinfo(np.int64).max
@@ -27,8 +29,10 @@ def _scattered(op: Any, g: Any, x: Any, move: Callable[[Any], Any]) -> Any:
     """The adjoint of a ``move`` that copies elements, whatever it does."""
     count = op.Size(x)
     sources = move(op.Reshape(op.Range(0, count, 1), op.Shape(x)))
-    zeros = op.Expand(0.0, op.Reshape(count, [1]))
-    flat = op.ScatterElements(zeros, op.Reshape(sources, [-1]), op.Reshape(g, [-1]), axis=0, reduction="add")
+    places, length = op.Reshape(sources, [-1]), op.Reshape(count, [1])
+    flat = added_up(
+        op, op.Reshape(g, [-1]), lambda g: op.ScatterElements(op.Expand(0.0, length), places, g, axis=0, reduction="add")
+    )
     return reshaped(op, flat, x)
 
 
@@ -45,10 +49,16 @@ def bound_of(case: Case, position: int) -> Interval:
 
 
 def _slice_vjp(op: Any, g: Any, y: Any, x: Any, starts: Any, ends: Any, axes: Any = None, steps: Any = None) -> tuple[Any, ...]:
-    """With known starts and step 1 a Pad with zeros, by sizes that may be known at run time only."""
-    before = _leading(x, starts, axes, steps)
-    if before is None:
+    """With step 1 a Pad with zeros, by sizes that may be known at run time only."""
+    step = None if steps is None else constant(steps)
+    if steps is not None and (step is None or (step != 1).any()):
         return (_scattered(op, g, x, lambda count: op.Slice(count, starts, ends, axes, steps)),)
+    before = _leading(x, starts, axes)
+    if before is None:
+        if axes is None:
+            count = extents(starts)[0]
+            axes = list(range(count)) if isinstance(count, int) else op.Range(0, op.Size(starts), 1)
+        return (shaped(op.Pad(g, _counted(op, x, y, starts, axes), None, axes), x),)
     dims, out = extents(x), extents(y)
     after = [
         0 if have == want and not b else have - want - b if isinstance(have, int) and isinstance(want, int) else None
@@ -61,14 +71,22 @@ def _slice_vjp(op: Any, g: Any, y: Any, x: Any, starts: Any, ends: Any, axes: An
     return (shaped(op.Pad(g, pads), x),)
 
 
-def _leading(x: Any, starts: Any, axes: Any, steps: Any) -> list[int] | None:
-    """How many elements a slice drops at the beginning of each axis; None where it is not known, or its step is not 1."""
-    first, step = constant(starts), None if steps is None else constant(steps)
-    if (
-        first is None
-        or (axes is not None and constant(axes) is None)
-        or (steps is not None and (step is None or (step != 1).any()))
-    ):
+def _counted(op: Any, x: Any, y: Any, starts: Any, axes: Any) -> Any:
+    """How many elements a slice with step 1 drops at both ends of its axes, as a run tells: no more than are missing."""
+    shape, first = op.Shape(x), constant(starts)
+    missing = op.Gather(op.Sub(shape, op.Shape(y)), axes, axis=0)
+    begins = starts if starts.dtype == ir.DataType.INT64 else op.Cast(starts, to=TensorProto.INT64)
+    if first is None or (first < 0).any():
+        from_end = op.Add(begins, op.Gather(shape, axes, axis=0))
+        begins = from_end if first is not None and (first < 0).all() else op.Where(op.Less(begins, 0), from_end, begins)
+    before = op.Max(op.Min(begins, missing), 0)
+    return op.Concat(before, op.Sub(missing, before), axis=0)
+
+
+def _leading(x: Any, starts: Any, axes: Any) -> list[int] | None:
+    """How many elements a slice with step 1 drops at the beginning of each axis; None where it is not known."""
+    first = constant(starts)
+    if first is None or (axes is not None and constant(axes) is None):
         return None
     dims = extents(x)
     along = range(len(first)) if axes is None else (np.asarray(constant(axes)) % len(dims)).tolist()
@@ -120,6 +138,8 @@ Slice = layout(
         sample((4, "T", 3), np.array([1, 0]), np.array([3, 9]), np.array([0, 2])),
         sample((6, "T"), np.array([0, 0]), np.array([-1, 1]), np.array([0, 1])),
         sample((6, "T"), np.array([-9, -1]), np.array([5, 9])),
+        sample(("N", "T"), np.array([-2]), np.array([9]), np.array([1])),
+        sample(("N", "T", 2), np.array([-9, 1]), np.array([-1, 2])),
     ),
 )
 

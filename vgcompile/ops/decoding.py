@@ -10,7 +10,12 @@ from vgcompile.ops.cutting import LAST, bound_of
 from vgcompile.ops.gates import swish_slope
 from vgcompile.ops.normalization import added, adjoints_of
 from vgcompile.ops.op import Case, Dim, Op, sample
-from vgcompile.ops.shape import extents, full_shape, shaped, zeros_like
+from vgcompile.ops.shape import added_up, extents, full_shape, shaped, zeros_like
+
+
+def _rows_added(op: Any, x: Any, places: Any, rows: Any) -> Any:
+    """Rows added up where positions name them, in the shape of ``x``."""
+    return added_up(op, rows, lambda rows: op.ScatterND(zeros_like(op, x), places, rows, reduction="add"))
 
 
 def _rotary_vjp(op: Any, g: Any, y: Any, x: Any, cos: Any, sin: Any, ids: Any = None, **attributes: Any) -> tuple[Any, ...]:
@@ -25,10 +30,8 @@ def _rotary_vjp(op: Any, g: Any, y: Any, x: Any, cos: Any, sin: Any, ids: Any = 
     (a, b), (c, d) = (_pairs(op, value, half, bool(attributes["interleaved"])) for value in (x, g))
     found = [op.ReduceSum(turned, [heads], keepdims=0) for turned in (c * a + d * b, d * a - c * b)]
     if ids is not None:
-        found = [
-            op.ScatterND(zeros_like(op, cache), op.Unsqueeze(ids, [-1]), rows, reduction="add")
-            for cache, rows in zip((cos, sin), found, strict=True)
-        ]
+        places = op.Unsqueeze(ids, [-1])
+        found = [_rows_added(op, cache, places, rows) for cache, rows in zip((cos, sin), found, strict=True)]
     return (
         dx,
         *(shaped(adjoint, cache) if ids is not None else adjoint for adjoint, cache in zip(found, (cos, sin), strict=True)),

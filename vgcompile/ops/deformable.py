@@ -21,7 +21,7 @@ from onnx import TensorProto
 
 from vgcompile.ops.convolution_gradient import taps_of
 from vgcompile.ops.op import Case, Dim, Op, sample
-from vgcompile.ops.shape import extents, reshaped, shaped
+from vgcompile.ops.shape import added_up, extents, reshaped, shaped
 from vgcompile.ops.window import Window, window
 
 
@@ -124,8 +124,11 @@ def _vjp(
     dmask = None if mask is None else reshaped(op, op.ReduceSum(dcol * between, [2], keepdims=0), mask)
     dbetween = op.Unsqueeze(dcol if share is None else dcol * share, [3])
     spread = op.Reshape(dbetween * weight, [0, 0, 0, -1])
-    zeros = op.Expand(0.0, op.Shape(image))
-    dx = reshaped(op, op.ScatterElements(zeros, read.place, spread, axis=3, reduction="add"), x)
+    size = op.Shape(image)
+    added = added_up(
+        op, spread, lambda spread: op.ScatterElements(op.Expand(0.0, size), read.place, spread, axis=3, reduction="add")
+    )
+    dx = reshaped(op, added, x)
     met = op.ReduceSum(dbetween * found, [2], keepdims=0)  # [N, G, Q, K, L]
     moved = []
     for axis in range(rank):

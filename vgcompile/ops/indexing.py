@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from vgcompile.ops.cutting import hull_of
 from vgcompile.ops.families import layout
 from vgcompile.ops.layout import Moved
 from vgcompile.ops.op import Case, Dim, sample
-from vgcompile.ops.shape import constant, extents, is_shared_axis, meeting, shaped, zeros_like
+from vgcompile.ops.shape import added_up, constant, extents, is_shared_axis, meeting, shaped, zeros_like
 from vgcompile.signal import Signal, replace
 
 
@@ -38,13 +38,20 @@ def rows_placed(op: Any, x: Any, places: Any, rows: Any, axis: int, reduction: s
     front and back: [before, rows, after] -> [rows, before, after]."""
     rank, count = len(extents(x)), len(places.shape) - 1
     axis %= rank
+
+    def put(rows: Any, zeros: Callable[[], Any]) -> Any:
+        def scatter(rows: Any) -> Any:
+            return op.ScatterND(zeros(), places, rows, reduction=reduction)
+
+        return added_up(op, rows, scatter) if reduction == "add" else scatter(rows)
+
     if not axis:
-        return shaped(op.ScatterND(zeros_like(op, x), places, rows, reduction=reduction), x)
+        return shaped(put(rows, lambda: zeros_like(op, x)), x)
     front = [*range(axis, axis + count), *range(axis), *range(axis + count, rank - 1 + count)]
     order = [axis, *range(axis), *range(axis + 1, rank)]
     dims = [extents(x)[i] for i in order]
     shape = op.Gather(op.Shape(x), order) if any(isinstance(dim, str) for dim in dims) else dims
-    placed = op.ScatterND(op.Expand(0.0, shape), places, op.Transpose(rows, perm=front), reduction=reduction)
+    placed = put(op.Transpose(rows, perm=front), lambda: op.Expand(0.0, shape))
     return shaped(op.Transpose(placed, perm=np.argsort(order).tolist()), x)
 
 
@@ -141,7 +148,7 @@ GatherElements = layout(
     "GatherElements",
     "Single elements looked up by their place along one axis.",
     vjp=lambda op, g, y, x, indices, axis=0: (
-        shaped(op.ScatterElements(zeros_like(op, x), indices, g, axis=axis, reduction="add"), x),
+        shaped(added_up(op, g, lambda g: op.ScatterElements(zeros_like(op, x), indices, g, axis=axis, reduction="add")), x),
         None,
     ),
     range=lambda case: hull_of(case),
@@ -155,7 +162,7 @@ def _gather_nd_vjp(op: Any, g: Any, y: Any, x: Any, indices: Any, batch_dims: in
     """An index tuple within a batch is one of the whole tensor with the places along the batch's axes before it."""
     places = [_along_axis(op, indices, axis) for axis in range(batch_dims)]
     full = op.Concat(*places, indices, axis=-1) if places else indices
-    return (shaped(op.ScatterND(zeros_like(op, x), full, g, reduction="add"), x), None)
+    return (shaped(added_up(op, g, lambda g: op.ScatterND(zeros_like(op, x), full, g, reduction="add")), x), None)
 
 
 def _along_axis(op: Any, indices: Any, axis: int) -> Any:

@@ -16,7 +16,7 @@ from scipy import stats
 
 from vgcompile.interval import WHOLE, Interval
 from vgcompile.ops.op import INTERNAL, Array, Body, Case, Dim, Op, sample
-from vgcompile.ops.shape import extents, reshaped, shaped, zeros_like
+from vgcompile.ops.shape import added_up, extents, reshaped, shaped, zeros_like
 from vgcompile.ops.window import Window, disputed, same_extents, window
 from vgcompile.signal import Signal, replace
 
@@ -44,7 +44,8 @@ def _scatter(op: Any, g: Any, indices: Any, x: Any, **_: Any) -> Any:
 
 def _scatter_add(op: Any, g: Any, indices: Any, x: Any, **_: Any) -> Any:
     """An element that wins in several windows gets the sum of their adjoints."""
-    return reshaped(op, op.ScatterND(_flat_zeros(op, x), op.Unsqueeze(indices, [-1]), g, reduction="add"), x)
+    places = op.Unsqueeze(indices, [-1])
+    return reshaped(op, added_up(op, g, lambda g: op.ScatterND(_flat_zeros(op, x), places, g, reduction="add")), x)
 
 
 def _flat_zeros(op: Any, x: Any) -> Any:

@@ -18,6 +18,7 @@ import numpy as np
 
 from vgcompile.interval import Interval, interval, point, product
 from vgcompile.ops.cutting import hull_of
+from vgcompile.ops.families import uncovered
 from vgcompile.ops.interpolation import FREE, Along, interpolation, repetition, resized
 from vgcompile.ops.op import Array, Attributes, Case, Op, sample
 from vgcompile.ops.shape import constant, extents, shaped
@@ -210,4 +211,10 @@ Resize = Op(
     ),
 )
 
-ROWS = (Resize,)
+Upsample = uncovered(
+    "Upsample",
+    "An image enlarged by whole or broken factors, by the nearest or by weighted elements.",
+    "deprecated since opset 10, where Resize does the same; a file that is read is converted",
+)
+
+ROWS = (Resize, Upsample)

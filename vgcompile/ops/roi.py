@@ -15,7 +15,7 @@ import numpy as np
 from onnx import TensorProto
 
 from vgcompile.ops.op import Op, sample
-from vgcompile.ops.shape import extents, reshaped
+from vgcompile.ops.shape import added_up, extents, reshaped
 
 
 def _column(op: Any, rois: Any, index: int, rank: int) -> Any:
@@ -190,8 +190,10 @@ def _winners_vjp(op: Any, g: Any, x: Any, batch: Any, place: Any, weight: Any, r
     channels, size = op.Shape(pixels, start=1, end=2), op.Shape(pixels, start=2)
     rows = op.Unsqueeze(batch, [1]) * channels + op.Range(0, op.Squeeze(channels, [0]), 1)  # [R, C]: which row of [N * C, H * W]
     target = op.Unsqueeze(rows, [2]) * size + chosen(at)
-    zeros = op.Expand(0.0, op.Reshape(op.Size(x), [1]))
-    dx = op.ScatterElements(zeros, op.Reshape(target, [-1]), op.Reshape(adjoint, [-1]), axis=0, reduction="add")
+    size, places = op.Reshape(op.Size(x), [1]), op.Reshape(target, [-1])
+    dx = added_up(
+        op, op.Reshape(adjoint, [-1]), lambda g: op.ScatterElements(op.Expand(0.0, size), places, g, axis=0, reduction="add")
+    )
     return reshaped(op, dx, x)
 
 

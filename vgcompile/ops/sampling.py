@@ -22,7 +22,7 @@ from onnx import TensorProto
 from vgcompile.interval import Interval, interval
 from vgcompile.ops.cutting import hull_of
 from vgcompile.ops.op import Case, Op, sample
-from vgcompile.ops.shape import constant, extents, reshaped, shaped, zeros_like
+from vgcompile.ops.shape import added_up, constant, extents, reshaped, shaped, zeros_like
 
 # For each mode the offsets of its taps, and their weights: columns are taps, rows are powers of t, the highest first.
 _TAPS: dict[str, tuple[list[int], list[list[float]]]] = {
@@ -151,7 +151,8 @@ def _grid_sample_vjp(
 
     weight = _product(parts)
     updates = seeds if isinstance(weight, np.ndarray) else seeds * op.Unsqueeze(weight, [1 + 2 * rank])  # nearest: it is 1
-    added = op.ScatterND(zeros_like(op, pixels), op.Unsqueeze(row, [1 + 2 * rank]), updates, reduction="add")
+    places = op.Unsqueeze(row, [1 + 2 * rank])
+    added = added_up(op, updates, lambda updates: op.ScatterND(zeros_like(op, pixels), places, updates, reduction="add"))
     dx = op.Transpose(reshaped(op, added, channels_last), perm=[0, 1 + rank, *range(1, 1 + rank)])
     if slopes is None:
         return shaped(dx, x), None

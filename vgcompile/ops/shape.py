@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -65,6 +65,16 @@ def zeros_like(op: Any, x: Any, dtype: Any = None) -> Any:
     """Zeros in the shape of ``x``, of ``dtype`` or of the working type."""
     zero = 0.0 if dtype is None else np.zeros((), dtype.numpy())
     return shaped(op.Expand(zero, full_shape(op, x)), x)
+
+
+def added_up(op: Any, g: Any, scatter: Callable[[Any], Any]) -> Any:
+    """``scatter(g)``, adjoints added up at places that several may share. Those of 16 bits are added up in float32: many of them
+    would lose their digits, and ONNX Runtime's CPU adds up no 16-bit numbers."""
+    if g.dtype.bitwidth > 16:
+        return scatter(g)
+    with op.scope(dtype=ir.DataType.FLOAT):
+        wide = scatter(op.Cast(g, to=int(ir.DataType.FLOAT)))
+    return op.Cast(wide, to=int(g.dtype))
 
 
 def is_sample_axis(dims: Sequence[Dim], axis: int, batch: int) -> bool:

@@ -1,15 +1,16 @@
-"""Softmax and its logarithm."""
+"""Softmax, its logarithm, and the softmax of rows of which some are hidden."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from scipy import special
 
 from vgcompile.interval import WHOLE, Interval, down, interval, up
 from vgcompile.ops.families import spread
-from vgcompile.ops.op import Case, Op, sample
+from vgcompile.ops.op import INTERNAL, Array, Body, Case, Op, sample
 
 ONE_AXIS = (sample(("N", 4)), sample((2, "N", 3), axis=1), sample((2, 3, 4), axis=-1, domain=(-6.0, 6.0)))
 
@@ -69,4 +70,40 @@ LogSoftmax = Op(
     samples=ONE_AXIS,
 )
 
-ROWS = (Softmax, LogSoftmax)
+
+def _masked(op: Any, x: Any, hidden: Any = None, *, axis: int) -> Any:
+    y = op.Softmax(x, axis=axis)
+    return op.Where(op.IsNaN(y) if hidden is None else hidden, 0.0, y)
+
+
+def _masked_vjp(op: Any, g: Any, y: Any, x: Any, hidden: Any = None, *, axis: int) -> tuple[Any, ...]:
+    """That of a softmax, read from the weights that stand in the place of 0 / 0."""
+    return (y * (g - op.ReduceSum(g * y, [axis], keepdims=1)),)
+
+
+def _masked_numpy(x: Array, hidden: Array | None = None, *, axis: int) -> Array:
+    with np.errstate(invalid="ignore"):
+        y = special.softmax(x, axis=axis)
+    return np.where(np.isnan(y) if hidden is None else hidden, 0.0, y)
+
+
+# exp(x) / sum(exp(x)) of a row of nothing but -inf is 0 / 0. Files put 0 in its place, and a value is then right whose gradient,
+# taken operator by operator, is 0 times no number. As one function it has the gradient 0 there.
+MaskedSoftmax = Op(
+    "MaskedSoftmax",
+    "A softmax with 0 in rows that are hidden: a condition of extent 1 along the axis or, without one, where there is no number.",
+    domain=INTERNAL,
+    vjp=_masked_vjp,
+    numpy=_masked_numpy,
+    range=lambda case: _softmax_range(case).hull(interval(0.0, 0.0)),
+    norms=lambda case, position: (0.0, _softmax_norms(case, position)[1]),
+    bodies=(Body("replaced", _masked),),
+    infer=lambda x, *_, **__: x,
+    samples=(
+        sample(("N", 4), axis=-1),
+        sample((2, "N", 3), np.array([[[True]], [[False]]]), axis=1),
+        sample(("N", 2, 3), np.array([[False], [True]]), axis=-1),
+    ),
+)
+
+ROWS = (Softmax, LogSoftmax, MaskedSoftmax)

@@ -18,7 +18,7 @@ from onnx import TensorProto
 
 from vgcompile.ops.families import blocked
 from vgcompile.ops.op import Case, Op, sample
-from vgcompile.ops.shape import constant, extents, shaped, zeros_like
+from vgcompile.ops.shape import added_up, constant, extents, shaped, sized, zeros_like
 
 Length = int | Any  # a number where it is known, else a scalar value
 
@@ -42,12 +42,22 @@ def _dft_vjp(
     along = axis if known is None else int(known) % rank
     n = _points(op, x, y, length, along, to_real=bool(inverse and onesided))
     if not inverse:  # a one-sided adjoint is padded with zeros to all n frequencies
-        dx, held = op.DFT(g, n, along, inverse=1) * _real(op, n), n
+        dx, held = _inverse(op, g, n, along) * _real(op, n), n
     elif not onesided:
         dx, held = op.Div(op.DFT(g, None, along), _real(op, n)), n
     else:
         dx, held = op.DFT(g, None, along, onesided=1) * _doubled(op, n, along, rank), None
     return (shaped(_cut(op, dx, x, along, held, fits=length is None), x),)
+
+
+def _inverse(op: Any, g: Any, n: Length, along: Any) -> Any:
+    """The inverse transform to n points. Where a run tells n ONNX's inference keeps the extent of g: here it is a symbol."""
+    made = op.DFT(g, n, along, inverse=1)
+    if isinstance(n, int) and isinstance(along, int):
+        return made
+    dims = extents(g)
+    moved = range(len(dims) - 1) if not isinstance(along, int) else [along % len(dims)]
+    return sized(made, [f"{made.name}.{axis}" if axis in moved else dim for axis, dim in enumerate((*dims[:-1], 2))])
 
 
 def _points(op: Any, x: Any, y: Any, length: Any, along: Any, to_real: bool) -> Length:
@@ -97,10 +107,10 @@ def _cut(op: Any, dx: Any, x: Any, along: Any, held: Length, fits: bool) -> Any:
 
 
 def _unclear(case: Case) -> str:
-    last = (case.shapes[0] or ("",))[-1]
+    dims = case.shapes[0] or ("",)
     return (
         "whether its input is real or complex is not known; give the last axis a fixed extent, 1 or 2"
-        if isinstance(last, str)
+        if isinstance(dims[-1], str) and len(dims) != 2
         else ""
     )
 
@@ -131,16 +141,20 @@ DFT = Op(
 def _stft_vjp(
     op: Any, g: Any, y: Any, x: Any, step: Any, window: Any = None, length: Any = None, *, onesided: int
 ) -> tuple[Any, ...]:
-    """Frame f is the window times the signal from f * step on; what frames share adds up."""
+    """Frame f is the window times the signal from f * step on; what frames share adds up. A real one may lack its last axis."""
+    if len(x.shape) == 2:
+        dx, *others = _stft_vjp(op, g, y, op.Unsqueeze(x, [2]), step, window, length, onesided=onesided)
+        return shaped(op.Squeeze(dx, [2]), x), *others
     n = _frame_length(op, x, window, length)
-    spectrum = op.DFT(g, n, 2, inverse=1) * _real(op, n)
+    spectrum = _inverse(op, g, n, 2) * _real(op, n)
     if extents(x)[-1] == 1:
         spectrum = op.Slice(spectrum, [0], [1], [3])  # [batch, frames, n, 1]
     places = _places(op, y, step, n)
     turned = op.Transpose(x, perm=[1, 0, 2])
     framed = spectrum if window is None else spectrum * op.Unsqueeze(window, [1])
     rows = op.Transpose(framed, perm=[1, 2, 0, 3])
-    added = op.ScatterND(zeros_like(op, turned), op.Unsqueeze(places, [2]), rows, reduction="add")
+    where = op.Unsqueeze(places, [2])
+    added = added_up(op, rows, lambda rows: op.ScatterND(zeros_like(op, turned), where, rows, reduction="add"))
     dx = shaped(op.Transpose(added, perm=[1, 0, 2]), x)
     if window is None:
         return (dx,)
@@ -167,7 +181,7 @@ def _places(op: Any, y: Any, step: Any, n: Length) -> Any:
 
 def _stft_shape(x: Any, step: Any, window: Any = None, length: Any = None, *, onesided: int = 1) -> Any:
     """What ONNX's inference leaves open: the rank is always 4. A symbol says what an extent was computed from."""
-    (batch, signal, _), hop = extents(x), constant(step)
+    (batch, signal), hop = extents(x)[:2], constant(step)
     n = None if length is None else constant(length)
     frame = int(n) if n is not None else None if length is not None else signal if window is None else extents(window)[0]
     source = "/".join(str(value.name) for value in (x, step, window, length) if value is not None)
@@ -189,6 +203,8 @@ STFT = Op(
         sample(("N", 7, 2), np.array(2), (3,), onesided=0),
         sample((2, 8, 1), np.array(3), ("N",), onesided=1),
         sample((2, "T", 1), np.array(1), (1,), np.array(1), onesided=1),
+        sample(("N", 9), np.array(2), (4,), np.array(4), onesided=1),
+        sample((2, 8), np.array(3), None, np.array(5), onesided=0),
     ),
 )
 

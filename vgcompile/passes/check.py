@@ -7,12 +7,13 @@ import onnx_ir as ir
 
 from vgcompile.errors import SelfCheckError
 from vgcompile.graph.shapes import misread
-from vgcompile.graph.skeleton import serialized, without_weights
+from vgcompile.graph.skeleton import Outline, outlined
 from vgcompile.graph.view import graphs_of
 
 
-def verified(model: ir.Model) -> ir.Model:
-    """The same finished model. Raises SelfCheckError unless it is valid ONNX, of the default domain alone, all outputs ranked.
+def verified(model: ir.Model) -> Outline:
+    """A finished model, to be written. Raises SelfCheckError unless it is valid ONNX, of the default domain alone, all outputs
+    ranked.
 
     Its weights are not read, so that it may hold any number of them. Shapes are inferred anew, and compared with those that it
     states, unless it holds an operator whose shapes ONNX infers wrongly.
@@ -21,11 +22,12 @@ def verified(model: ir.Model) -> ir.Model:
     foreign = sorted({node.domain for node in nodes if node.domain not in ("", "ai.onnx")})
     if foreign:
         raise SelfCheckError(f"the compiled model holds operators outside the default domain: {', '.join(foreign)}")
+    outline = outlined(model)
     try:
-        onnx.checker.check_model(without_weights(model), full_check=not misread(model))
+        onnx.checker.check_model(outline.skeleton(), full_check=not misread(model))
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise SelfCheckError(f"the compiled model is not valid ONNX: {error}") from None
-    return model
+    return outline
 
 
 def check(model: ir.Model) -> onnx.ModelProto:
@@ -33,4 +35,4 @@ def check(model: ir.Model) -> onnx.ModelProto:
 
     Raises SelfCheckError as ``verified`` does.
     """
-    return serialized(verified(model))
+    return verified(model).whole()

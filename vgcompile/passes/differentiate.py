@@ -225,9 +225,10 @@ def _through_bodies(
 def _refuse_uncovered(row: Op, node: ir.Node, case: Case) -> None:
     if row.bodies and row.vjp is None:
         raise GradientRefused(row.name, node.name or "", "its gradient goes through its body", "run the lower pass first")
-    reason = row.uncovered or row.refuses(case)
+    reason, _, hint = (row.uncovered or row.refuses(case)).partition("; ")
     if reason:
-        raise GradientRefused(row.name, node.name or "", reason, "rewrite this part of the model or exclude it from the gradient")
+        hint = hint or "rewrite this part of the model or exclude it from the gradient"
+        raise GradientRefused(row.name, node.name or "", reason, hint)
 
 
 def _with_saved(emitter: Emitter, row: Op, node: ir.Node) -> tuple[ir.Value, ...]:
@@ -261,9 +262,9 @@ def fit(emitter: Emitter, adjoint: ir.Value, value: ir.Value) -> ir.Value:
     """
     if adjoint.shape is None:
         return _fit_at_run_time(emitter, adjoint, value)
-    have, want = dims(adjoint), dims(value)
-    if have == want:
+    if adjoint.shape == value.shape:
         return adjoint
+    have, want = dims(adjoint), dims(value)
     extra = len(have) - len(want)
     differ = [(-1 - i, h, w) for i, (h, w) in enumerate(zip(reversed(have), reversed(want), strict=False)) if h != w]
     if any(1 not in (h, w) for _, h, w in differ):

@@ -38,7 +38,7 @@ def gradient(network: Network, wanted: Sequence[str] | None = None) -> ir.Model:
             + choices
         )
     wanted = network.parameters if wanted is None else wanted
-    return joint(network.model, [network.loss], wanted, [network.loss, *network.outputs])
+    return joint(network.model.clone(), [network.loss], wanted, [network.loss, *network.outputs])
 
 
 def joint(
@@ -49,14 +49,15 @@ def joint(
     *,
     outside: bool = False,
     prefix: str = GRADIENT,
-    profile: Profile = "fast",
+    profile: Profile | None = "fast",
 ) -> ir.Model:
-    """A copy of ``model`` that gives out ``outputs`` and the gradient of the sum of ``roots`` by each ``wanted`` value.
+    """Let a model give out ``outputs`` and the gradient of the sum of ``roots`` by each ``wanted`` value. Changes ``model`` and
+    returns it.
 
     With ``outside`` it is their vector-Jacobian product with adjoints that come in as the inputs ``adj.<root>``. An initializer
-    among the wanted becomes an input that has a default. ``profile`` is that of passes/lower.py.
+    among the wanted becomes an input that has a default. ``profile`` is that of passes/lower.py; None leaves composites whole,
+    for another sweep.
     """
-    model = model.clone()
     graph, values = model.graph, named_values(model)
     targets = [values[name] for name in wanted]
     graph.inputs.extend(v for v in targets if v.name in graph.initializers and not v.is_graph_input())
@@ -67,7 +68,8 @@ def joint(
         values = named_values(model)  # what was opened on the way stands under its old name
         gradients = [_output(emitter, values[name], totals.get(values[name]), prefix) for name in wanted]
         given_out = [*outputs, *(str(value.name) for value in gradients)]
-    lower(model, profile)
+    if profile is not None:
+        lower(model, profile)
     values = named_values(model)  # outputs come after lowering: taking a node out of a graph costs a look at all of them
     graph.outputs[:] = [values[name] for name in given_out]
     return optimize(model)

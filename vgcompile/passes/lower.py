@@ -17,10 +17,12 @@ from typing import Any, Literal
 
 import onnx_ir as ir
 
+from vgcompile.graph.attributes import attributes_of
 from vgcompile.graph.case import case_of
 from vgcompile.graph.emit import Emitter, arithmetic, constant_of
 from vgcompile.graph.provenance import PREFIX, fact, origin
 from vgcompile.graph.specified import specified
+from vgcompile.graph.view import graphs_of
 from vgcompile.ops import INTERNAL, lookup
 from vgcompile.ops.op import Body, Case, Op
 
@@ -30,20 +32,20 @@ Profile = Literal["portable", "fast"]
 def lower(model: ir.Model, profile: Profile = "fast") -> ir.Model:
     """Open the composites of a model and of its subgraphs. Changes ``model`` and returns it."""
     emitter = Emitter(model.graph, model.opset_imports[""])
-    while closed := [(graph, nodes) for graph in (model.graph, *model.graph.subgraphs()) if (nodes := _composites(graph))]:
+    while closed := [(graph, nodes) for graph in graphs_of(model.graph) if (nodes := _composites(graph))]:
         for graph, nodes in closed:
             inner = emitter.inside(graph)
             with arithmetic(inner):
                 for node in nodes:
                     open_node(inner, node, profile)
-    assert not any(node.domain == INTERNAL for node in model.graph.all_nodes()), "a composite has no body"
+    assert not any(node.domain == INTERNAL for graph in graphs_of(model.graph) for node in graph), "a composite has no body"
     model.opset_imports.pop(INTERNAL, None)
     return model
 
 
 def _composites(graph: ir.Graph) -> list[ir.Node]:
     rows = ((node, lookup(node.op_type, node.domain)) for node in graph)
-    return [node for node, row in rows if row is not None and row.bodies and row.opens(case_of(node).attributes)]
+    return [node for node, row in rows if row is not None and row.bodies and row.opens(attributes_of(node))]
 
 
 def opens_for_gradient(node: ir.Node, opset: int) -> bool:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from vgcompile.graph.view import bodies, operands
+from vgcompile.graph.view import bodies, graphs_of, operands
 from vgcompile.passes.peephole import join
 
 
 def optimize(model: ir.Model) -> ir.Model:
     """Merge repeated computations, drop what nothing reads. Changes ``model`` and returns it."""
-    for graph in (model.graph, *model.graph.subgraphs()):
+    for graph in graphs_of(model.graph):
         _skip_identities(graph)
     join(model)
     _drop_unread(model.graph)
@@ -29,13 +29,13 @@ def _skip_identities(graph: ir.Graph) -> None:
     onnx_ir's own pass also does so where a graph gives the copy out: of two outputs that hold one value it loses a name, and of a
     subgraph it makes the output a value of the graph around it, which ONNX Runtime refuses.
     """
-    for node in graph:
-        if node.op_type == "Identity" and not node.outputs[0].is_graph_output():
-            value, copied = node.outputs[0], node.inputs[0]
-            assert copied is not None
-            copied.shape = copied.shape if copied.shape is not None else value.shape
-            value.replace_all_uses_with(copied)
-            graph.remove(node, safe=True)
+    skipped = [node for node in graph if node.op_type == "Identity" and not node.outputs[0].is_graph_output()]
+    for node in skipped:
+        value, copied = node.outputs[0], node.inputs[0]
+        assert copied is not None
+        copied.shape = copied.shape if copied.shape is not None else value.shape
+        value.replace_all_uses_with(copied)
+    graph.remove(skipped, safe=True)  # in one go: it costs a look at all outputs
 
 
 def _drop_unread(graph: ir.Graph) -> None:

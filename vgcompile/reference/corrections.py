@@ -1,6 +1,6 @@
 """Where onnx's evaluator (1.23.2) is wrong or imprecise: Erf and Gelu are good to float32 only, Softsign fails on a scalar,
 ConvTranspose fails with groups, MaxPool gives wrong indices for some kernels, Pad takes no negative pads, Mean does not spread
-its first operand."""
+its first operand, STFT takes no signal without an axis for its real part."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from onnx.reference.op_run import OpRun
+from onnx.reference.ops import op_stft
 from scipy import special
 
 Array = np.ndarray[Any, Any]
@@ -199,4 +200,13 @@ class Pad(OpRun):
         return (wide[tuple(slice(b, n - e) for n, (b, e) in zip(wide.shape, cut, strict=True))],)
 
 
-OPERATORS = (Erf, Gelu, Softsign, Mean, MaxPool, ConvTranspose, Pad)
+class STFT(op_stft.STFT):
+    op_domain = ""
+
+    def _run(  # type: ignore[no-untyped-def]
+        self, x: Array, step: Array, window: Array | None = None, length: Array | None = None, onesided: int | None = None
+    ):
+        return super()._run(x[..., None] if x.ndim == 2 else x, step, window, length, onesided)  # type: ignore[no-untyped-call]
+
+
+OPERATORS = (Erf, Gelu, Softsign, Mean, MaxPool, ConvTranspose, Pad, STFT)

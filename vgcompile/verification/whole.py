@@ -74,7 +74,7 @@ class Whole:
 
     @cached_property
     def _joint(self) -> bytes:
-        model = self.question.subject.model
+        model = self.question.subject.model.clone()
         return _prepared(joint(model, self.question.roots, self.question.wanted, [], outside=self.question.outside))
 
 
