@@ -138,7 +138,7 @@ def _binary(g: Graph) -> None:
     assert y is not None
     shape = broadcast(x.shape, y.shape)
     assert shape is not None
-    operator = g.rng.choice(["Add", "Sub", "Mul", "Mul", "Div", "Max", "Min", "Pow", "PRelu", "Sum", "Mean", "Where", "Atan2"])
+    operator = g.rng.choice(["Add", "Sub", "Mul", "Mul", "Div", "Max", "Min", "Pow", "PRelu", "Sum", "Mean", "Where"])
     a, b = (x, y) if g.rng.random() < 0.5 else (y, x)
     if operator == "Div":
         b = g.node("Softplus", [b.name], b.shape)
@@ -158,8 +158,6 @@ def _binary(g: Graph) -> None:
         g.nodes.append(helper.make_node(g.rng.choice(["Less", "GreaterOrEqual"]), [a.name, b.name], [c]))
         g.node("Where", [c, a.name, b.name], shape)
         return
-    elif operator == "Atan2":
-        operator = "Sub"
     g.node(operator, [a.name, b.name], shape)
 
 

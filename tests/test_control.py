@@ -151,6 +151,29 @@ def test_two_outputs_that_hold_one_value_keep_their_names() -> None:
     assert {name: value.tolist() for name, value in found.items()} == {"y": [2, 2], "grad.a": [1, 2], "grad.b": [1, 2]}
 
 
+@pytest.mark.parametrize("trips", [(1, 3), (3, 1), (2, 2)])
+def test_loops_whose_bodies_share_a_name_do_not_share_a_length(trips: tuple[int, int]) -> None:
+    loop = """<body = body (int64 i{k}, bool c{k}, s{k}) => (bool d{k}, double[2] t{k}, double[2] o{k}) {{
+        d{k} = Identity(c{k})  t{k} = Mul(s{k}, {by})  o{k} = Tanh(t{k}) }}>"""
+    text = f"""{HEAD} f (double[2] x, double[2] z, int64 n, int64 m) => (double[T, 2] y) {{
+      go = Constant<value = bool {{1}}>()
+      a, p = Loop(n, go, x) {loop.format(k=1, by="x")}
+      b, q = Loop(m, go, z) {loop.format(k=2, by="z")}
+      y = Mul(p, q)
+    }}"""
+    joint = vgcompile.grad(parser.parse_model(text), wrt="inputs", seed_input=True)
+    x, z = np.array([0.5, 1.1]), np.array([0.7, -0.4])
+    powers = [np.stack([v ** (k + 2) for k in range(n)]) for v, n in zip((x, z), trips, strict=True)]
+    slopes = [
+        (k[:, None] + 2) * v ** (k[:, None] + 1) * (1 - np.tanh(p) ** 2)
+        for v, p, k in zip((x, z), powers, map(np.arange, trips), strict=True)
+    ]
+    g = np.arange(1.0, 1.0 + 2 * max(trips)).reshape(-1, 2)
+    found = run(joint, {"x": x, "z": z, "n": np.asarray(trips[0]), "m": np.asarray(trips[1]), "adj.y": g})
+    np.testing.assert_allclose(found["grad.x"], (g * slopes[0] * np.tanh(powers[1])).sum(0))
+    np.testing.assert_allclose(found["grad.z"], (g * slopes[1] * np.tanh(powers[0])).sum(0))
+
+
 def test_dropout_outside_of_training_draws_nothing() -> None:
     text = f"""{HEAD} f (double[3] x, int64 n) => (double[3] y) {{
       go = Constant<value = bool {{1}}>()
@@ -160,7 +183,7 @@ def test_dropout_outside_of_training_draws_nothing() -> None:
     joint = vgcompile.grad(parser.parse_model(text), wrt="inputs", seed_input=True)
     session = onnxruntime.InferenceSession(joint.SerializeToString(), providers=["CPUExecutionProvider"])
     x = np.array([0.5, 1.0, 2.0])
-    (found,) = session.run(["grad.x"], {"x": x, "n": np.int64(2), "adj.y": np.ones(3)})
+    (found,) = session.run(["grad.x"], {"x": x, "n": np.asarray(2), "adj.y": np.ones(3)})
     np.testing.assert_allclose(found, 4 * x**3)
 
 

@@ -150,6 +150,14 @@ def test_grad_goes_through_grad() -> None:
         vgcompile.grad(first, loss="loss", wrt="x")
 
 
+def test_a_vector_whose_name_is_taken() -> None:
+    text = '<ir_version: 10, opset_import: ["": 21]> m (float[2] x) => (float y) { a = Sin(x)  y = ReduceSum<keepdims = 0>(a) }'
+    model = onnx.parser.parse_model(text)
+    model.graph.node[0].output[0] = model.graph.node[1].input[0] = "v.x"
+    with pytest.raises(UserError, match=r"holds a value called 'v.x'.*rename it"):
+        vgcompile.hvp(model, wrt="inputs")
+
+
 def test_same_model_same_bytes() -> None:
     made = [vgcompile.grad(net(), attach_loss="mse", wrt="all").SerializeToString(deterministic=True) for _ in range(2)]
     assert made[0] == made[1]

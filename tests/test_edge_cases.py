@@ -231,6 +231,23 @@ def test_gradient_by_a_weight() -> None:
     agrees(model(21, text), {"x": draw(2, 3)})
 
 
+@pytest.mark.parametrize("noted", ["<float[1, 3] r>", ""])
+@pytest.mark.parametrize("batch", [1, 2])
+def test_extents_that_a_file_states_wrongly(noted: str, batch: int) -> None:
+    """Of a value inside and of the output: four rows for each sample, which the exporter's example had one of."""
+    bias = "N" if batch == 1 else "1"
+    text = f"""f (float[N, 4, 3] x, float[{bias}, 3] b) => (float[N, 3] y) {noted} {{
+        s = Constant<value = int64[2] {{-1, 3}}>()  r = Reshape(x, s)  y = Mul(r, b) }}"""
+    agrees(model(21, text), {"x": draw(batch, 4, 3), "b": draw(1, 3)}, wrt="inputs")
+
+
+def test_a_number_of_elements_that_data_decide_is_not_believed() -> None:
+    text = """f (float[4] x, float[4] w) => (float y) <int64[1, 4] n> { n = NonZero(x)  c = Size(n)  z = CastLike(c, w)
+        t = ReduceSum<keepdims = 0>(w)  y = Div(t, z) }"""
+    found, _ = gradients(model(21, text), {"x": np.array([1.0, 0, 2, 3]), "w": draw(4)}, {"y": np.ones(())}, wrt=["w"])
+    np.testing.assert_allclose(found["w"], np.full(4, 1 / 3))
+
+
 def test_dropout_in_training() -> None:
     """The mask of the run is the mask of the gradient: what was kept is scaled, what was dropped gets nothing."""
     text = """f (float[64] x) => (float[64] y) {

@@ -134,11 +134,13 @@ def test_branches_and_masks() -> None:
         model(
             [
                 helper.make_node("MatMul", ["x", "w"], ["z"], "product"),
+                helper.make_node("Size", ["x"], ["size"], "size"),
+                helper.make_node("Greater", ["size", "none"], ["yes"], "some"),
                 helper.make_node("If", ["yes"], ["h"], "branch", then_branch=branches[0], else_branch=branches[1]),
                 helper.make_node("Dropout", ["h", "ratio", "training"], ["d"], "drop"),
                 helper.make_node("ReduceMean", ["d"], ["loss"], "mean", keepdims=0),
             ],
-            {"w": WEIGHT, "ratio": np.float32(0.5), "training": np.asarray(True), "yes": np.asarray(True)},
+            {"w": WEIGHT, "ratio": np.float32(0.5), "training": np.asarray(True), "none": np.int64(0)},
         )
     )
     assert not found.wrong

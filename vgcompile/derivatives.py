@@ -185,9 +185,11 @@ def products(
     outputs = list(dict.fromkeys([*subject.outputs, *roots]))
     first = joint(subject.model, roots, wanted, outputs, profile=None)
     second = joint(first, [f"{GRADIENT}{name}" for name in wanted], wanted, outputs, outside=True, prefix=HESSIAN)
-    for value in second.graph.inputs:
-        if str(value.name).startswith(f"{ADJOINT}{GRADIENT}"):
-            value.name = VECTOR + str(value.name).removeprefix(f"{ADJOINT}{GRADIENT}")
+    values = named_values(second)
+    for name in wanted:
+        if f"{VECTOR}{name}" in values:
+            raise UserError(f"the model holds a value called {VECTOR + name!r}, which is to be the vector's part; rename it")
+        values[f"{ADJOINT}{GRADIENT}{name}"].name = f"{VECTOR}{name}"
     return Gradients(verified(second), tuple(roots), {name: f"{HESSIAN}{name}" for name in wanted}, subject.notes)
 
 
@@ -280,7 +282,9 @@ def _wanted(subject: Subject, wrt: str | Sequence[str]) -> list[str]:
     if isinstance(wrt, str) and wrt in groups:
         if not groups[wrt]:
             other = "inputs" if wrt == PARAMETERS else "parameters"
-            raise UserError(f"{subject.source}: the model has no real {wrt}; ask for others with --wrt {other} or by name")
+            what = "inputs, and no parameters" if wrt == ALL else wrt
+            hint = "by name" if wrt == ALL else f"with --wrt {other} or by name"
+            raise UserError(f"{subject.source}: the model has no real {what}; ask for others {hint}")
         return list(groups[wrt])
     names = [wrt] if isinstance(wrt, str) else list(wrt)
     values = named_values(subject.model)

@@ -56,16 +56,19 @@ def _taken(graph: ir.Graph, node: ir.Node, branch: ir.Graph) -> list[ir.Node]:
     nodes, given = list(branch), list(branch.outputs)
     branch.outputs.clear()
     branch.remove(nodes)
-    copies = [ir.Node("", "Identity", [value], name=f"{node.name}/{index}") for index, value in enumerate(given)]
-    graph.insert_before(node, [*nodes, *copies])
-    for old, copy in zip(node.outputs, copies, strict=True):
-        new = copy.outputs[0]
-        new.type, new.shape = old.type, old.shape
+    graph.insert_before(node, nodes)
+    for index, (old, new) in enumerate(zip(node.outputs, given, strict=True)):
+        if new.producer() not in nodes or new in given[:index]:  # what a branch hands through keeps its own name
+            copy = ir.Node("", "Identity", [new], name=f"{node.name}/{index}")
+            graph.insert_before(node, copy)
+            nodes.append(copy)
+            new = copy.outputs[0]
+            new.type, new.shape = old.type, old.shape
         name, old.name = old.name, None
         new.name = name
         old.replace_all_uses_with(new, replace_graph_outputs=True)
     graph.remove(node, safe=True)
-    return [*nodes, *copies]
+    return nodes
 
 
 def _value(node: ir.Node, opset: int) -> np.ndarray[Any, Any] | None:

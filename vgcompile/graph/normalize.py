@@ -25,7 +25,7 @@ from vgcompile.errors import ModelError
 from vgcompile.graph import adapters, foreign, raising
 from vgcompile.graph.emit import IR_VERSION, OPSET, dims, is_real
 from vgcompile.graph.folding import fold_whole_numbers
-from vgcompile.graph.shapes import complete, disbelieve_numbers, infer_shapes
+from vgcompile.graph.shapes import complete, disbelieve, infer_shapes
 from vgcompile.graph.skeleton import IN_MEMORY, Held, nodes_of, reattached, stripped
 from vgcompile.graph.view import graphs_of
 from vgcompile.ops.op import INTERNAL
@@ -191,7 +191,7 @@ def _typed(proto: onnx.ModelProto, held: Held, path: Path, notes: list[str]) -> 
     """
     found = foreign.operators(proto)
     _refuse_unknown(found, path)
-    disbelieve_numbers(proto.graph)
+    disbelieve(proto.graph)
     model = _deserialized(infer_shapes(proto, str(path), strict=not found), path)
     own = _lifted(model) | frozenset(held)
     model = _folded(model, path, strict=not found)
@@ -292,4 +292,6 @@ def _name_nodes(model: ir.Model) -> None:
 
 
 def _line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+    """ONNX's own words, of which one sentence may take several lines."""
+    sentence = (str(error).strip() or type(error).__name__).split("\n\n")[0].split("==>")[0]
+    return " ".join(sentence.split()).rstrip(".")

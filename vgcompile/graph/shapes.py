@@ -80,16 +80,14 @@ def misread(model: ir.Model) -> bool:
     return any(value.shape is None or not value.shape.is_static() for node in held for value in node.outputs)
 
 
-def disbelieve_numbers(graph: onnx.GraphProto) -> None:
-    """Forget the extents that a file states as numbers inside itself, and of its outputs, where inputs have symbols: exporters
-    note those of the example that they ran. Inference finds the true ones."""
-    held = {tensor.name for tensor in graph.initializer}
-    given = [value.type.tensor_type.shape.dim for value in graph.input if value.name not in held]
-    if all(dim.dim_value > 0 for extents in given for dim in extents):
-        return
-    for info in (*graph.value_info, *graph.output):
-        for dim in info.type.tensor_type.shape.dim:
-            if dim.HasField("dim_value"):
+def disbelieve(graph: onnx.GraphProto) -> None:
+    """Forget the numbers that a file states for extents inside itself, which are those of the example that an exporter ran, and
+    all that it states of its outputs, whose symbols a user has named. Inference finds the true ones.
+
+    Symbols inside are an exporter's own findings, some of which (Range of a computed extent) inference would not make."""
+    for kept, infos in ((True, graph.value_info), (False, graph.output)):
+        for dim in (dim for info in infos for dim in info.type.tensor_type.shape.dim):
+            if not (kept and dim.dim_param):
                 dim.Clear()
 
 
@@ -119,9 +117,7 @@ def complete(model: ir.Model, path: str | None = None) -> ir.Model:
         if any(known.is_open(dim) for value in wanting for dim in known.of(value) or ()) and len(model.graph) <= LARGEST:
             for name, found in _proved(model).items():
                 known.learn(name, found)
-    for value in wanting:
-        if value.shape is not None:
-            known.settle(value)
+    known.settle()
     if path is not None and nested:
         infer_bodies(model)  # by induction; what has no rank even so, nobody may need
     return model
@@ -173,13 +169,12 @@ class _Symbols:
         if value is not None:
             self.equate(value, found)
 
-    def settle(self, value: ir.Value) -> None:
-        """Write down what is known of a value; a nameless axis gets a symbol of its own."""
-        found = self.of(value)
-        assert found is not None
-        if found == dims(value):
-            return
-        value.shape = ir.Shape([f"{value.name}.{axis}" if dim is None else dim for axis, dim in enumerate(found)])
+    def settle(self) -> None:
+        """Write down what is known of every value by now; a nameless axis gets a symbol of its own."""
+        for value in self._values.values():
+            found = self.of(value)
+            if found is not None and found != dims(value):
+                value.shape = ir.Shape([f"{value.name}.{axis}" if dim is None else dim for axis, dim in enumerate(found)])
 
 
 def _walk(graph: ir.Graph, emitter: Emitter, known: _Symbols) -> Iterator[ir.Value]:

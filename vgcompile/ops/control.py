@@ -47,21 +47,22 @@ def _scan_types(
 
 
 def _loop_types(trips: Any, condition: Any, *states: Any, body: ir.Graph) -> tuple[ir.Value, ...]:
-    """The number of trips is known when it runs: a symbol of its own. A state may change its shape on the way."""
+    """The number of trips is known when it runs: a symbol of its own, named after a value, for graphs share names. A state may
+    change its shape on the way."""
     kept = [_typed(value, extents(value)) for value in body.outputs[1 : 1 + len(states)]]
-    length = f"{body.name}.trips"
+    length = f"{body.outputs[0].name}.trips"
     return (*kept, *(_stacked(value, 0, length) for value in body.outputs[1 + len(states) :]))
 
 
 def _if_types(condition: Any, *, then_branch: ir.Graph, else_branch: ir.Graph) -> tuple[ir.Value, ...]:
     """An extent in which the branches differ is a symbol."""
     found = []
-    for index, (a, b) in enumerate(zip(then_branch.outputs, else_branch.outputs, strict=True)):
+    for a, b in zip(then_branch.outputs, else_branch.outputs, strict=True):
         if len(a.shape or ()) != len(b.shape or ()):
             found.append(_typed(a, None))
             continue
         pairs = enumerate(zip(extents(a), extents(b), strict=True))
-        found.append(_typed(a, [x if x == y else f"{then_branch.name}.{index}.{axis}" for axis, (x, y) in pairs]))
+        found.append(_typed(a, [x if x == y else f"{a.name}.{axis}" for axis, (x, y) in pairs]))
     return tuple(found)
 
 

@@ -103,9 +103,9 @@ def _output(emitter: Emitter, target: ir.Value, adjoint: ir.Value | None, prefix
 def _free(emitter: Emitter, name: str, value: ir.Value) -> str:
     """``name``, which must not be taken."""
     if emitter.fresh_value_name(name) != name:
+        other = "" if name.startswith(ADJOINT) else ", or give the gradients another prefix (--prefix)"
         raise UserError(
-            f"the model holds a value called {name!r}, which is to be the gradient of {value.name!r}; rename it, "
-            "or give the gradients another prefix (--prefix)"
+            f"the model holds a value called {name!r}, which is to be the gradient of {value.name!r}; rename it{other}"
         )
     return name
 
