@@ -90,7 +90,7 @@ def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
 
 def test_parameters_are_counted_in_a_note() -> None:
     text = HEAD + " m (float[N, 2] x) => (float[N, 2] y) <float[2] w = {1, 2}> { y = Mul(x, w) }"
-    assert open_subject(onnx.parser.parse_model(text)).notes == ("model.onnx: 1 parameters: w",)
+    assert open_subject(onnx.parser.parse_model(text)).notes == ("model.onnx: 1 parameter: w",)
 
 
 def test_a_link_stays_a_link(tmp_path: Path) -> None:
