@@ -224,3 +224,12 @@ def test_ops_says_what_happens_at_the_corner(capsys: pytest.CaptureFixture[str])
     assert "a sequence of tensors has no adjoint" in " ".join(told.split())
     assert main(["ops", "Rellu"]) == 2
     assert "did you mean 'Relu'?" in capsys.readouterr().err
+
+
+def test_nameless_axes_need_not_be_equal() -> None:
+    """Of two inputs with nameless first axes one is spread along the other's, when it runs."""
+    a, b, y = (helper.make_tensor_value_info(name, 1, [None, 3]) for name in "aby")
+    model = helper.make_model(helper.make_graph([helper.make_node("Add", ["a", "b"], ["y"])], "g", [a, b], [y]))
+    joint = vgcompile.grad(model, seed_input=True, wrt="inputs")
+    found = run(joint, {"a": np.ones((5, 3), np.float32), "b": np.ones((1, 3), np.float32), "adj.y": np.ones((5, 3), np.float32)})
+    np.testing.assert_array_equal(found["grad.b"], np.full((1, 3), 5.0))

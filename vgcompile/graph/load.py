@@ -30,7 +30,7 @@ def load(path: str | Path, *, loss: str | None = None, output: str | None = None
     Raises ModelError for a file that is not ONNX, is incomplete, or holds operators or values that are not supported.
     """
     path = Path(path)
-    given = normalized(path)
+    given = normalized(path, one_batch=True)
     model = given.model
     _refuse_control_flow(model, path)
     parameters = trainable(model, given.initializers)

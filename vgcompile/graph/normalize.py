@@ -25,7 +25,7 @@ from vgcompile.errors import ModelError
 from vgcompile.graph import adapters, foreign, raising
 from vgcompile.graph.emit import IR_VERSION, OPSET, dims, is_real
 from vgcompile.graph.folding import fold_whole_numbers
-from vgcompile.graph.shapes import complete, disbelieve, infer_shapes
+from vgcompile.graph.shapes import complete, disbelieve, infer_shapes, name_batches
 from vgcompile.graph.skeleton import IN_MEMORY, Held, nodes_of, reattached, stripped
 from vgcompile.graph.view import graphs_of
 from vgcompile.ops.op import INTERNAL
@@ -44,10 +44,17 @@ class Normalized:
     notes: tuple[str, ...]
 
 
-def normalized(source: str | Path | onnx.ModelProto, *, kept: Set[str] = frozenset(), in_memory: int = IN_MEMORY) -> Normalized:
+def normalized(
+    source: str | Path | onnx.ModelProto,
+    *,
+    kept: Set[str] = frozenset(),
+    one_batch: bool = False,
+    in_memory: int = IN_MEMORY,
+) -> Normalized:
     """Read and normalize an ONNX file of any opset (external data lie beside it), or a model in memory.
 
-    Values called ``kept`` are not lost in an operator that is recognized around them. More external data than ``in_memory``
+    Values called ``kept`` are not lost in an operator that is recognized around them. With ``one_batch`` the first axes of inputs
+    that the file leaves nameless are taken to be equal: to count the samples of one batch. More external data than ``in_memory``
     bytes stay in their files, and are read when somebody looks at them.
 
     Raises ModelError for what is not ONNX, is incomplete, or holds operators or values that are not supported.
@@ -56,6 +63,8 @@ def normalized(source: str | Path | onnx.ModelProto, *, kept: Set[str] = frozens
     with _uncollected():
         proto = source if isinstance(source, onnx.ModelProto) else _read(path)
         skeleton, held = _stripped(proto, path, in_memory)
+        if one_batch:
+            name_batches(skeleton.graph)
         opset = _opset(skeleton)
         adapters.set_aside(skeleton, opset)
         skeleton, inlined = _checked(skeleton, path)

@@ -91,13 +91,25 @@ def disbelieve(graph: onnx.GraphProto) -> None:
                 dim.Clear()
 
 
+def name_batches(graph: onnx.GraphProto) -> None:
+    """Take the nameless first axes of all inputs for one and the same batch."""
+    for _value, axis, dim in _nameless(graph):
+        if axis == 0:
+            dim.dim_param = "batch"
+
+
 def _name_input_dims(graph: onnx.GraphProto) -> None:
-    """A nameless first axis of an input is the batch; another gets a symbol of its own."""
+    """A nameless axis of an input gets a symbol of its own: two of them need not be equal."""
+    for value, axis, dim in _nameless(graph):
+        dim.dim_param = f"{value.name}.{axis}"
+
+
+def _nameless(graph: onnx.GraphProto) -> Iterator[tuple[onnx.ValueInfoProto, int, onnx.TensorShapeProto.Dimension]]:
     held = {tensor.name for tensor in graph.initializer}
     for value in graph.input:
         for axis, dim in enumerate(value.type.tensor_type.shape.dim if value.name not in held else ()):
             if dim.dim_value <= 0 and not dim.dim_param:
-                dim.dim_param = "batch" if axis == 0 else f"{value.name}.{axis}"
+                yield value, axis, dim
 
 
 def complete(model: ir.Model, path: str | None = None) -> ir.Model:
