@@ -12,7 +12,7 @@ shape; a dimension that it cannot name gets a fresh symbol, so that no dimension
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from copy import copy
 from functools import lru_cache, partial
 from typing import Any
@@ -108,20 +108,11 @@ class Emitter:
         with arithmetic(inner), inner.scope(name):
             yield inner, values
 
-    @contextmanager
     def scope(
         self, name: str = "", *, before: ir.Node | None = None, dtype: ir.DataType | None = None, **metadata: str
-    ) -> Iterator[Emitter]:
+    ) -> AbstractContextManager[Emitter]:
         """Prefix the names of the nodes made within, put them before a node, and stamp their metadata."""
-        outer = self._prefix, self._metadata, self._before, self.dtype
-        self._prefix = f"{outer[0]}{name}/" if name else outer[0]
-        self._metadata = {**outer[1], **{PREFIX + key: value for key, value in metadata.items()}}
-        self._before = before or outer[2]
-        self.dtype = dtype or outer[3]
-        try:
-            yield self
-        finally:
-            self._prefix, self._metadata, self._before, self.dtype = outer
+        return _Scope(self, name, before, dtype, metadata)
 
     def __getattr__(self, operator: str) -> Any:
         if not operator[:1].isupper():
@@ -294,6 +285,29 @@ def _attribute(name: str, value: Any) -> ir.Attr:
 
 def _renamed(shape: tuple[Dim | None, ...] | None, names: Mapping[str, str]) -> tuple[Dim | None, ...] | None:
     return None if shape is None else tuple([names.get(dim, dim) if isinstance(dim, str) else dim for dim in shape])
+
+
+class _Scope(AbstractContextManager[Emitter]):
+    """What an emitter puts on the nodes made within. A class, for every node of a gradient is made within two of them."""
+
+    def __init__(
+        self, emitter: Emitter, name: str, before: ir.Node | None, dtype: ir.DataType | None, metadata: Mapping[str, str]
+    ) -> None:
+        self._emitter, self._given = emitter, (name, before, dtype, metadata)
+
+    def __enter__(self) -> Emitter:
+        op, (name, before, dtype, metadata) = self._emitter, self._given
+        self._outer = op._prefix, op._metadata, op._before, op.dtype
+        if name:
+            op._prefix = f"{op._prefix}{name}/"
+        if metadata:
+            op._metadata = {**op._metadata, **{PREFIX + key: value for key, value in metadata.items()}}
+        op._before, op.dtype = before or op._before, dtype or op.dtype
+        return op
+
+    def __exit__(self, *_: object) -> None:
+        op = self._emitter
+        op._prefix, op._metadata, op._before, op.dtype = self._outer
 
 
 def _completed(found: TypeAndDims, like: ir.Value | None) -> TypeAndDims:

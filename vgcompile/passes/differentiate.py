@@ -46,9 +46,8 @@ def differentiate(model: ir.Model, seeds: Mapping[ir.Value, ir.Value], wanted: I
 
 
 def _sweep(graph: ir.Graph, seeds: Mapping[ir.Value, ir.Value], wanted: Sequence[ir.Value], emitter: Emitter) -> Adjoints:
-    stands = _opened(emitter, graph, seeds, wanted)
+    active, stands = _opened(emitter, graph, seeds, wanted)
     seeds, wanted = {stands.get(v, v): seed for v, seed in seeds.items()}, [stands.get(v, v) for v in wanted]
-    active = _active(graph, seeds, wanted)
     parts: dict[tuple[ir.Node, int], ir.Value] = {}
     contributions: dict[ir.Value, list[ir.Value]] = defaultdict(list)
     totals: dict[ir.Value, ir.Value] = {}
@@ -76,9 +75,11 @@ def _sweep(graph: ir.Graph, seeds: Mapping[ir.Value, ir.Value], wanted: Sequence
     return Adjoints(totals, parts)
 
 
-def _opened(emitter: Emitter, graph: ir.Graph, seeds: Iterable[ir.Value], wanted: Sequence[ir.Value]) -> dict[ir.Value, ir.Value]:
-    """Open every node on the way that has no vjp but a body, to a fixed point; returns what now stands for a seeded or wanted
-    value."""
+def _opened(
+    emitter: Emitter, graph: ir.Graph, seeds: Iterable[ir.Value], wanted: Sequence[ir.Value]
+) -> tuple[_Active, dict[ir.Value, ir.Value]]:
+    """Open every node on the way that has no vjp but a body, to a fixed point; returns what is then on the way, and what now
+    stands for a seeded or wanted value."""
     stands: dict[ir.Value, ir.Value] = {}
     roots = list(seeds)
     while True:
@@ -86,7 +87,7 @@ def _opened(emitter: Emitter, graph: ir.Graph, seeds: Iterable[ir.Value], wanted
         active = _active(graph, *now)
         closed = [node for node in graph if node in active.nodes and opens_for_gradient(node, emitter.opset)]
         if not closed:
-            return stands
+            return active, stands
         for node in closed:
             with arithmetic(emitter):
                 replaced = open_node(emitter, node)

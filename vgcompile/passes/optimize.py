@@ -26,7 +26,10 @@ def optimize(model: ir.Model) -> ir.Model:
     join(model)
     _drop_unread(model.graph)
     _merge_repeats(model.graph)
-    return common.RemoveUnusedNodesPass()(model).model
+    if any(len(node.outputs) > 1 or bodies(node) for node in model.graph):
+        return common.RemoveUnusedNodesPass()(model).model  # also inside bodies, and outputs that are optional
+    _drop_idle_weights(model.graph)
+    return model
 
 
 def _skip_identities(graph: ir.Graph) -> None:
@@ -110,6 +113,12 @@ def _drop_unread(graph: ir.Graph) -> None:
     for node in unread:
         _let_go(node)
     graph.remove(unread, safe=True)
+
+
+def _drop_idle_weights(graph: ir.Graph) -> None:
+    for name, value in list(graph.initializers.items()):
+        if not (value.uses() or value.is_graph_output() or value.is_graph_input()):
+            del graph.initializers[name]
 
 
 def _let_go(node: ir.Node) -> None:
