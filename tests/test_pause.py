@@ -6,7 +6,7 @@ import gc
 
 import pytest
 
-from vgcompile.passes.pause import uncollected
+from vgcompile.graph.pause import uncollected
 
 
 @pytest.mark.parametrize("enabled", [True, False])

@@ -20,12 +20,12 @@ from vgcompile.graph.emit import dims, is_real
 from vgcompile.graph.load import trainable
 from vgcompile.graph.network import Network
 from vgcompile.graph.normalize import normalized
+from vgcompile.graph.pause import uncollected
 from vgcompile.graph.skeleton import Outline
 from vgcompile.passes.attach import attach
 from vgcompile.passes.check import verified
 from vgcompile.passes.gradient import ADJOINT, GRADIENT, joint, named_values
 from vgcompile.passes.lower import Profile
-from vgcompile.passes.pause import uncollected
 
 HESSIAN, VECTOR = "hvp.", "v."  # prefixes of a Hessian-vector product's outputs and inputs
 PARAMETERS, INPUTS, ALL = "parameters", "inputs", "all"

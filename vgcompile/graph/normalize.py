@@ -9,9 +9,7 @@ what ONNX's tools read is the skeleton, a model without its weights.
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterator, Sequence, Set
-from contextlib import contextmanager
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +23,7 @@ from vgcompile.errors import ModelError
 from vgcompile.graph import adapters, foreign, raising
 from vgcompile.graph.emit import IR_VERSION, OPSET, dims, is_real
 from vgcompile.graph.folding import fold_whole_numbers
+from vgcompile.graph.pause import uncollected
 from vgcompile.graph.shapes import complete, disbelieve, infer_shapes, name_batches
 from vgcompile.graph.skeleton import IN_MEMORY, Held, nodes_of, reattached, stripped
 from vgcompile.graph.view import graphs_of
@@ -60,7 +59,7 @@ def normalized(
     Raises ModelError for what is not ONNX, is incomplete, or holds operators or values that are not supported.
     """
     path = Path("model.onnx") if isinstance(source, onnx.ModelProto) else Path(source)
-    with _uncollected():
+    with uncollected():
         proto = source if isinstance(source, onnx.ModelProto) else _read(path)
         skeleton, held = _stripped(proto, path, in_memory)
         if one_batch:
@@ -78,18 +77,6 @@ def normalized(
         _drop_idle_constants(model, own)
         _name_nodes(model)
     return Normalized(model, str(path), own, tuple(notes))
-
-
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """Without the cycle collector: a graph is one large cycle, which it would walk again and again and never free."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def _read(path: Path) -> onnx.ModelProto:

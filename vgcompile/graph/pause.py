@@ -13,11 +13,17 @@ from contextlib import contextmanager
 
 @contextmanager
 def uncollected() -> Iterator[None]:
-    """Within it (or within the function that it decorates) no cycles are collected, unless something else asks for it."""
+    """Within it (or within the function that it decorates) no cycles are collected, unless something else asks for it.
+
+    What was made is old afterwards: it is looked through with the next full collection, not at once.
+    """
     enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
         if enabled:
+            if not gc.get_freeze_count():  # somebody else's frozen objects stay so
+                gc.freeze()
+                gc.unfreeze()
             gc.enable()
