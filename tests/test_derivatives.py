@@ -141,6 +141,11 @@ def test_hessian_vector_product() -> None:
     np.testing.assert_allclose(found["hvp.b"], exact[1].numpy(), rtol=1e-4, atol=1e-6)
 
 
+def test_a_product_without_a_loss_is_refused_with_what_would_do() -> None:
+    with pytest.raises(UserError, match="no output is a scalar loss; make a loss of it with --attach-loss"):
+        vgcompile.hvp(net())
+
+
 def test_grad_goes_through_grad() -> None:
     """The file that grad writes is a file like any other."""
     first = vgcompile.grad(net(), attach_loss="mse", wrt="inputs")

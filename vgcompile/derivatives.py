@@ -180,7 +180,7 @@ def products(
 ) -> Gradients:
     """What ``hvp`` does, with the names of what it made."""
     subject = open_subject(model, _named(wrt, loss))
-    roots = _roots(subject, loss, False, attach_loss, class_axis)
+    roots = _roots(subject, loss, False, attach_loss, class_axis, ways=_ATTACH)
     wanted = _wanted(subject, wrt)
     outputs = list(dict.fromkeys([*subject.outputs, *roots]))
     first = joint(subject.model, roots, wanted, outputs, profile=None)
@@ -227,8 +227,10 @@ def _real(values: Sequence[ir.Value]) -> tuple[str, ...]:
     return tuple(str(value.name) for value in values if is_real(value))
 
 
-def _roots(subject: Subject, loss: str | None, seed_input: bool, kind: str | None, class_axis: int) -> list[str]:
-    """The names of the values that are differentiated; a loss is attached where one is asked for."""
+def _roots(subject: Subject, loss: str | None, seed_input: bool, kind: str | None, class_axis: int, ways: str = "") -> list[str]:
+    """The names of the values that are differentiated; a loss is attached where one is asked for. Where there is none, ``ways``
+    would do."""
+    ways = ways or _WAYS
     if kind is not None and seed_input:
         raise UserError("--attach-loss and --seed-input exclude each other: an adjoint from outside stands for a loss")
     values = named_values(subject.model)
@@ -245,20 +247,18 @@ def _roots(subject: Subject, loss: str | None, seed_input: bool, kind: str | Non
     if kind is not None:
         return [str(attach(subject.model, _only(subject, chosen, "--attach-loss"), kind, class_axis).name)]
     if loss is not None and not _is_scalar(chosen[0]):
-        raise UserError(f"{subject.source}: --loss {loss!r} is {_shown(chosen[0])}, a loss is one real number; {_WAYS}")
+        raise UserError(f"{subject.source}: --loss {loss!r} is {_shown(chosen[0])}, a loss is one real number; {ways}")
     scalars = [value for value in chosen if _is_scalar(value)]
     named = [value for value in scalars if value.name == "loss"] or scalars
     if len(named) != 1:
         found = ", ".join(f"{value.name} {_shown(value)}" for value in chosen[:NAMED]) or "none that holds real numbers"
-        which = "several outputs are scalar, name one with --loss" if named else f"no output is a scalar loss; {_WAYS}"
+        which = "several outputs are scalar, name one with --loss" if named else f"no output is a scalar loss; {ways}"
         raise UserError(f"{subject.source}: {which} (its outputs: {found})")
     return [str(named[0].name)]
 
 
-_WAYS = (
-    "let its adjoint come from outside with --seed-input, or make a loss of it with --attach-loss cross_entropy, mse, mae, "
-    "huber or binary_cross_entropy"
-)
+_ATTACH = "make a loss of it with --attach-loss cross_entropy, mse, mae, huber or binary_cross_entropy"
+_WAYS = f"let its adjoint come from outside with --seed-input, or {_ATTACH}"
 
 
 def _only(subject: Subject, chosen: Sequence[ir.Value], option: str) -> ir.Value:
