@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -14,6 +14,7 @@ from onnx import TensorProto, numpy_helper
 from onnx.backend.test.loader import load_model_tests
 
 from benchmarks.conformance.running import CannotRun, run
+from vgcompile.graph.skeleton import nodes_of
 from vgcompile.reference import REAL
 
 Array = np.ndarray[Any, Any]
@@ -81,7 +82,7 @@ def published() -> tuple[tuple[Case, ...], tuple[Excluded, ...]]:
 
 def _outside(model: onnx.ModelProto) -> str:
     """Why a test has no gradient to ask for, or nothing."""
-    domains = {node.domain for node in _nodes(model.graph)} - set(STANDARD)
+    domains = {node.domain for node in nodes_of(model.graph)} - set(STANDARD)
     if domains:
         return f"of another domain than the default one ({', '.join(sorted(domains))})"
     values = [*model.graph.input, *model.graph.output]
@@ -93,14 +94,6 @@ def _outside(model: onnx.ModelProto) -> str:
     if not any(element(value) in REAL for value in model.graph.input):
         return "no real input"
     return ""
-
-
-def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    for node in graph.node:
-        yield node
-        for attribute in node.attribute:
-            for inner in (attribute.g, *attribute.graphs):
-                yield from _nodes(inner)
 
 
 def _operator(name: str, model: onnx.ModelProto) -> str:

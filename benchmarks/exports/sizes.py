@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from benchmarks.exports.exporting import Architecture, batch
 from vgcompile.errors import VgcompileError
 from vgcompile.graph.load import trainable
 from vgcompile.graph.normalize import normalized
+from vgcompile.graph.skeleton import nodes_of
 
 OFTEN = 8  # backward operators that a line names
 ROLE = "vgcompile.role"
@@ -73,7 +74,7 @@ def _mean(ratios: Sequence[float]) -> str:
 def size(entry: Architecture, form: str | None = None, show: bool = False, cache: Path | None = CACHE) -> Size:
     form = form or entry.form
     proto = file_of(entry, form, cache)
-    exported = sum(node.op_type != "Constant" for node in _nodes(proto.graph))
+    exported = sum(node.op_type != "Constant" for node in nodes_of(proto.graph))
     try:
         given = normalized(proto)
         joint = differentiated(proto, form, "portable").model
@@ -82,7 +83,7 @@ def size(entry: Architecture, form: str | None = None, show: bool = False, cache
         return Size(entry.name, exported, refused=str(refused))
     names = trainable(given.model, given.initializers)
     theirs, why = _onnx_ad(given.model, names, entry, form)
-    nodes = list(_nodes(joint.graph))
+    nodes = list(nodes_of(joint.graph))
     if show:
         print(listing(joint))
     back = Counter(node.op_type for node in nodes if any(p.key == ROLE and p.value == "backward" for p in node.metadata_props))
@@ -91,19 +92,11 @@ def size(entry: Architecture, form: str | None = None, show: bool = False, cache
         exported,
         len(list(given.model.graph.all_nodes())),
         len(nodes),
-        len(list(_nodes(fast.graph))),
+        len(list(nodes_of(fast.graph))),
         theirs,
         refused_theirs=why,
         backward=dict(back.most_common()),
     )
-
-
-def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    for node in graph.node:
-        yield node
-        for attribute in node.attribute:
-            for inner in (attribute.g, *attribute.graphs):
-                yield from _nodes(inner)
 
 
 def _onnx_ad(model: ir.Model, parameters: Sequence[str], entry: Architecture, form: str) -> tuple[int | None, str]:
@@ -112,7 +105,7 @@ def _onnx_ad(model: ir.Model, parameters: Sequence[str], entry: Architecture, fo
         joint = onnx_ad.reverse(_static(model.clone(), parameters, entry, form), layout="onnx")
     except Exception as error:  # it refuses with several kinds, and crashes with others
         return None, f"{type(error).__name__}: {' '.join(str(error).split())}"
-    return sum(node.op_type != "Constant" for node in _nodes(joint.graph)), ""
+    return sum(node.op_type != "Constant" for node in nodes_of(joint.graph)), ""
 
 
 def _static(model: ir.Model, parameters: Sequence[str], entry: Architecture, form: str) -> onnx.ModelProto:

@@ -27,12 +27,13 @@ from vgcompile.graph.provenance import PREFIX
 from vgcompile.graph.view import graphs_of
 from vgcompile.ops import INTERNAL, lookup
 from vgcompile.ops.op import Dim
+from vgcompile.ops.shape import constant
+from vgcompile.ops.shape import is_real as is_real
 
 OPSET = 21
 IR_VERSION = 10
 
 Operand = ir.Value | float | int | bool | Sequence[int] | np.ndarray[Any, Any] | None
-_REAL = frozenset(dtype for dtype in ir.DataType if dtype.is_floating_point() and dtype.bitwidth >= 16)
 TypeAndDims = tuple[ir.DataType, tuple[Dim | None, ...] | None]
 
 
@@ -43,16 +44,7 @@ def dims(value: ir.Value) -> tuple[Dim, ...]:
     return tuple([dim if isinstance(dim, int) else str(dim.value) for dim in value.shape])  # a list: asked for very often
 
 
-def is_real(value: ir.Value) -> bool:
-    """Whether a value is a tensor of numbers that ONNX computes with, of 16 bits and more: what a gradient can flow to."""
-    return isinstance(value.type, ir.TensorType) and value.type.dtype in _REAL
-
-
-def constant_of(value: ir.Value) -> np.ndarray[Any, Any] | None:
-    """The array that a value is known to hold, or None. A graph input with a default is not constant."""
-    if value.const_value is None or value.is_graph_input():
-        return None
-    return value.const_value.numpy()
+constant_of = constant  # of a value that is there
 
 
 @contextmanager

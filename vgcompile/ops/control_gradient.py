@@ -17,13 +17,9 @@ from typing import Any
 import onnx_ir as ir
 
 from vgcompile.ops.op import Dim
-from vgcompile.ops.shape import extents, zeros_like
+from vgcompile.ops.shape import extents, is_real, zeros_like
 
 Values = Sequence[Any]
-
-
-def is_real(value: Any) -> bool:
-    return value.dtype is not None and value.dtype.is_floating_point()
 
 
 def _given_out(inner: Any, value: Any) -> None:

@@ -10,24 +10,26 @@ import numpy as np
 
 from vgcompile.interval import WHOLE, Interval, corners, interval, point
 from vgcompile.ops.op import Case, Inference, Op, sample
+from vgcompile.ops.shape import constant
 from vgcompile.signal import Signal, replace
 
 RATIO = 0.5  # ONNX's default
 
 
-def _constant(x: Any) -> Any:
+def _number(x: Any) -> Any:
     """The number that an operand is known to hold, or None."""
-    return None if x.const_value is None or x.is_graph_input() else x.const_value.numpy().item()
+    known = constant(x)
+    return None if known is None else known.item()
 
 
 def _dropout_vjp(op: Any, g: Any, y: Any, x: Any, ratio: Any = None, training: Any = None, **_: Any) -> tuple[Any, ...]:
     """g / (1 - ratio) where the mask kept the element, 0 elsewhere; outside training the identity."""
-    if training is None or _constant(training) is False:
+    if training is None or _number(training) is False:
         return (g, None, None)
     g, mask = g[0] if isinstance(g, tuple) else g, y[1]
-    share = RATIO if ratio is None else _constant(ratio)
+    share = RATIO if ratio is None else _number(ratio)
     scale: Any = 1.0 / (1.0 - share) if share is not None and share < 1 else op.Reciprocal(1.0 - _like(op, ratio, x))
-    if _constant(training) is None:
+    if _number(training) is None:
         scale = op.Where(training, scale, 1.0)
     return (op.Where(mask, g * scale, 0.0), None, None)
 

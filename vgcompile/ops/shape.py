@@ -21,8 +21,17 @@ def extents(x: Any) -> tuple[Dim, ...]:
     return tuple(dim if isinstance(dim, int) else str(dim.value) for dim in x.shape)
 
 
+_REAL = frozenset(dtype for dtype in ir.DataType if dtype.is_floating_point() and dtype.bitwidth >= 16)
+
+
+def is_real(value: Any) -> bool:
+    """Whether a value is a tensor of numbers that ONNX computes with, of 16 bits and more: what a gradient can flow to."""
+    return isinstance(value.type, ir.TensorType) and value.type.dtype in _REAL
+
+
 def constant(x: Any) -> Array | None:
-    """The array that an operand is known to hold, or None where it is absent or only a run tells."""
+    """The array that an operand is known to hold, or None where it is absent or only a run tells: of an input with a default,
+    too."""
     return None if x is None or x.const_value is None or x.is_graph_input() else np.asarray(x.const_value.numpy())
 
 

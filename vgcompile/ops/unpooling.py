@@ -10,7 +10,7 @@ import numpy as np
 from onnx import TensorProto
 
 from vgcompile.ops.op import Case, Op, sample
-from vgcompile.ops.shape import extents, reshaped, shaped
+from vgcompile.ops.shape import constant, extents, reshaped, shaped
 
 
 def _unpool_vjp(
@@ -73,7 +73,7 @@ def _col2im_vjp(
 ) -> tuple[Any, ...]:
     """The windows of g, side by side: with a known block a convolution whose kernels each pick one tap, else one lookup."""
     strides, dilations, pads = _attributes(len(g.shape) - 2, strides, dilations, pads)
-    known, channels = _constant(block), extents(g)[1]
+    known, channels = constant(block), extents(g)[1]
     if known is None:
         return _looked_up(op, g, x, block, strides, dilations, pads), None, None
     picks = np.eye(math.prod(known), dtype=x.dtype.numpy()).reshape(-1, 1, *known)
@@ -104,11 +104,6 @@ def _looked_up(op: Any, g: Any, x: Any, block: Any, strides: list[int], dilation
 
 def _scalar(op: Any, vector: Any, index: int) -> Any:
     return op.Gather(vector, index, axis=0)
-
-
-def _constant(x: Any) -> list[int] | None:
-    known = x.const_value is not None and not x.is_graph_input()
-    return x.const_value.numpy().tolist() if known else None
 
 
 def _unranked(case: Case) -> str:
