@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import numpy_helper, parser
 from scipy import special
 
@@ -154,6 +155,35 @@ def test_layer_normalization(square: str, divide: str, affine: str) -> None:
     assert node.attributes["epsilon"].as_float() == pytest.approx(1e-5)
     assert len(given.model.graph) == 1
     assert {"scale", "bias"} & set(given.initializers) <= {v.name for v in node.inputs if v is not None}
+
+
+SQUARE_ROOT = "{square}  v = ReduceMean(q, last)  w = Add(v, e)  s = Sqrt(w)  {divide}"
+
+
+@pytest.mark.parametrize("opset", [21, 23])
+@pytest.mark.parametrize("square", ["q = Mul(x, x)", "q = Pow(x, two)"])
+@pytest.mark.parametrize("divide", ["z = Div(x, s)", "r = Reciprocal(s)  z = Mul(x, r)"])
+@pytest.mark.parametrize("scaled", ["y = Identity(z)", "y = Mul(scale, z)"])
+def test_root_mean_square_normalization(opset: int, square: str, divide: str, scaled: str) -> None:
+    """In every opset: one that lacks the operator gets it written out, statistics shared with the gradient."""
+    body = SQUARE_ROOT.format(square=square, divide=divide) + " " + scaled
+    text = HEAD.replace("21", str(opset)) + f" m (float[N, 4, 6] x) => (float[N, 4, 6] y) {{ {body} }}"
+    given = {"scale": RNG.standard_normal(6).astype(np.float32)} if "scale" in scaled else {}
+    used = {"two": np.float32(2)} if "two" in square else {}
+    model = model_of(text, last=np.int64([-1]), e=np.float32(1e-5), **used, **given)
+    assert "RMSNormalization" in operators(model)
+    joint = grad(model, wrt="all", seed_input=True)
+    counts = [node.op_type for node in joint.graph.node]
+    assert ("RMSNormalization" in counts) == (opset == 23)
+    assert counts.count("Sqrt") == 1
+    g = RNG.standard_normal(X.shape).astype(np.float32)
+    found = run(joint, {"x": X, "adj.y": g})
+    x = torch.tensor(X, dtype=torch.float64, requires_grad=True)
+    factor = torch.tensor(given.get("scale", np.ones(6)), dtype=torch.float64, requires_grad=True)
+    (x * torch.rsqrt((x * x).mean(-1, keepdim=True) + 1e-5) * factor).backward(torch.tensor(g, dtype=torch.float64))
+    truth = {"grad.x": x.grad, "grad.scale": factor.grad}
+    for value, array in zip(joint.graph.output[1:], found[1:], strict=True):
+        np.testing.assert_allclose(array, truth[value.name], rtol=1e-4, atol=1e-5)
 
 
 def test_a_deviation_with_epsilon_beside_it_is_no_layer_normalization() -> None:

@@ -1,8 +1,8 @@
 """Nodes of the joint graph beside those of the forward graph, and beside onnx-ad's.
 
 Counted are the nodes of the main graph and of the graphs inside it. ``exported`` is the file without its Constant nodes,
-``normalized`` what we differentiate; ``ours`` is the portable profile, ``fast`` the other one. The other joint graph has the same
-outputs: it is given weights as inputs and every shape as a number, as it demands.
+``normalized`` what we differentiate, in standard operators; ``ours`` is the portable profile, ``fast`` the other one. The other
+joint graph has the same outputs: it is given weights as inputs and every shape as a number, as it demands.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from vgcompile.errors import VgcompileError
 from vgcompile.graph.load import trainable
 from vgcompile.graph.normalize import normalized
 from vgcompile.graph.skeleton import nodes_of
+from vgcompile.passes.lower import lower
+from vgcompile.passes.optimize import optimize
 
 OFTEN = 8  # backward operators that a line names
 ROLE = "vgcompile.role"
@@ -82,7 +84,8 @@ def size(entry: Architecture, form: str | None = None, show: bool = False, cache
     except VgcompileError as refused:
         return Size(entry.name, exported, refused=str(refused))
     names = trainable(given.model, given.initializers)
-    theirs, why = _onnx_ad(given.model, names, entry, form)
+    forward = optimize(lower(given.model, "portable"))
+    theirs, why = _onnx_ad(forward, names, entry, form)
     nodes = list(nodes_of(joint.graph))
     if show:
         print(listing(joint))
@@ -90,7 +93,7 @@ def size(entry: Architecture, form: str | None = None, show: bool = False, cache
     return Size(
         entry.name,
         exported,
-        len(list(given.model.graph.all_nodes())),
+        len(list(forward.graph.all_nodes())),
         len(nodes),
         len(list(nodes_of(fast.graph))),
         theirs,

@@ -9,11 +9,19 @@ import onnx
 import onnx_ir as ir
 from onnx import defs
 
+from vgcompile.ops.op import INTERNAL
+
 
 def attributes_of(node: ir.Node) -> dict[str, Any]:
-    """Every attribute that the node has or that its schema gives a default, by its ONNX name; absent optional ones are None."""
-    version = node.version or (node.graph.opset_imports.get(node.domain) if node.graph is not None else None) or 21
-    values = dict(_defaults(node.op_type, version)) if node.domain in ("", "ai.onnx") else {}
+    """Every attribute that the node has or that its schema gives a default, by its ONNX name; absent optional ones are None.
+
+    A composite of ours that is called as a standard operator has the defaults of that one.
+    """
+    if node.domain == INTERNAL:
+        values = dict(_defaults(node.op_type, defs.onnx_opset_version()))
+    else:
+        version = node.version or (node.graph.opset_imports.get(node.domain) if node.graph is not None else None) or 21
+        values = dict(_defaults(node.op_type, version)) if node.domain in ("", "ai.onnx") else {}
     for name, attribute in node.attributes.items():
         values[name] = attribute.value
     return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}

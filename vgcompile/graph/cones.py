@@ -101,6 +101,11 @@ class Field:
         return value.const_value.size == 1 if is_real(value) else value.const_value.size <= LARGEST
 
 
+def only_read_by(value: ir.Value, readers: Set[ir.Node], kept: Set[str]) -> bool:
+    """Whether nobody but these nodes reads a value, nor asks for it."""
+    return not value.is_graph_output() and value.name not in kept and all(user in readers for user, _ in value.uses())
+
+
 def stand_in(emitter: Emitter, nodes: Sequence[ir.Node], operator: str, *operands: Any, **attributes: Any) -> ir.Value:
     """Put one node in the place of several, under the last one's name and facts, and the name of what it gives out."""
     root = nodes[-1]

@@ -34,6 +34,7 @@ OPSET = 21
 IR_VERSION = 10
 
 Operand = ir.Value | float | int | bool | Sequence[int] | np.ndarray[Any, Any] | None
+_HELD = "vgcompile.constant"  # of a small constant that an emitter made: its key; a file's own may be learned, and are not shared
 TypeAndDims = tuple[ir.DataType, tuple[Dim | None, ...] | None]
 
 
@@ -74,7 +75,7 @@ class Emitter:
             self._values.update(v.name for node in scope for v in node.outputs)
             self._values.update(v.name for v in scope.inputs)
             self._values.update(scope.initializers)
-        self._constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
+        self._constants = {value.meta[_HELD]: value for value in graph.initializers.values() if _HELD in value.meta}
 
     def inside(self, graph: ir.Graph, before: ir.Node | None = None) -> Emitter:
         """An emitter for a subgraph of this one's: names are unique among all of them, constants stand in the main graph."""
@@ -117,7 +118,7 @@ class Emitter:
         Raises ModelError with ONNX's own words where types or shapes do not fit.
         """
         row = lookup(operator)
-        domain = row.domain if row is not None else ""
+        domain = "" if row is None or 0 < row.since <= self.opset else row.domain
         inputs = [self._operand(operand) for operand in operands]
         while inputs and inputs[-1] is None:
             inputs.pop()
@@ -153,6 +154,7 @@ class Emitter:
         self._main.register_initializer(value)
         if key is not None:
             self._constants[key] = value
+            value.meta[_HELD] = key  # one pass after another finds it
         return value
 
     def complete(self, node: ir.Node, outputs: int) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 import onnx_ir as ir
 from scipy import special
 
-from vgcompile.graph import raising_norms, raising_softmax
+from vgcompile.graph import raising_attention, raising_norms, raising_softmax
 from vgcompile.graph.cones import Cone, Field, stand_in
 from vgcompile.graph.emit import Emitter, arithmetic, dims, is_real
 from vgcompile.graph.view import graphs_of
@@ -95,6 +95,7 @@ def raised(model: ir.Model, kept: Set[str] = frozenset()) -> list[str]:
             count.update(_raised_functions(emitter, kept))
             count.update(raising_norms.raised(emitter, kept))
             count.update(raising_softmax.raised(emitter, kept))
+            count.update(raising_attention.raised(emitter, kept))
     if any(node.domain == INTERNAL for graph in graphs_of(model.graph) for node in graph):
         model.opset_imports[INTERNAL] = 1
     found = ", ".join(f"{number} {name}" for name, number in sorted(count.items()))

@@ -1,7 +1,7 @@
 """Normalizations that a file holds decomposed become one operator each.
 
     ReduceMean, Sub, Pow, ReduceMean, Add, Sqrt, Div, Mul, Add  ->  LayerNormalization
-    Pow, ReduceMean, Add, Sqrt, Div, Mul                        ->  RMSNormalization, a standard operator since opset 23
+    Pow, ReduceMean, Add, Sqrt, Div, Mul                        ->  RMSNormalization
     Reshape, InstanceNormalization, Reshape, Mul, Add           ->  GroupNormalization
     Softmax, Log                                                ->  LogSoftmax
 
@@ -19,7 +19,6 @@ import onnx_ir as ir
 
 from vgcompile.graph.cones import Cone, Field, stand_in
 from vgcompile.graph.emit import Emitter, constant_of, dims, is_real
-from vgcompile.ops import lookup
 from vgcompile.ops.op import Array
 
 TOLERANCE = 1e-6
@@ -47,7 +46,10 @@ def _by_values(emitter: Emitter, of: Set[str], by: str, kept: Set[str]) -> Itera
     area = Field({node: index for index, node in enumerate(emitter.graph)}, of, kept)
     candidates = {root for node in area.order if node.op_type == by for root in area.roots(node, _STEPS)}
     for root in sorted(candidates, key=area.order.__getitem__, reverse=True):
-        for cone in area.cones(root) if root.graph is emitter.graph and is_real(root.outputs[0]) else ():
+        cones = list(area.cones(root)) if root.graph is emitter.graph and is_real(root.outputs[0]) else []
+        for cone in reversed(
+            cones
+        ):  # the large first: behind centring stands a root mean square
             if (name := _recognized(emitter, cone, kept)) is not None:
                 yield name
                 break
@@ -65,7 +67,7 @@ def _recognized(emitter: Emitter, cone: Cone, kept: Set[str]) -> str | None:
         for axis in reversed(range(rank)):
             if (epsilon := _fit_all(cone, samples, axis, centred=True)) is not None:
                 return _layer_normalization(emitter, cone, axis, epsilon, kept)
-            if emitter.opset >= 23 and (epsilon := _fit_all(cone, samples, axis, centred=False)) is not None:
+            if (epsilon := _fit_all(cone, samples, axis, centred=False)) is not None:
                 return _root_mean_square(emitter, cone, axis, epsilon, kept)
     if "Softmax" in kinds and cone.root.op_type == "Log":
         for axis in range(rank):
@@ -128,20 +130,27 @@ def _layer_normalization(emitter: Emitter, cone: Cone, axis: int, epsilon: float
     shape = dims(cone.base)[axis:]
     nodes, scale = _followed(cone.nodes, "Mul", shape, kept)
     shifted, bias = _followed(nodes, "Add", shape, kept) if scale is not None else (nodes, None)
-    known = [dim for dim in shape if isinstance(dim, int)]
-    if scale is None and len(known) < len(shape):
+    factor = _ones(cone.base, shape) if scale is None else scale
+    if factor is None:
         return None
-    factor = np.ones(known, _numpy_type(cone.base)) if scale is None else scale
     stand_in(emitter, shifted, "LayerNormalization", cone.base, factor, bias, axis=axis, epsilon=_shown(epsilon))
     return "LayerNormalization"
 
 
 def _root_mean_square(emitter: Emitter, cone: Cone, axis: int, epsilon: float, kept: Set[str]) -> str | None:
-    nodes, scale = _followed(cone.nodes, "Mul", dims(cone.base)[axis:], kept)
-    if scale is None or lookup("RMSNormalization") is None:
+    shape = dims(cone.base)[axis:]
+    nodes, scale = _followed(cone.nodes, "Mul", shape, kept)
+    factor = _ones(cone.base, shape) if scale is None else scale
+    if factor is None:
         return None
-    stand_in(emitter, nodes, "RMSNormalization", cone.base, scale, axis=axis, epsilon=_shown(epsilon))
+    stand_in(emitter, nodes, "RMSNormalization", cone.base, factor, axis=axis, epsilon=_shown(epsilon))
     return "RMSNormalization"
+
+
+def _ones(x: ir.Value, shape: Sequence[int | str]) -> Array | None:
+    """A scale that changes nothing, of extents that are known."""
+    known = [dim for dim in shape if isinstance(dim, int)]
+    return np.ones(known, _numpy_type(x)) if len(known) == len(shape) else None
 
 
 def _numpy_type(value: ir.Value) -> np.dtype[Any]:

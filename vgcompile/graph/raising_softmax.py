@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from vgcompile.graph.attributes import attributes_of
-from vgcompile.graph.cones import stand_in
+from vgcompile.graph.cones import only_read_by, stand_in
 from vgcompile.graph.emit import Emitter, constant_of, dims, is_real
 
 _CARRIES = frozenset({"Cast", "CastLike", "Identity"})
@@ -33,7 +33,7 @@ def _masked(emitter: Emitter, where: ir.Node, kept: Set[str]) -> bool:
     if condition is None or zero is None or weights is None or not is_real(weights) or not _is_zero(zero):
         return False
     beside = [node for value in (condition, zero) if (node := value.producer()) is not None and weights in node.inputs]
-    if any(node.graph is not emitter.graph or not _only(node.outputs[0], {where}, kept) for node in beside):
+    if any(node.graph is not emitter.graph or not only_read_by(node.outputs[0], {where}, kept) for node in beside):
         return False
     chain = _behind_softmax(weights, {where, *beside}, kept)
     x = chain[0].inputs[0] if chain is not None else None
@@ -58,17 +58,13 @@ def _masked(emitter: Emitter, where: ir.Node, kept: Set[str]) -> bool:
 def _behind_softmax(value: ir.Value, readers: Set[ir.Node], kept: Set[str]) -> tuple[ir.Node, ...] | None:
     """From a softmax to a value that only ``readers`` read, which it hands on as it is or in another type."""
     node = value.producer()
-    if node is None or not _only(value, readers, kept):
+    if node is None or not only_read_by(value, readers, kept):
         return None
     if node.op_type == "Softmax" and node.domain == "":
         return (node,)
     source = node.inputs[0] if node.op_type in _CARRIES else None
     before = _behind_softmax(source, {node}, kept) if source is not None else None
     return None if before is None else (*before, node)
-
-
-def _only(value: ir.Value, readers: Set[ir.Node], kept: Set[str]) -> bool:
-    return not value.is_graph_output() and value.name not in kept and all(user in readers for user, _ in value.uses())
 
 
 def _is_zero(value: ir.Value) -> bool:

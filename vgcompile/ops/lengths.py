@@ -19,18 +19,28 @@ from vgcompile.ops.normalization import (
     stage_type,
     summed_to,
 )
-from vgcompile.ops.op import Array, Case, Op, sample
+from vgcompile.ops.op import INTERNAL, Array, Body, Case, Op, sample
 from vgcompile.ops.shape import shaped
 
 
-def _rms_vjp(op: Any, g: Any, y: Any, x: Any, scale: Any, *, axis: int, epsilon: float, stash_type: int) -> tuple[Any, ...]:
-    """z = x / r, r = sqrt(mean(x^2) + epsilon): dx = (g' - z mean(g' z)) / r with g' = g scale."""
-    axes, stage = normalized_axes(x, axis), stage_type(x, stash_type)
-    wide = in_type(op, x, stage)
-    inverse = op.Reciprocal(op.Sqrt(op.ReduceMean(wide * wide, axes, keepdims=1) + epsilon))
-    z, wide_g = wide * inverse, in_type(op, g, stage)
-    scaled = wide_g * in_type(op, scale, stage)
-    dx = (scaled - z * op.ReduceMean(scaled * z, axes, keepdims=1)) * inverse
+def _unit(op: Any, x: Any, *, axis: int, epsilon: float, stash_type: int) -> tuple[Any, Any]:
+    """z = x / r and 1 / r, r = sqrt(mean(x^2) + epsilon), in the type that they are computed in."""
+    wide = in_type(op, x, stage_type(x, stash_type))
+    inverse = op.Reciprocal(op.Sqrt(op.ReduceMean(wide * wide, normalized_axes(x, axis), keepdims=1) + epsilon))
+    return wide * inverse, inverse
+
+
+def _rms(op: Any, x: Any, scale: Any, **attributes: Any) -> Any:
+    z, _inverse = _unit(op, x, **attributes)
+    return in_type(op, z, scale.dtype) * scale
+
+
+def _rms_vjp(op: Any, g: Any, y: Any, x: Any, scale: Any, *, axis: int, **attributes: Any) -> tuple[Any, ...]:
+    """dx = (g' - z mean(g' z)) / r with g' = g scale."""
+    z, inverse = _unit(op, x, axis=axis, **attributes)
+    wide_g = in_type(op, g, z.dtype)
+    scaled = wide_g * in_type(op, scale, z.dtype)
+    dx = (scaled - z * op.ReduceMean(scaled * z, normalized_axes(x, axis), keepdims=1)) * inverse
     return shaped(in_type(op, dx, x.dtype), x), summed_to(op, wide_g * z, scale)
 
 
@@ -50,9 +60,13 @@ def _rms_norms(case: Case, position: int) -> tuple[float, float]:
 RMSNormalization = Op(
     "RMSNormalization",
     "Each row of the axes from `axis` on divided by its root mean square, and scaled.",
+    domain=INTERNAL,
+    since=23,
     vjp=_rms_vjp,
     range=lambda case: affine(_root_size(members(case)), known(case, 1), interval(0.0, 0.0)),
     norms=_rms_norms,
+    bodies=(Body("written out", _rms),),
+    infer=lambda x, *_, **__: x,
     samples=(
         sample(("N", 5), (5,), epsilon=0.1),
         sample(("N", "T", 4), (4,)),

@@ -18,9 +18,13 @@ from vgcompile.signal import Signal, independent_sum, replace
 
 
 def swapped(op: Any, x: Any) -> Any:
-    """The transpose of the last two axes."""
+    """The transpose of the last two axes; of such a transpose, what it was taken of."""
     rank = len(x.shape)
-    return op.Transpose(x, perm=[*range(rank - 2), rank - 1, rank - 2])
+    perm = [*range(rank - 2), rank - 1, rank - 2]
+    node = x.producer()
+    if node is not None and node.op_type == "Transpose" and list(node.attributes["perm"].value) == perm:
+        return node.inputs[0]
+    return op.Transpose(x, perm=perm)
 
 
 def _matmul_vjp(op: Any, g: Any, y: Any, a: Any, b: Any) -> tuple[Any, Any]:

@@ -160,6 +160,7 @@ class Op:
     inference: Inference | None = None  # None: the same in training and at inference
     bodies: tuple[Body, ...] = ()
     opens: Callable[[Attributes], bool] = lambda attributes: True  # whether `lower` opens a node with these attributes
+    since: int = 0  # the opset from which the standard has a composite of ours: there it is written whole
     enters: Rule | None = None  # (node) -> of each input of its bodies: type, dimensions, the output that hands it on or None
     infer: Callable[..., Any] | None = None  # values typed like the outputs (internal), or like what ONNX leaves open of them
     refuses: Callable[[Case], str] = lambda case: ""  # a reason why the vjp does not cover this node, or ""

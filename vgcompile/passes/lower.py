@@ -48,7 +48,12 @@ def lower(model: ir.Model, profile: Profile = "fast") -> ir.Model:
 
 def _composites(graph: ir.Graph) -> list[ir.Node]:
     rows = ((node, lookup(node.op_type, node.domain)) for node in graph)
-    return [node for node, row in rows if row is not None and row.bodies and row.opens(attributes_of(node))]
+    return [node for node, row in rows if row is not None and row.bodies and _opens(node, row)]
+
+
+def _opens(node: ir.Node, row: Op) -> bool:
+    """What the file's opset has whole stays so, if the row does not ask otherwise."""
+    return not (row.since and node.domain != row.domain) and row.opens(attributes_of(node))
 
 
 def opens_for_gradient(node: ir.Node, opset: int) -> bool:
