@@ -3,7 +3,7 @@
     a -- com.microsoft::FastGelu --> y       before
     a -- Gelu<approximate=tanh> --> y        after
 
-Rows stand in contrib.py (ONNX Runtime's) and adapters.py (old standard operators whose meaning has changed since).
+Rows stand in contrib/ (ONNX Runtime's) and adapters.py (old standard operators whose meaning has changed since).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import onnx_ir as ir
 from onnx import defs
 
 from vgcompile.errors import ModelError
-from vgcompile.graph import adapters, contrib, contrib_attention
+from vgcompile.graph import adapters, contrib
 from vgcompile.graph.attributes import given_attributes
 from vgcompile.graph.emit import Emitter, arithmetic
 from vgcompile.graph.shapes import retype
@@ -22,7 +22,7 @@ from vgcompile.graph.view import graphs_of
 from vgcompile.ops.op import INTERNAL, Rule
 
 _FORMULAS: dict[tuple[str, str], Rule] = {
-    **{(contrib.DOMAIN, name): rule for name, rule in {**contrib.FORMULAS, **contrib_attention.FORMULAS}.items()},
+    **{(contrib.DOMAIN, name): rule for name, rule in contrib.FORMULAS.items()},
     **{(adapters.DOMAIN, name): rule for name, rule in adapters.FORMULAS.items()},
 }
 _DOMAINS = ("", "ai.onnx", INTERNAL)
@@ -42,9 +42,9 @@ def operators(proto: onnx.ModelProto) -> set[str]:
 def tell_apart(proto: onnx.ModelProto) -> None:
     """Give the operators that ONNX Runtime adds to the standard domain its own one."""
     opset = max((entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")), default=1)
-    moved = False
+    added, moved = contrib.FORMULAS.keys() - contrib.HOMONYMS, False
     for node in nodes_of(proto.graph):
-        if node.domain in ("", "ai.onnx") and node.op_type in contrib.FORMULAS and not _standard(node.op_type, opset):
+        if node.domain in ("", "ai.onnx") and node.op_type in added and not _standard(node.op_type, opset):
             node.domain, moved = contrib.DOMAIN, True
     if moved and all(entry.domain != contrib.DOMAIN for entry in proto.opset_import):
         proto.opset_import.add(domain=contrib.DOMAIN, version=1)
