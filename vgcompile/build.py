@@ -76,7 +76,9 @@ class _Builder:
         self.marks = spec.marks
         self.complaints: list[Complaint] = []
         self.parameters: list[str] = []
+        self._held: dict[str, ir.Value] = {}  # parameters and state, by full name
         self._layer = ""
+        self._owner = ""  # the layer whose parameters are used, as a rule the one that is placed
         self._bytes = 0  # of parameters
 
     def place(self, placed: Placed) -> None:
@@ -86,11 +88,15 @@ class _Builder:
         if len(present) < len(inputs):
             return
         layer = self.spec.layer(placed)
-        if any(value.dtype is _DTYPES["int64"] for value in present):
-            unfit = Unfit(f"{layer.kind} takes real numbers, found class numbers", "these are for the target of cross_entropy")
+        found = {"class numbers" if value.dtype is _DTYPES["int64"] else "real numbers" for value in present}
+        if found - {layer.reads}:
+            hint = (
+                "put an embedding before it, or use them as the target of cross_entropy" if layer.reads == "real numbers" else ""
+            )
+            unfit = Unfit(f"{layer.kind} takes {layer.reads}, found {' and '.join(sorted(found - {layer.reads}))}", hint)
             self._complain(placed.mark, unfit, placed.sources)
             return
-        with self._at(placed.name, layer.kind, placed.mark):
+        with self._at(placed.name, layer.kind, placed.mark, placed.owner):
             try:
                 self.values[placed.name] = layer.emit(self, present)
             except (Unfit, ModelError) as error:
@@ -102,7 +108,7 @@ class _Builder:
         if x is None or target is None:
             return None
         mark = self.spec.mark("loss")
-        with self._at("loss", loss.kind, mark):
+        with self._at("loss", loss.kind, mark, "loss"):
             try:
                 value = loss.emit(self, x, target, self.spec.document.inputs[loss.target].classes)
             except (Unfit, ModelError) as error:
@@ -128,9 +134,15 @@ class _Builder:
     def shape(self, value: ir.Value) -> Shape:
         return dims(value)
 
+    def classes(self, value: ir.Value) -> int | None:
+        stated = self.spec.document.inputs.get(value.name or "")
+        return stated.classes if stated is not None and value.is_graph_input() else None
+
     def parameter(
         self, name: str, shape: Sequence[int], distribution: Distribution | None, *, fan_in: int = 1, fan_out: int = 1
     ) -> ir.Value:
+        if (shared := self._held.get(f"{self._owner}/{name}")) is not None:
+            return self._fitting(shared, shape)
         distribution = distribution or getattr(self.spec.document.init, name)
         initial = distribution.initial(tuple(shape), fan_in, fan_out)
         value = self.state(name, self._drawn(name, initial))
@@ -139,24 +151,36 @@ class _Builder:
         self.parameters.append(str(value.name))
         return value
 
+    def _fitting(self, shared: ir.Value, shape: Sequence[int]) -> ir.Value:
+        """A parameter that another layer has made. Raises Unfit where it has another shape."""
+        if dims(shared) != tuple(shape):
+            raise Unfit(
+                f"the shared {shared.name} is {show(dims(shared))}, this layer needs {show(tuple(shape))}",
+                "share among layers of one size",
+            )
+        return shared
+
     def _drawn(self, name: str, initial: Initial) -> np.ndarray[Any, Any]:
         self._bytes += 4 * math.prod(initial.shape)
         if self._bytes > LARGEST:
             raise Unfit(f"with {name} {show(initial.shape)} the weights pass 2 GB", "make the layers narrower")
         with np.errstate(over="ignore"):
-            array = initial.draw(f"{self._layer}/{name}", self.seed)
+            array = initial.draw(f"{self._owner}/{name}", self.seed)
         if not np.isfinite(array).all():
             raise Unfit(f"initial values of {name} are beyond the largest float32", "choose a smaller sd, gain or scale")
         return array
 
     def state(self, name: str, array: np.ndarray[Any, Any]) -> ir.Value:
-        return self.op.constant(array, f"{self._layer}/{name}")
+        full = f"{self._owner}/{name}"
+        if full not in self._held:
+            self._held[full] = self.op.constant(array, full)
+        return self._held[full]
 
     def stream(self, name: str) -> int:
         return int(stream(self.seed, f"{self._layer}/{name}").integers(2**31))
 
-    def _at(self, name: str, kind: str, mark: Mark) -> AbstractContextManager[Emitter]:
-        self._layer = name
+    def _at(self, name: str, kind: str, mark: Mark, owner: str) -> AbstractContextManager[Emitter]:
+        self._layer, self._owner = name, owner
         return self.op.scope(name, layer=name, kind=kind, source=str(mark))
 
     def _complain(self, mark: Mark, error: Unfit | ModelError, sources: Sequence[str]) -> None:

@@ -47,9 +47,7 @@ def _by_values(emitter: Emitter, of: Set[str], by: str, kept: Set[str]) -> Itera
     candidates = {root for node in area.order if node.op_type == by for root in area.roots(node, _STEPS)}
     for root in sorted(candidates, key=area.order.__getitem__, reverse=True):
         cones = list(area.cones(root)) if root.graph is emitter.graph and is_real(root.outputs[0]) else []
-        for cone in reversed(
-            cones
-        ):  # the large first: behind centring stands a root mean square
+        for cone in reversed(cones):  # the large first: behind centring stands a root mean square
             if (name := _recognized(emitter, cone, kept)) is not None:
                 yield name
                 break

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol
 
 from pydantic import BeforeValidator, Field
 
@@ -57,10 +57,15 @@ class Site(Protocol):
 
     def shape(self, value: ir.Value) -> Shape: ...
 
+    def classes(self, value: ir.Value) -> int | None:
+        """How many class numbers an integer input may hold; None of another value."""
+        ...
+
     def parameter(
         self, name: str, shape: Sequence[int], distribution: Distribution | None, *, fan_in: int = 1, fan_out: int = 1
     ) -> ir.Value:
-        """A trainable parameter ``<layer>/<name>``; without a distribution, the model's default for that name."""
+        """A trainable parameter ``<layer>/<name>``, that of another layer where ``share:`` names one; without a distribution,
+        the model's default for that name. Raises Unfit where the other layer has it in another shape."""
         ...
 
     def state(self, name: str, array: np.ndarray[Any, Any]) -> ir.Value:
@@ -73,15 +78,18 @@ class Site(Protocol):
 
 
 class Layer(Part):
-    """The fields that every layer has. ``takes`` is the least and greatest number of inputs (None: any number)."""
+    """The fields that every layer has. ``takes`` is the least and greatest number of inputs (None: any number), ``reads`` what
+    they hold."""
 
     takes: ClassVar[tuple[int, int | None]] = (1, 1)
+    reads: ClassVar[Literal["real numbers", "class numbers"]] = "real numbers"
 
     kind: str
     name: Name | None = Field(default=None, description="the layer's name; its kind, numbered, where absent")
     sources: References | None = Field(
         default=None, alias="from", description="the layers or inputs it reads; the previous layer where absent"
     )
+    share: Reference | None = Field(default=None, description="a layer whose parameters it uses, in place of its own")
 
     @abstractmethod
     def emit(self, site: Site, inputs: Sequence[ir.Value]) -> ir.Value:

@@ -10,7 +10,7 @@ A name is looked up among the layers beside it, then outward block by block, the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import networkx as nx
@@ -23,12 +23,14 @@ from vgcompile.spec.reading import Node, Path
 
 @dataclass(frozen=True)
 class Placed:
-    """A layer that emits operators: its full name, where its fields stand in the document, and the names that it reads."""
+    """A layer that emits operators: its full name, where its fields stand in the document, the names that it reads, and the
+    layer whose parameters it uses, itself as a rule."""
 
     name: str
     path: Path
     sources: tuple[str, ...]
     mark: Mark
+    owner: str
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,11 @@ class _Wirer:
         top, leaves = open_layers(self.root, self.inputs, self.complain)
         if not leaves or not self.inputs:
             return Wiring(complaints=tuple(self.found.values()))
-        placed = {leaf.name: Placed(leaf.name, leaf.path, self.sources(leaf), leaf.node.mark) for leaf in leaves}
+        owners = {leaf.name: self.owner(leaf) for leaf in leaves}
+        placed = {
+            leaf.name: Placed(leaf.name, leaf.path, self.sources(leaf), leaf.node.mark, self.last_owner(leaf, owners))
+            for leaf in leaves
+        }
         loss = self.loss(top)
         self.check_arrays()
         graph = nx.DiGraph()
@@ -91,6 +97,29 @@ class _Wirer:
             sources = (next(iter(self.inputs)),)
         self.check_number(place, sources if stated is None else names, stated)
         return sources
+
+    def owner(self, place: Place) -> str:
+        """The full name of the layer that ``share:`` names; the layer's own without one, or where it is unknown."""
+        stated = place.node.get("share") if place.role == "stated" else None
+        if stated is None or place.parent is None:
+            return place.name
+        found = self.resolve(stated, place.parent)
+        if found and found[0] in self.inputs:
+            self.complain(stated.mark, f"{stated.value!r} has no parameters to share", "name a layer of the same kind")
+        return found[0] if found else place.name
+
+    def last_owner(self, place: Place, owners: Mapping[str, str]) -> str:
+        """The one whose own the parameters are, where the named one shares in its turn."""
+        name, passed = place.name, {place.name}
+        while (owner := owners.get(name, name)) != name:
+            if owner in passed:
+                self.complain(
+                    place.node.children["share"].mark, "layers share each other's parameters in a circle", "let one keep its own"
+                )
+                return place.name
+            passed.add(owner)
+            name = owner
+        return name
 
     def check_number(self, place: Place, sources: Sequence[object], stated: Node | None) -> None:
         kind = text(place.node, "kind") or ""
