@@ -8,7 +8,7 @@ An arrow bears the name of the module or pass that takes it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -37,10 +37,13 @@ def open_network(
     output: str | None = None,
     mode: Literal["training", "inference"] = "training",
     seed: int | None = None,
+    variant: str | None = None,
+    settings: Sequence[str] = (),
 ) -> Network:
     """Read a YAML model or an ONNX file into a Network.
 
-    ``loss`` and ``output`` name values of an ONNX file. Raises SpecError with every complaint about a YAML model, ModelError for
+    ``loss`` and ``output`` name values of an ONNX file; ``variant`` names one of a YAML model's, ``settings`` (``depth=50``)
+    replace values of it. Raises SpecError with every complaint about a YAML model, ModelError for
     an ONNX file that cannot be taken, UserError for a missing file.
     """
     path = Path(path)
@@ -49,6 +52,8 @@ def open_network(
     if not path.exists():
         raise UserError(f"{path}: no such file; give a YAML model or an .onnx file")
     if path.suffix == ".onnx":
+        if variant is not None or settings:
+            raise UserError(f"{path}: --variant and --set are for YAML models")
         from vgcompile.graph.load import load
 
         return _in_mode(load(path, loss=loss, output=output), mode)
@@ -57,7 +62,7 @@ def open_network(
     from vgcompile import spec
 
     # The text is read and judged before anything heavy is imported: a complaint comes at once.
-    loaded = spec.load(path)
+    loaded = spec.load(path, variant=variant, settings=settings)
     from vgcompile.build import build
 
     return _in_mode(build(loaded, seed=seed), mode)

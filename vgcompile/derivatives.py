@@ -27,6 +27,7 @@ from vgcompile.passes.check import verified
 from vgcompile.passes.gradient import ADJOINT, GRADIENT, joint, named_values
 from vgcompile.passes.lower import Profile
 
+Source = str | Path | onnx.ModelProto | Network  # of a Network its model is changed
 HESSIAN, VECTOR = "hvp.", "v."  # prefixes of a Hessian-vector product's outputs and inputs
 PARAMETERS, INPUTS, ALL = "parameters", "inputs", "all"
 NAMED = 8  # names that a message lists
@@ -65,7 +66,7 @@ class Gradients:
 
 
 def grad(
-    model: str | Path | onnx.ModelProto,
+    model: Source,
     *,
     wrt: str | Sequence[str] = PARAMETERS,
     loss: str | None = None,
@@ -100,7 +101,7 @@ def grad(
 
 @uncollected()
 def gradients(
-    model: str | Path | onnx.ModelProto,
+    model: Source,
     *,
     wrt: str | Sequence[str] = PARAMETERS,
     loss: str | None = None,
@@ -126,7 +127,7 @@ class Question:
 
 
 def ask(
-    model: str | Path | onnx.ModelProto,
+    model: Source,
     *,
     wrt: str | Sequence[str] = PARAMETERS,
     loss: str | None = None,
@@ -154,7 +155,7 @@ def _answered(question: Question, model: ir.Model, prefix: str, profile: Profile
 
 
 def hvp(
-    model: str | Path | onnx.ModelProto,
+    model: Source,
     *,
     wrt: str | Sequence[str] = PARAMETERS,
     loss: str | None = None,
@@ -171,7 +172,7 @@ def hvp(
 
 
 def products(
-    model: str | Path | onnx.ModelProto,
+    model: Source,
     *,
     wrt: str | Sequence[str] = PARAMETERS,
     loss: str | None = None,
@@ -200,13 +201,13 @@ def _named(wrt: str | Sequence[str], loss: str | None) -> frozenset[str]:
     return frozenset(names) | (frozenset() if loss is None else {loss})
 
 
-def open_subject(source: str | Path | onnx.ModelProto, kept: Set[str] = frozenset()) -> Subject:
+def open_subject(source: Source, kept: Set[str] = frozenset()) -> Subject:
     """Read a model: a YAML model as it trains, an ONNX file or proto as it stands, its parameters found.
 
     Values called ``kept`` stay where an operator is recognized around them.
     """
-    if not isinstance(source, onnx.ModelProto) and Path(source).suffix != ".onnx":
-        network = open_network(source)
+    if isinstance(source, Network) or (not isinstance(source, onnx.ModelProto) and Path(source).suffix != ".onnx"):
+        network = source if isinstance(source, Network) else open_network(source)
         data = [value for value in network.model.graph.inputs if value.name not in network.parameters]
         return Subject(network.source, network.model, _real(data), network.parameters, network.notes, network)
     given = normalized(source, kept=kept)

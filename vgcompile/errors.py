@@ -16,19 +16,23 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, order=True)
 class Mark:
-    """A place in a text file; line and column count from 1."""
+    """A place in a text file; line and column count from 1. Line 0 is the whole of it, as of an option.
+
+    ``origin`` says what a value there was copied for: one place of a block's text has many of them.
+    """
 
     file: str
     line: int
     column: int = 1
+    origin: tuple[str, ...] = field(default=(), compare=False)
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}:{self.column}"
+        return f"{self.file}:{self.line}:{self.column}" if self.line else self.file
 
 
 @dataclass(frozen=True)

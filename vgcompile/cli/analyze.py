@@ -19,6 +19,8 @@ from vgcompile.cli.parameters import (
     ProviderOption,
     Region,
     Seed,
+    Settings,
+    Variant,
     analysed,
     fail_on,
     open_model,
@@ -43,6 +45,8 @@ def analyze(
     mode: ModeOption = "training",
     batch: Batch = None,
     seed: Seed = None,
+    variant: Variant = None,
+    settings: Settings = None,
     provider: ProviderOption = "auto",
     as_json: Json = False,
     fail: FailOn = "",
@@ -61,7 +65,7 @@ def analyze(
     chosen = several(tiers, TIERS.split(","), "--tiers")
     if not chosen:
         raise UserError(f"--tiers names none; it takes {TIERS}")
-    network = open_model(model, loss, output, mode, seed)
+    network = open_model(model, loss, output, mode, seed, variant=variant, settings=settings)
     from vgcompile.analysis import Options
     from vgcompile.analysis.document import dumps
     from vgcompile.cli.table import print_analysis

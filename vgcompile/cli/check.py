@@ -16,6 +16,8 @@ from vgcompile.cli.parameters import (
     Model,
     ModeOption,
     Output,
+    Settings,
+    Variant,
     analysed,
     findings,
     open_model,
@@ -32,6 +34,8 @@ def check(
     loss: Loss = None,
     output: Output = None,
     mode: ModeOption = "training",
+    variant: Variant = None,
+    settings: Settings = None,
     fail: FailOn = "",
 ) -> None:
     """Say what a model holds, and what is wrong with it.
@@ -44,7 +48,7 @@ def check(
     vgcompile check classifier.onnx --fail-on vanishing,dead
     """
     kinds = several(fail, KINDS, "--fail-on")
-    network = open_model(model, loss, output, mode)
+    network = open_model(model, loss, output, mode, variant=variant, settings=settings)
     from vgcompile.analysis import Options
     from vgcompile.analysis.measured import instrument
     from vgcompile.errors import GradientRefused

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from vgcompile.cli.files import deliver, within
-from vgcompile.cli.parameters import Loss, Model, Output, Seed, open_model
+from vgcompile.cli.parameters import Loss, Model, Output, Seed, Settings, Variant, open_model
 
 
 def compile(
@@ -16,6 +16,8 @@ def compile(
     loss: Loss = None,
     output: Output = None,
     seed: Seed = None,
+    variant: Variant = None,
+    settings: Settings = None,
 ) -> None:
     """Write the forward and the backward pass as ONNX.
 
@@ -28,7 +30,7 @@ def compile(
     """
     from vgcompile.compiler import compile_network
 
-    compiled = compile_network(open_model(model, loss, output, seed=seed))
+    compiled = compile_network(open_model(model, loss, output, seed=seed, variant=variant, settings=settings))
     for name, content in compiled.files.items():
         deliver(within(folder, name), content)
     if compiled.gradient is None:

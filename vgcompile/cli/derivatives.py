@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from vgcompile.cli.files import STDOUT, deliver
-from vgcompile.cli.parameters import Model
+from vgcompile.cli.parameters import Model, Settings, Variant, open_text
 from vgcompile.errors import UserError
 
 if TYPE_CHECKING:
@@ -52,6 +52,8 @@ File = Annotated[
 
 def grad(
     model: Model,
+    variant: Variant = None,
+    settings: Settings = None,
     loss: LossOutput = None,
     wrt: Wrt = None,
     seed_input: SeedInput = False,
@@ -75,7 +77,7 @@ def grad(
 
     target = _target(model, file, "grad")
     made = gradients(
-        model,
+        open_text(model, variant, settings),
         wrt=asked_names(wrt),
         loss=loss,
         seed_input=seed_input,
@@ -91,6 +93,8 @@ def grad(
 
 def hvp(
     model: Model,
+    variant: Variant = None,
+    settings: Settings = None,
     loss: LossOutput = None,
     wrt: Wrt = None,
     attach_loss: AttachLoss = None,
@@ -108,7 +112,9 @@ def hvp(
     from vgcompile.derivatives import products
 
     target = _target(model, file, "hvp")
-    made = products(model, wrt=asked_names(wrt), loss=loss, attach_loss=attach_loss, class_axis=class_axis)
+    made = products(
+        open_text(model, variant, settings), wrt=asked_names(wrt), loss=loss, attach_loss=attach_loss, class_axis=class_axis
+    )
     _say(made.notes)
     typer.echo(f"note: second derivatives of {_listed(made.root)} by {_counted(made.by)}", err=True)
     _write(made, target)

@@ -18,6 +18,8 @@ from vgcompile.cli.parameters import (
     Output,
     ProviderOption,
     Seed,
+    Settings,
+    Variant,
     analysed,
     open_model,
 )
@@ -41,6 +43,8 @@ def draw(
     mode: ModeOption = "training",
     batch: Batch = None,
     seed: Seed = None,
+    variant: Variant = None,
+    settings: Settings = None,
     provider: ProviderOption = "auto",
 ) -> None:
     """Draw a model and the gradient that gets through it.
@@ -53,7 +57,7 @@ def draw(
     vgcompile draw classifier.onnx -f png -o - > classifier.png
     """
     chosen = format or _by_ending(file)
-    network = open_model(model, loss, output, mode, seed)
+    network = open_model(model, loss, output, mode, seed, variant=variant, settings=settings)
     from vgcompile.analysis import Options
     from vgcompile.render.pictures import file_name, picture
 

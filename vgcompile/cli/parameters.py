@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -37,11 +37,22 @@ ModeOption = Annotated[Mode, typer.Option("--mode", help="Which graph is meant: 
 FailOn = Annotated[
     str, typer.Option("--fail-on", metavar="KIND,...", help="Exit 1 if a layer is one of: vanishing, exploding, saturated, dead.")
 ]
+Variant = Annotated[str | None, typer.Option("--variant", metavar="NAME", help="One of a YAML model's variants:.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="Another value for a parameter or field of a YAML model; may be repeated."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
 def open_model(
-    model: str, loss: str | None = None, output: str | None = None, mode: Mode = "training", seed: int | None = None
+    model: str,
+    loss: str | None = None,
+    output: str | None = None,
+    mode: Mode = "training",
+    seed: int | None = None,
+    variant: str | None = None,
+    settings: Sequence[str] | None = None,
 ) -> Network:
     """Read the model; what the reader did on the way goes to stderr.
 
@@ -49,10 +60,21 @@ def open_model(
     """
     from vgcompile.compiler import open_network
 
-    network = open_network(model, loss=loss, output=output, mode=mode, seed=seed)
+    network = open_network(model, loss=loss, output=output, mode=mode, seed=seed, variant=variant, settings=settings or ())
     for note in network.notes:
         typer.echo(f"note: {note}", err=True)
     return network
+
+
+def open_text(model: str, variant: str | None, settings: Sequence[str] | None) -> str | Network:
+    """The network of a YAML model; the path itself of any other, which its reader opens in a way of its own."""
+    from pathlib import Path
+
+    if Path(model).suffix == ".onnx" and variant is None and not settings:
+        return model
+    from vgcompile.compiler import open_network
+
+    return open_network(model, variant=variant, settings=settings or ())
 
 
 def analysed(network: Network, options: Options) -> Analysis:

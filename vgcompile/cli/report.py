@@ -17,6 +17,8 @@ from vgcompile.cli.parameters import (
     Output,
     ProviderOption,
     Seed,
+    Settings,
+    Variant,
     analysed,
     open_model,
 )
@@ -32,6 +34,8 @@ def report(
     mode: ModeOption = "training",
     batch: Batch = None,
     seed: Seed = None,
+    variant: Variant = None,
+    settings: Settings = None,
     provider: ProviderOption = "auto",
 ) -> None:
     """Write everything about a model into a folder.
@@ -43,7 +47,7 @@ def report(
     vgcompile report models/deep_sigmoid.yaml -o out/deep_sigmoid
     vgcompile report classifier.onnx --loss loss --data batch.npz
     """
-    network = open_model(model, loss, output, mode, seed)
+    network = open_model(model, loss, output, mode, seed, variant=variant, settings=settings)
     from vgcompile.analysis import Options
     from vgcompile.analysis.document import dumps
     from vgcompile.compiler import compile_network

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from vgcompile.cli.files import STDOUT, deliver
-from vgcompile.cli.parameters import Batch, Data, Json, Loss, Model, Output, ProviderOption, Seed, open_model
+from vgcompile.cli.parameters import Batch, Data, Json, Loss, Model, Output, ProviderOption, Seed, Settings, Variant, open_model
 
 PREFIX = "grad."
 
@@ -21,6 +21,8 @@ def run(
     provider: ProviderOption = "auto",
     batch: Batch = None,
     seed: Seed = None,
+    variant: Variant = None,
+    settings: Settings = None,
     loss: Loss = None,
     output: Output = None,
     as_json: Json = False,
@@ -35,7 +37,7 @@ def run(
     vgcompile run models/deep_sigmoid.yaml --batch 32
     vgcompile run classifier.onnx --loss loss --data batch.npz -o gradients.npz
     """
-    network = open_model(model, loss, output, seed=seed)
+    network = open_model(model, loss, output, seed=seed, variant=variant, settings=settings)
     import numpy as np
 
     from vgcompile.passes.check import check

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vgcompile.cli.derivatives import AttachLoss, ClassAxis, LossOutput, SeedInput, Wrt, asked_names
-from vgcompile.cli.parameters import FOUND, Batch, Data, Json, Model, Seed
+from vgcompile.cli.parameters import FOUND, Batch, Data, Json, Model, Seed, Settings, Variant, open_text
 
 if TYPE_CHECKING:
     from vgcompile.verification import Check, Verification
@@ -19,6 +19,8 @@ NAMED = 4  # nodes or values that a reason lists
 
 def verify(
     model: Model,
+    variant: Variant = None,
+    settings: Settings = None,
     loss: LossOutput = None,
     wrt: Wrt = None,
     seed_input: SeedInput = False,
@@ -48,7 +50,7 @@ def verify(
 
     with Console(stderr=True).status("reading") as status:
         found = verified(
-            model,
+            open_text(model, variant, settings),
             wrt=asked_names(wrt),
             loss=loss,
             seed_input=seed_input,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from vgcompile.layers.activation import Activated
-from vgcompile.layers.layer import Layer, Site
+from vgcompile.layers.layer import Layer, Name, Site
 from vgcompile.layers.merge import Add
 from vgcompile.layers.part import NotEmpty, Positive
 
@@ -28,6 +28,8 @@ Layers = Annotated[tuple["AnyLayer", ...], NotEmpty]
 
 class Composite(Layer):
     repeat: Positive | None = Field(default=None, description="so many copies, one behind the other, named 1, 2, ...")
+    index: Name = Field(default="i", description="what expressions inside call the number of the copy, 0, 1, ...")
+    of: str | None = Field(default=None, exclude=True, description="the kind of block that it was written out for")
     layers: Layers
 
     def emit(self, site: Site, inputs: Sequence[ir.Value]) -> ir.Value:

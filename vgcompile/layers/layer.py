@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from vgcompile.graph.emit import Emitter
 
 Shape = tuple[int | str, ...]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]*$")]
+Name = Annotated[str, Field(pattern=r"^([A-Za-z_][A-Za-z0-9_.-]*|[0-9]+)$")]
 NAME_OR_PATH = r"^[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*$"
 Reference = Annotated[str, Field(pattern=NAME_OR_PATH)]
 
@@ -89,6 +89,7 @@ class Layer(Part):
     sources: References | None = Field(
         default=None, alias="from", description="the layers or inputs it reads; the previous layer where absent"
     )
+    when: bool = Field(default=True, description="false leaves the layer out: an expression of parameters, as a rule")
     share: Reference | None = Field(default=None, description="a layer whose parameters it uses, in place of its own")
 
     @abstractmethod

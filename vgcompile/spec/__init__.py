@@ -21,6 +21,9 @@ from vgcompile.layers.composite import Residual
 from vgcompile.layers.layer import Layer
 from vgcompile.spec.complaints import complaints
 from vgcompile.spec.document import Document
+from vgcompile.spec.expanding import expanded
+from vgcompile.spec.including import included
+from vgcompile.spec.overriding import overridden
 from vgcompile.spec.reading import Node, describe, read
 from vgcompile.spec.wiring import Placed, wire
 
@@ -41,7 +44,8 @@ class Spec:
     outputs: tuple[str, ...]
     file: str
     text: str
-    tree: Node
+    tree: Node  # blocks and expressions written out
+    unused: tuple[Complaint, ...] = ()  # blocks and parameters that nothing uses
 
     def layer(self, placed: Placed) -> Layer:
         """The fields of a layer; of a residual, the sum that joins both ways."""
@@ -61,8 +65,11 @@ class Spec:
         return {**self.tree.children["inputs"].keys, **{layer.name: layer.mark for layer in self.layers}}
 
 
-def load(path: str | FilePath) -> Spec:
-    """Read a model file. Raises SpecError with all complaints at once."""
+def load(path: str | FilePath, *, variant: str | None = None, settings: Sequence[str] = ()) -> Spec:
+    """Read a model file, with the values of a variant of it and with others: ``depth=50``.
+
+    Raises SpecError with all complaints at once.
+    """
     try:
         text = FilePath(path).read_bytes().decode("utf-8-sig")
     except OSError as error:
@@ -71,25 +78,38 @@ def load(path: str | FilePath) -> Spec:
         raise SpecError(
             [Complaint(Mark(str(path), 1), f"this is not UTF-8 text (byte {error.start})", "give a .yaml or an .onnx file")]
         ) from None
-    return loads(text, str(path))
+    return loads(text, str(path), variant=variant, settings=settings)
 
 
-def loads(text: str, file: str = "<text>") -> Spec:
+def loads(text: str, file: str = "<text>", *, variant: str | None = None, settings: Sequence[str] = ()) -> Spec:
     """Read a model from a string; ``file`` is its name in marks, and relative paths in it start from that file's folder."""
     tree = read(text, file)
     if not isinstance(tree.value, dict):
         raise SpecError([Complaint(tree.mark, f"a model is a mapping with inputs: and layers:, found {describe(tree.value)}")])
+    first: dict[Mark, Complaint] = {}  # one a place: copies repeat their text's faults
+
+    def complain(mark: Mark, message: str, hint: str = "") -> None:
+        first.setdefault(mark, Complaint(mark, message, hint))
+
+    tree = overridden(included(tree, file, complain), variant, settings, tuple(Document.model_fields), complain)
+    written = expanded(tree, complain)
+    tree = written.tree
     wiring = wire(tree)
-    found = list(wiring.complaints)
+    for complaint in wiring.complaints:
+        first.setdefault(complaint.mark, complaint)
     try:
         document = Document.model_validate(tree.value)
     except ValidationError as error:
-        found += complaints(error, tree, json_schema())
+        for complaint in complaints(error, tree, json_schema()):
+            if complaint.mark not in written.unknown:
+                first.setdefault(complaint.mark, complaint)
         document = None
+    found = list(first.values())
     if document is None or found:
         raise SpecError(capped(found))
     name = document.name or FilePath(file).stem.strip("<>")
-    return Spec(name, document, wiring.layers, wiring.outputs, file, text, tree)
+    unused = tuple(Complaint(mark, message, "remove it") for mark, message in written.unused)
+    return Spec(name, document, wiring.layers, wiring.outputs, file, text, tree, unused)
 
 
 @cache

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
@@ -93,10 +93,38 @@ def _one_batch(inputs: dict[str, InputFields]) -> dict[str, InputFields]:
     return inputs
 
 
+class TypedParameter(Part):
+    """A parameter of a model or a block, with a type, a default and the values that it may have."""
+
+    type: Literal["int", "float", "bool", "str", "list"] | None = None
+    default: Any = Field(default=None, description="required where absent")
+    choices: tuple[Any, ...] | None = None
+    description: str | None = None
+
+
+Parameters = dict[Name, Any]
+
+
+class BlockDefinition(Part):
+    """Layers under a kind of their own, with parameters that expressions inside read."""
+
+    params: Parameters = Field(default={}, description="by name: a default, a type (int, float, bool, str, list), or both")
+    description: str | None = None
+    layers: Annotated[tuple[dict[str, Any], ...], NotEmpty]
+
+
 class Document(Part):
     """A network: what goes in, what is done to it, and what it is judged by."""
 
     name: Name | None = Field(default=None, description="the file's name where absent")
+    include: Annotated[tuple[str, ...], NotEmpty] | None = Field(
+        default=None, description="files, relative to this one, whose blocks, params and other fields are added"
+    )
+    params: Parameters = Field(default={}, description="values that expressions read: ${width}; --set width=32 replaces one")
+    variants: dict[Name, dict[str, Any]] = Field(
+        default={}, description="by name: other values, by their path; --variant NAME takes them"
+    )
+    blocks: dict[Name, BlockDefinition] = Field(default={}, description="kinds of layers of one's own")
     inputs: Annotated[dict[Name, InputFields], NotEmpty, AfterValidator(_one_batch)]
     init: InitDefaults = InitDefaults()
     layers: Annotated[tuple[AnyLayer, ...], NotEmpty]

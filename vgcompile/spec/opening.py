@@ -115,7 +115,7 @@ class _Opening:
         free: dict[str, Iterator[str]] = {}
         names = []
         for (_, node), name in zip(_mappings(layers), given, strict=True):
-            kind = text(node, "kind") or "layer"
+            kind = text(node, "of") or text(node, "kind") or "layer"
             numbered = free.setdefault(kind, _numbered(kind))
             names.append(name or next(new for new in numbered if new not in taken))
         self.names[path] = names

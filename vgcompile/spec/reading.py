@@ -8,7 +8,7 @@ shares its anchor's tree, so that text which expands a billionfold costs nothing
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from typing import Any, NoReturn
@@ -138,10 +138,10 @@ class _Reader:
         items = []
         while not isinstance(item := next(events), yaml.SequenceEndEvent):
             items.append(self.node(item, events, depth + 1))
-        return _branch(tuple(item.value for item in items), self.mark(event), dict(enumerate(items)), {})
+        return list_of(items, self.mark(event))
 
     def mapping(self, event: Any, events: Iterator[Any], depth: int) -> Node:
-        children: dict[str | int, Node] = {}
+        children: dict[str, Node] = {}
         keys: dict[str, Mark] = {}
         while not isinstance(item := next(events), yaml.MappingEndEvent):
             key = self.node(item, events, depth + 1)
@@ -158,7 +158,7 @@ class _Reader:
                 )
             else:
                 keys[key.value], children[key.value] = self.mark(item), value
-        return _branch({name: child.value for name, child in children.items()}, self.mark(event), children, keys)
+        return mapping_of(children, self.mark(event), keys)
 
     def scalar(self, event: Any) -> Any:
         if not event.implicit[0]:  # in quotes, or a block of text
@@ -216,6 +216,17 @@ def describe(value: Any) -> str:
     if isinstance(value, tuple):
         return f"a list of {len(value)}" if value else "an empty list"
     return "nothing" if value is None else str(value)
+
+
+def mapping_of(children: Mapping[str, Node], mark: Mark, keys: Mapping[str, Mark] | None = None) -> Node:
+    """A mapping of these nodes; a key without a mark of its own has its value's."""
+    below: dict[str | int, Node] = dict(children.items())
+    marks = {name: (keys or {}).get(name, child.mark) for name, child in children.items()}
+    return _branch({name: child.value for name, child in children.items()}, mark, below, marks)
+
+
+def list_of(items: Sequence[Node], mark: Mark) -> Node:
+    return _branch(tuple(item.value for item in items), mark, dict(enumerate(items)), {})
 
 
 def _branch(value: Any, mark: Mark, children: dict[str | int, Node], keys: dict[str, Mark]) -> Node:

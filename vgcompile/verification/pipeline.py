@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from vgcompile.derivatives import PARAMETERS, Question, answer, ask
+from vgcompile.derivatives import PARAMETERS, Question, Source, answer, ask
 from vgcompile.errors import DataError
 from vgcompile.graph.load import declared
 from vgcompile.graph.network import Network
@@ -34,7 +34,7 @@ END_TO_END = 10.0  # times the tolerance: a loss sums over much
 
 
 def verify(
-    model: str | Path | onnx.ModelProto,
+    model: Source,
     *,
     wrt: str | list[str] = PARAMETERS,
     loss: str | None = None,

@@ -1,0 +1,123 @@
+"""Values of a model file replaced from outside: by a variant of its own, or by ``--set`` on the command line.
+
+depth                 the parameter `depth`, where there is one
+init.weight.gain      down through mappings; a kind that is written alone becomes a mapping
+layers.stem.units     a layer by its name, or by its number from 0
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from vgcompile.errors import Complaint, Mark, SpecError, nearest
+from vgcompile.spec.parameters import retyped
+from vgcompile.spec.reading import Node, describe, list_of, mapping_of, read
+
+Complain = Callable[[Mark, str, str], None]
+
+
+@dataclass(frozen=True)
+class Override:
+    """``value`` for what ``path`` leads to; ``mark`` is where that was asked for."""
+
+    path: tuple[str, ...]
+    value: Node
+    mark: Mark
+
+
+class _NoSuchPlace(Exception):
+    def __init__(self, message: str, hint: str = "") -> None:
+        self.message, self.hint = message, hint
+
+
+def setting(text: str) -> Override:
+    """``depth=50`` of ``--set``. Raises SpecError where it is none."""
+    mark = Mark(f"--set {text}", 0)
+    name, equals, value = text.partition("=")
+    if not equals or not name.strip():
+        raise SpecError([Complaint(mark, "this sets nothing", "write --set NAME=VALUE, such as --set depth=50")])
+    given = read(value, mark.file) if value.strip() else Node(None, mark)
+    return Override(tuple(name.strip().split(".")), _marked(given, mark), mark)
+
+
+def overridden(root: Node, variant: str | None, settings: Sequence[str], fields: Collection[str], complain: Complain) -> Node:
+    """The tree with a variant's values, then those that are set one by one; ``fields`` are those that a model may have.
+
+    Raises SpecError for a setting that is none.
+    """
+    for override in (*_of_variant(root, variant, complain), *map(setting, settings)):
+        try:
+            path = _path(root, override, fields)
+            if path[:1] == ("params",) and len(path) == 2 and (old := root.children["params"].get(path[1])) is not None:
+                override = replace(override, value=retyped(old, override.value))
+            root = _replaced(root, path, override)
+        except _NoSuchPlace as error:
+            complain(override.mark, error.message, error.hint)
+    return root
+
+
+def _of_variant(root: Node, variant: str | None, complain: Complain) -> Iterator[Override]:
+    if variant is None:
+        return
+    stated = root.get("variants")
+    names = list(stated.keys) if stated is not None else []
+    found = stated.get(variant) if stated is not None else None
+    if found is None:
+        hint = nearest(variant, names) or (f"there are {', '.join(names)}" if names else "the model has no variants:")
+        complain(Mark(f"--variant {variant}", 0), f"unknown variant {variant!r}", hint)
+    elif not isinstance(found.value, dict):
+        complain(found.mark, f"a variant maps names to values, found {describe(found.value)}", "such as {depth: 3}")
+    else:
+        for path, value in found.children.items():
+            yield Override(tuple(str(path).split(".")), value, found.keys[str(path)])
+
+
+def _path(root: Node, override: Override, fields: Collection[str]) -> tuple[str, ...]:
+    """A first name that is a parameter's means that one. Raises _NoSuchPlace for one that is nothing."""
+    params = root.get("params")
+    first, *rest = override.path
+    if params is not None and first in params.keys:
+        return ("params", first, *rest)
+    if first not in fields:
+        known = [*fields, *(params.keys if params is not None else ())]
+        raise _NoSuchPlace(
+            f"{first!r} is neither a field nor a parameter", nearest(first, known) or f"there are {', '.join(known)}"
+        )
+    return override.path
+
+
+def _replaced(node: Node, path: Sequence[str], override: Override) -> Node:
+    if not path:
+        return override.value
+    step, *rest = path
+    if isinstance(node.value, tuple):
+        place = _item(node, step)
+        items = [_replaced(child, rest, override) if i == place else child for i, child in node.children.items()]
+        return list_of(items, node.mark)
+    if isinstance(node.value, str) and node.value:  # a kind that is written alone
+        node = mapping_of({"kind": Node(node.value, node.mark)}, node.mark)
+    if node.value is not None and not isinstance(node.value, dict):
+        raise _NoSuchPlace(f"{'.'.join(override.path)}: {describe(node.value)} has no field {step!r}")
+    children = {str(name): child for name, child in node.children.items()}
+    children[step] = _replaced(children.get(step) or Node(None, override.mark), rest, override)
+    return mapping_of(children, node.mark, {**node.keys, **({} if step in node.keys else {step: override.mark})})
+
+
+def _item(node: Node, step: str) -> int:
+    names = {child.children["name"].value: i for i, child in node.children.items() if isinstance(i, int) and child.get("name")}
+    if step in names:
+        return names[step]
+    if step.isdigit() and int(step) < len(node.value):
+        return int(step)
+    hint = nearest(step, map(str, names)) or f"they are numbered 0 to {len(node.value) - 1}"
+    raise _NoSuchPlace(f"no item {step!r} in a list of {len(node.value)}", hint)
+
+
+def _marked(node: Node, mark: Mark) -> Node:
+    """Every value of it at one place."""
+    if isinstance(node.value, tuple):
+        return list_of([_marked(child, mark) for child in node.children.values()], mark)
+    if isinstance(node.value, dict):
+        return mapping_of({str(name): _marked(child, mark) for name, child in node.children.items()}, mark)
+    return Node(node.value, mark)

@@ -1,0 +1,86 @@
+"""Parameters of a model or of a block: a name, a type and, as a rule, a default.
+
+params:
+  width: 64                                                 the type is the default's
+  filters: int                                              required: one of int, float, bool, str, list
+  norm: {type: str, default: batch, choices: [batch, none]}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from vgcompile.errors import Mark, nearest
+from vgcompile.spec.reading import Node, describe, mapping_of
+
+TYPES: Mapping[str, tuple[type, ...]] = {"int": (int,), "float": (float, int), "bool": (bool,), "str": (str,), "list": (tuple,)}
+_FIELDS = ("type", "default", "choices", "description")
+
+Complain = Callable[[Mark, str, str], None]
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """``type`` is one of TYPES, or "" for any; without a ``default`` a value is required."""
+
+    name: str
+    mark: Mark
+    type: str = ""
+    default: Node | None = None
+    choices: tuple[Any, ...] = ()
+
+    def fault(self, value: Any) -> tuple[str, str] | None:
+        """What is wrong with a value, and what would do; None if nothing is."""
+        if self.type and (not isinstance(value, TYPES[self.type]) or (isinstance(value, bool) and self.type != "bool")):
+            return f"the parameter {self.name!r} should be {self.type}, found {describe(value)}", ""
+        if self.choices and value not in self.choices:
+            shown = [str(choice) for choice in self.choices]
+            return f"the parameter {self.name!r} is none of its choices: {describe(value)}", nearest(
+                str(value), shown
+            ) or f"one of {', '.join(shown)}"
+        return None
+
+
+def declared(params: Node | None, complain: Complain) -> dict[str, Parameter]:
+    """The parameters of a ``params:`` mapping, by name."""
+    if params is None or not isinstance(params.value, dict):
+        return {}
+    return {str(name): _parameter(str(name), node, params.keys[str(name)], complain) for name, node in params.children.items()}
+
+
+def _parameter(name: str, node: Node, mark: Mark, complain: Complain) -> Parameter:
+    if isinstance(node.value, str) and node.value in TYPES:
+        return Parameter(name, mark, node.value)
+    if not isinstance(node.value, dict):
+        return Parameter(name, mark, type_of(node.value), node)
+    for field, place in node.keys.items():
+        if field not in _FIELDS:
+            complain(place, f"unknown field {field!r}", nearest(field, _FIELDS) or f"fields here: {', '.join(_FIELDS)}")
+    default, stated, choices = node.get("default"), node.get("type"), node.get("choices")
+    kind = stated.value if stated is not None else type_of(default.value) if default is not None else ""
+    if kind not in TYPES and kind != "":
+        assert stated is not None
+        complain(stated.mark, f"unknown type {describe(kind)}", nearest(str(kind), TYPES) or f"one of {', '.join(TYPES)}")
+        kind = ""
+    return Parameter(name, mark, kind, default, choices.value if choices is not None and isinstance(choices.value, tuple) else ())
+
+
+def retyped(declared: Node, value: Node) -> Node:
+    """A parameter's declaration with another default; its type stays."""
+    if isinstance(declared.value, dict):
+        children = {str(name): child for name, child in declared.children.items()}
+        return mapping_of({**children, "default": value}, declared.mark, declared.keys)
+    kind = declared.value if isinstance(declared.value, str) and declared.value in TYPES else type_of(declared.value)
+    return mapping_of({"type": Node(kind, declared.mark), "default": value}, declared.mark) if kind else value
+
+
+def type_of(value: Any) -> str:
+    """Of a default; "" where an expression tells it, or nothing does. A whole number may be a fraction later."""
+    if isinstance(value, str) and "${" in value:
+        return ""
+    for name, types in TYPES.items():
+        if type(value) is types[0]:
+            return name
+    return ""
