@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from vgcompile.build import build
 from vgcompile.errors import Complaint, SpecError
 from vgcompile.layers import LAYERS
-from vgcompile.spec import MOST_COMPLAINTS, json_schema, load, loads, reading
+from vgcompile.spec import MOST_COMPLAINTS, load, loads, reading
+from vgcompile.spec.schema import document_schema
 
 CASES = sorted((Path(__file__).parent / "cases" / "spec").glob("*.yaml"))
 MODELS = sorted((Path(__file__).parents[1] / "models").glob("*.yaml"))
@@ -234,7 +235,7 @@ def test_any_text_is_a_model_or_a_complaint(text: str) -> None:
 
 
 def test_the_schema_knows_every_kind() -> None:
-    schema = json_schema()
+    schema = document_schema()
     assert schema["$schema"].endswith("2020-12/schema")
     assert set(schema["properties"]["layers"]["items"]["discriminator"]["mapping"]) == set(LAYERS)
     assert "from" in schema["$defs"]["Dense"]["properties"]

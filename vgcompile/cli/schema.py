@@ -24,9 +24,9 @@ def schema(
     import json
 
     if of == "model":
-        from vgcompile.spec import json_schema as model_schema
+        from vgcompile.spec.schema import editor_schema
 
-        found = model_schema()
+        found = editor_schema()
     else:
         from vgcompile.analysis.document import json_schema as analysis_schema
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -25,6 +24,7 @@ from vgcompile.spec.expanding import expanded
 from vgcompile.spec.including import included
 from vgcompile.spec.overriding import overridden
 from vgcompile.spec.reading import Node, describe, read
+from vgcompile.spec.schema import document_schema
 from vgcompile.spec.wiring import Placed, wire
 
 MOST_COMPLAINTS = 20
@@ -100,7 +100,7 @@ def loads(text: str, file: str = "<text>", *, variant: str | None = None, settin
     try:
         document = Document.model_validate(tree.value)
     except ValidationError as error:
-        for complaint in complaints(error, tree, json_schema()):
+        for complaint in complaints(error, tree, document_schema()):
             if complaint.mark not in written.unknown:
                 first.setdefault(complaint.mark, complaint)
         document = None
@@ -110,13 +110,6 @@ def loads(text: str, file: str = "<text>", *, variant: str | None = None, settin
     name = document.name or FilePath(file).stem.strip("<>")
     unused = tuple(Complaint(mark, message, "remove it") for mark, message in written.unused)
     return Spec(name, document, wiring.layers, wiring.outputs, file, text, tree, unused)
-
-
-@cache
-def json_schema() -> dict[str, Any]:
-    """The JSON Schema (2020-12) of a model file, for editors."""
-    schema = Document.model_json_schema(by_alias=True)
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "vgcompile model"}
 
 
 def capped(found: Sequence[Complaint]) -> list[Complaint]:

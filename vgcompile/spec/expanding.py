@@ -36,8 +36,8 @@ Origin = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Expanded:
-    """``unused`` are the blocks and parameters that nothing uses, each with its mark and what it is; ``unknown`` are the places of
-    values that are not known, because their expression or what it reads was complained about."""
+    """``unused`` are the blocks and parameters that nothing uses, each with its mark and what it is; ``unknown`` the places of
+    values whose expression, or what it reads, was complained about."""
 
     tree: Node
     unused: tuple[tuple[Mark, str], ...] = ()

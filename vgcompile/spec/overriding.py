@@ -37,7 +37,10 @@ def setting(text: str) -> Override:
     name, equals, value = text.partition("=")
     if not equals or not name.strip():
         raise SpecError([Complaint(mark, "this sets nothing", "write --set NAME=VALUE, such as --set depth=50")])
-    given = read(value, mark.file) if value.strip() else Node(None, mark)
+    try:
+        given = read(value, mark.file) if value.strip() else Node(None, mark)
+    except SpecError as error:
+        raise SpecError(replace(complaint, mark=mark) for complaint in error.complaints) from None
     return Override(tuple(name.strip().split(".")), _marked(given, mark), mark)
 
 
