@@ -208,7 +208,7 @@ class Emitter:
     ) -> Sequence[TypeAndDims]:
         if domain == INTERNAL:
             return self._declared(operator, inputs, attributes)
-        if any(isinstance(value, ir.Graph) for value in attributes.values()):  # what its bodies give out, its row says
+        if any(type(value) is ir.Graph for value in attributes.values()):  # what its bodies give out, its row says
             return self._declared(operator, inputs, attributes)
         types = tuple([None if value is None else signature(value) for value in inputs])
         frozen = tuple(sorted([(key, freeze(value)) for key, value in attributes.items()]))
@@ -268,10 +268,12 @@ def _shape(dims: tuple[Dim, ...]) -> ir.Shape:
 
 
 def _attribute(name: str, value: Any) -> ir.Attr:
-    """Whole numbers and lists of them are most of what is emitted; the stock conversion looks through protocols before it sees
+    """Numbers and lists of whole ones are most of what is emitted; the stock conversion looks through protocols before it sees
     them."""
     if isinstance(value, int):
         return ir.AttrInt64(name, value)
+    if isinstance(value, float):
+        return ir.AttrFloat32(name, value)
     if isinstance(value, list | tuple) and all(isinstance(x, int) for x in value):
         return ir.AttrInt64s(name, value)
     return ir.convenience.convert_attribute(name, value)

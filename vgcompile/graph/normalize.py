@@ -24,6 +24,7 @@ from vgcompile.graph import adapters, foreign, raising
 from vgcompile.graph.emit import IR_VERSION, OPSET, dims, is_real
 from vgcompile.graph.folding import fold_whole_numbers
 from vgcompile.graph.pause import uncollected
+from vgcompile.graph.protos import proto_of
 from vgcompile.graph.shapes import complete, disbelieve, infer_shapes, name_batches
 from vgcompile.graph.skeleton import IN_MEMORY, Held, nodes_of, reattached, stripped
 from vgcompile.graph.view import graphs_of
@@ -188,16 +189,16 @@ def _typed(proto: onnx.ModelProto, held: Held, path: Path, notes: list[str]) -> 
     found = foreign.operators(proto)
     _refuse_unknown(found, path)
     disbelieve(proto.graph)
-    model = _deserialized(infer_shapes(proto, str(path), strict=not found), path)
-    own = _lifted(model) | frozenset(held)
-    model = _folded(model, path, strict=not found)
+    read = _deserialized(infer_shapes(proto, str(path), strict=not found), path)
+    own = _lifted(read) | frozenset(held)
+    model = _folded(read, path, strict=not found)
     opened: set[str] = set()
     while found:
         now = foreign.open_all(complete(model), str(path))
         if not now:
             raise ModelError(f"{path}: the shapes that {', '.join(sorted(found))} reads cannot be inferred; export fixed shapes")
         opened |= now
-        proto = ir.to_proto(model)
+        proto = proto_of(model)
         found = foreign.operators(proto)
         model = _inferred_anew(proto, path, strict=not found)
     if shown := sorted(name for name in opened if not name.startswith(adapters.DOMAIN)):
@@ -205,12 +206,14 @@ def _typed(proto: onnx.ModelProto, held: Held, path: Path, notes: list[str]) -> 
     for domain in list(model.opset_imports):
         if domain not in ("", INTERNAL):
             del model.opset_imports[domain]
-    return complete(_folded(model, path), str(path)), own
+    if model is not read:  # what was folded or opened may tell more
+        model = _folded(model, path)
+    return complete(model, str(path)), own
 
 
 def _folded(model: ir.Model, path: Path, *, strict: bool = True) -> ir.Model:
     """With the shapes that whole numbers which are worked out tell, a Reshape's for one."""
-    return _inferred_anew(ir.to_proto(model), path, strict=strict) if fold_whole_numbers(model) else model
+    return _inferred_anew(proto_of(model), path, strict=strict) if fold_whole_numbers(model) else model
 
 
 def _inferred_anew(proto: onnx.ModelProto, path: Path, *, strict: bool) -> ir.Model:

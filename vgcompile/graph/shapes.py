@@ -74,9 +74,9 @@ def _forget_zeros(proto: onnx.ModelProto) -> onnx.ModelProto:
     return proto
 
 
-def misread(model: ir.Model) -> bool:
-    """Whether ONNX's inference would put 0 for an extent of the model that only a run tells."""
-    held = (node for graph in graphs_of(model.graph) for node in graph if node.op_type in _ZERO_IF_UNKNOWN)
+def misread(nodes: Iterable[ir.Node]) -> bool:
+    """Whether ONNX's inference would put 0 for an extent of these nodes' outputs that only a run tells."""
+    held = (node for node in nodes if node.op_type in _ZERO_IF_UNKNOWN)
     return any(value.shape is None or not value.shape.is_static() for node in held for value in node.outputs)
 
 

@@ -19,6 +19,8 @@ import onnx_ir as ir
 from google.protobuf.message import Message
 from onnx import external_data_helper, helper, numpy_helper
 
+from vgcompile.graph.protos import proto_of
+
 SMALL = 64  # elements: what may be the scales, sizes or axes that an inference reads
 IN_MEMORY = 256 * 2**20  # bytes of external data that are read at once; more stay in their file
 
@@ -93,6 +95,8 @@ class Outline:
 
     def skeleton(self) -> onnx.ModelProto:
         """Without the large tensors: they are typed inputs."""
+        if not self.held:
+            return self.proto
         skeleton = onnx.ModelProto()
         _copy(self.proto, skeleton, but={"graph"})
         graph = skeleton.graph
@@ -123,14 +127,15 @@ class Outline:
 def outlined(model: ir.Model) -> Outline:
     """The outline of a model, which is the same afterwards."""
     tensors = {value: tensor for value in model.graph.initializers.values() if (tensor := value.const_value) is not None}
+    large = {value: tensor for value, tensor in tensors.items() if _is_large(tensor)}
     try:
         for value, tensor in tensors.items():
-            value.const_value = _without_bytes(tensor) if _is_large(tensor) else _in_memory(tensor)
-        proto = ir.to_proto(model)
+            value.const_value = _without_bytes(tensor) if value in large else _in_memory(tensor)
+        proto = proto_of(model)
     finally:
         for value, tensor in tensors.items():
             value.const_value = tensor
-    return Outline(proto, {str(value.name): tensor for value, tensor in tensors.items() if _is_large(tensor)})
+    return Outline(proto, {str(value.name): tensor for value, tensor in large.items()})
 
 
 def _is_large(tensor: ir.TensorProtocol) -> bool:

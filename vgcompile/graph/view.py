@@ -41,7 +41,7 @@ def _free(graph: ir.Graph) -> list[ir.Value]:
 
 def operands(node: ir.Node) -> list[ir.Value | None]:
     """All that a node reads: its inputs, then what its bodies capture."""
-    return [*node.inputs, *captured(node)] if node.attributes.data else list(node.inputs)
+    return [*node.inputs, *captured(node)] if bodies(node) else list(node.inputs)
 
 
 def dependencies(graph: ir.Graph) -> nx.DiGraph:

@@ -163,7 +163,7 @@ class Op:
     since: int = 0  # the opset from which the standard has a composite of ours: there it is written whole
     enters: Rule | None = None  # (node) -> of each input of its bodies: type, dimensions, the output that hands it on or None
     infer: Callable[..., Any] | None = None  # values typed like the outputs (internal), or like what ONNX leaves open of them
-    refuses: Callable[[Case], str] = lambda case: ""  # a reason why the vjp does not cover this node, or ""
+    refuses: Callable[[Case], str] | None = None  # a reason why the vjp does not cover this node, or ""
     samples: tuple[Sample, ...] = ()
 
     def __post_init__(self) -> None:

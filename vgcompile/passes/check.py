@@ -18,13 +18,13 @@ def verified(model: ir.Model) -> Outline:
     Its weights are not read, so that it may hold any number of them. Shapes are inferred anew, and compared with those that it
     states, unless it holds an operator whose shapes ONNX infers wrongly.
     """
-    nodes = (node for graph in graphs_of(model.graph) for node in graph)
-    foreign = sorted({node.domain for node in nodes if node.domain not in ("", "ai.onnx")})
+    nodes = [node for graph in graphs_of(model.graph) for node in graph]
+    foreign = sorted({node.domain for node in nodes} - {"", "ai.onnx"})
     if foreign:
         raise SelfCheckError(f"the compiled model holds operators outside the default domain: {', '.join(foreign)}")
     outline = outlined(model)
     try:
-        onnx.checker.check_model(outline.skeleton(), full_check=not misread(model))
+        onnx.checker.check_model(outline.skeleton(), full_check=not misread(nodes))
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise SelfCheckError(f"the compiled model is not valid ONNX: {error}") from None
     return outline

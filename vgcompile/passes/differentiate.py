@@ -20,12 +20,13 @@ import numpy as np
 import onnx_ir as ir
 
 from vgcompile.errors import GradientRefused, ModelError
+from vgcompile.graph.attributes import attributes_of
 from vgcompile.graph.case import case_of, draws
 from vgcompile.graph.emit import Emitter, arithmetic, dims, is_real
 from vgcompile.graph.provenance import origin
 from vgcompile.graph.view import bodies, captured, operands
 from vgcompile.ops import require
-from vgcompile.ops.op import Case, Op
+from vgcompile.ops.op import Op
 from vgcompile.passes.lower import open_node, opens_for_gradient
 
 
@@ -179,8 +180,7 @@ def _node_adjoints(
     row = require(node.op_type, node.name or "", node.domain)
     if row.blocked:
         return
-    case = case_of(node)
-    _refuse_uncovered(row, node, case)
+    _refuse_uncovered(row, node)
     if row.nested is not None:
         yield from _through_bodies(emitter, row, node, adjoints, active)
         return
@@ -195,7 +195,7 @@ def _node_adjoints(
             g if single else tuple(adjoints) + (None,) * (len(outputs) - len(adjoints)),
             outputs[0] if len(outputs) == 1 else outputs,
             *node.inputs,
-            **case.attributes,
+            **attributes_of(node),
         )
     for position, result in enumerate(results):
         if result is not None:
@@ -223,11 +223,12 @@ def _through_bodies(
             yield read.index(value), adjoint
 
 
-def _refuse_uncovered(row: Op, node: ir.Node, case: Case) -> None:
+def _refuse_uncovered(row: Op, node: ir.Node) -> None:
     if row.bodies and row.vjp is None:
         raise GradientRefused(row.name, node.name or "", "its gradient goes through its body", "run the lower pass first")
-    reason, _, hint = (row.uncovered or row.refuses(case)).partition("; ")
+    reason = row.uncovered or (row.refuses(case_of(node)) if row.refuses is not None else "")
     if reason:
+        reason, _, hint = reason.partition("; ")
         hint = hint or "rewrite this part of the model or exclude it from the gradient"
         raise GradientRefused(row.name, node.name or "", reason, hint)
 

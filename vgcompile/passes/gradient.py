@@ -113,6 +113,6 @@ def _free(emitter: Emitter, name: str, value: ir.Value) -> str:
 def named_values(model: ir.Model) -> dict[str, ir.Value]:
     """Every value of the main graph by its name."""
     graph = model.graph
-    values = {value.name: value for value in (*graph.inputs, *graph.initializers.values())}
-    values.update((value.name, value) for node in graph for value in node.outputs)
-    return {name: value for name, value in values.items() if name}
+    values = {value.name: value for value in (*graph.inputs, *graph.initializers.values()) if value.name}
+    values.update((value.name, value) for node in graph for value in node.outputs if value.name)
+    return values

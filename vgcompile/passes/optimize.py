@@ -26,7 +26,7 @@ def optimize(model: ir.Model) -> ir.Model:
     join(model)
     _drop_unread(model.graph)
     _merge_repeats(model.graph)
-    if any(len(node.outputs) > 1 or bodies(node) for node in model.graph):
+    if len(graphs_of(model.graph)) > 1 or any(len(node.outputs) > 1 for node in model.graph):
         return common.RemoveUnusedNodesPass()(model).model  # also inside bodies, and outputs that are optional
     _drop_idle_weights(model.graph)
     return model

@@ -1,0 +1,59 @@
+"""A model is written as onnx_ir writes it, byte for byte."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+
+from benchmarks.exports.synthetic import KINDS, synthetic
+from vgcompile import derivatives
+from vgcompile.graph.protos import proto_of
+
+HEAD = '<ir_version: 10, opset_import: ["" : 21]>'
+TEXTS = (
+    "m (float[N, 2] x, float y) => (float[N, 2] z) { z = Mul(x, y) }",
+    "m (float[N, 2] x) => (float[N, 2] y, float[N, 2] z) { z = Identity(x)  y, mask = Dropout(x) }",
+    "m (float[2] x) => (float[2] z) { s = SequenceConstruct(x, x)  i = Constant<value_int = 0>()  z = SequenceAt(s, i) }",
+    "m (float[2] x) => (float[2] z) { z = Clip(x, , x_max) }",
+    """m (bool b, float[2] x) => (float[2] z)
+       { z = If(b) <then_branch = t () => (float[2] y) { y = Neg(x) }, else_branch = e () => (float[2] u) { u = Exp(x) }> }""",
+)
+
+
+def same(model: ir.Model) -> bool:
+    ours, theirs = proto_of(model), ir.to_proto(model)
+    return ours.SerializeToString(deterministic=True) == theirs.SerializeToString(deterministic=True)
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_a_small_model(text: str) -> None:
+    proto = onnx.parser.parse_model(f"{HEAD} {text}")
+    maximum = onnx.numpy_helper.from_array(np.ones((), np.float32), "x_max")
+    proto.graph.initializer.append(maximum)
+    assert same(ir.from_proto(proto))
+    assert same(ir.from_proto(onnx.shape_inference.infer_shapes(proto)))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_joint_graph(kind: str) -> None:
+    assert same(ir.from_proto(derivatives.grad(synthetic(kind, 60))))
+
+
+def test_what_few_models_say() -> None:
+    """Text, facts, denotations, axes of unknown extent, annotations of a quantized model."""
+    model = ir.from_proto(onnx.parser.parse_model(f"{HEAD} {TEXTS[1]}"))
+    node = model.graph.node(0)
+    node.doc_string, node.metadata_props["b"], node.metadata_props["a"] = "text", "1", "2"
+    model.graph.metadata_props["fact"], model.metadata_props["fact"], model.graph.doc_string = "1", "2", "text"
+    mask = model.graph.node(1).outputs[1]
+    mask.type, mask.shape = ir.TensorType(ir.DataType.BOOL), ir.Shape([None, 2], denotations=["DATA_BATCH", None])
+    assert same(model)
+    mask.shape = ir.Shape([None, 2])
+    assert same(model)
+    mask.metadata_props["fact"] = "1"
+    assert same(model)
+    mask.meta["quant_parameter_tensor_names"] = {"SCALE_TENSOR": "s"}
+    assert proto_of(model).graph.quantization_annotation
+    assert same(model)

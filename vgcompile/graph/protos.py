@@ -1,0 +1,114 @@
+"""A model as a proto: what onnx_ir makes of it, byte for byte, with each type written once.
+
+onnx_ir writes the type of every value anew, field by field. The thousands of values of a joint graph have a few types among them,
+and that takes longer than ONNX takes to check the graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator
+from typing import Any
+
+import onnx
+import onnx_ir as ir
+
+
+def proto_of(model: ir.Model) -> onnx.ModelProto:
+    """What ``ir.to_proto`` makes of a model, which is the same afterwards."""
+    graph = model.graph
+    if any(value.meta for value in _values(graph)):  # annotations of a quantized model
+        return ir.to_proto(model)
+    name, text, facts, opsets = graph.name, graph.doc_string, graph.metadata_props, graph.opset_imports
+    empty = ir.GraphView((), (), nodes=(), name=name, doc_string=text, metadata_props=facts, opset_imports=opsets)
+    model.graph = empty  # type: ignore[assignment]
+    try:
+        proto = ir.to_proto(model)
+    finally:
+        model.graph = graph
+    _Writer(proto.graph, model.ir_version).write(graph)
+    return proto
+
+
+def _values(graph: ir.Graph) -> Iterator[ir.Value]:
+    yield from graph.inputs
+    yield from graph.initializers.values()
+    for node in graph:
+        yield from node.outputs
+
+
+def _kind(value: ir.Value) -> Hashable:
+    """All that the proto of a value says but its name; None of a value that says more than the type and shape of a tensor."""
+    kind, shape = value.type, value.shape
+    if type(kind) is not ir.TensorType or value.metadata_props or value.doc_string:
+        return None
+    if shape is None:
+        return kind.dtype, kind.denotation
+    return kind.dtype, kind.denotation, *shape, *map(shape.get_denotation, range(len(shape)))
+
+
+class _Writer:
+    """Writes a graph into an empty proto."""
+
+    def __init__(self, proto: onnx.GraphProto, ir_version: int) -> None:
+        self._proto, self._ir_version = proto, ir_version
+        self._types: dict[Hashable, onnx.TypeProto] = {}
+
+    def write(self, graph: ir.Graph) -> None:
+        proto = self._proto
+        for value in graph.inputs:
+            self._value(proto.input.add, value)
+        for value in graph.initializers.values():
+            if not value.is_graph_input():
+                self._inside(value)
+            if value.const_value is not None:
+                value.const_value.name = value.name
+                ir.serde.serialize_tensor_into(proto.initializer.add(), value.const_value)
+        for node in graph:
+            self._node(node)
+            for value in node.outputs:
+                if not value.is_graph_output():
+                    self._inside(value)
+        for value in graph.outputs:
+            self._value(proto.output.add, value)
+
+    def _inside(self, value: ir.Value) -> None:
+        told = value.type is not None or value.shape is not None or value.metadata_props or value.doc_string
+        if value.name and told:
+            self._value(self._proto.value_info.add, value)
+
+    def _value(self, add: Callable[..., onnx.ValueInfoProto], value: ir.Value) -> None:
+        key = _kind(value)
+        if key is None:
+            ir.serde.serialize_value_into(add(), value)
+            return
+        if key not in self._types:
+            self._types[key] = ir.serde.serialize_value(value).type
+        add(name=value.name, type=self._types[key])
+
+    def _node(self, node: ir.Node) -> None:
+        if node.device_configurations:
+            ir.serde.serialize_node_into(self._proto.node.add(), node, model_ir_version=self._ir_version)
+            return
+        outputs = [value.name or "" for value in node.outputs]
+        while outputs and not outputs[-1]:
+            outputs.pop()
+        written = self._proto.node.add(
+            op_type=node.op_type,
+            domain=node.domain or None,
+            name=node.name or None,
+            overload=node.overload or None,
+            doc_string=node.doc_string or None,
+            input=["" if value is None else value.name for value in node.inputs],
+            output=outputs,
+        )
+        for key, fact in sorted(node.metadata_props.items()):
+            written.metadata_props.add(key=key, value=fact)
+        for attribute in node.attributes.data.values():
+            _write_attribute(written.attribute.add(), attribute)
+
+
+def _write_attribute(proto: onnx.AttributeProto, attribute: Any) -> None:
+    if attribute.is_ref():
+        ir.serde.serialize_reference_attribute_into(proto, attribute)
+    else:
+        ir.serde.serialize_attribute_into(proto, attribute)
