@@ -12,11 +12,13 @@ from typing import Any
 import onnx
 import onnx_ir as ir
 
+_ANNOTATED = "quant_parameter_tensor_names"  # where onnx_ir keeps what a value's quantization is annotated with
+
 
 def proto_of(model: ir.Model) -> onnx.ModelProto:
     """What ``ir.to_proto`` makes of a model, which is the same afterwards."""
     graph = model.graph
-    if any(value.meta for value in _values(graph)):  # annotations of a quantized model
+    if any(_ANNOTATED in value.meta for value in _values(graph)):  # a quantized model
         return ir.to_proto(model)
     name, text, facts, opsets = graph.name, graph.doc_string, graph.metadata_props, graph.opset_imports
     empty = ir.GraphView((), (), nodes=(), name=name, doc_string=text, metadata_props=facts, opset_imports=opsets)
