@@ -149,7 +149,7 @@ def test_adjoints_are_read_as_all_data_are(run: Run) -> None:
     for adjoint, message in (
         (np.ones((5, 3)), ""),  # in double
         (np.ones((5, 4)), "'adj.logits' needs float [N, 3], found float64 [5, 4]"),
-        (np.full((5, 3), np.nan), "array 'adj.logits': holds numbers that are not finite"),
+        (np.full((5, 3), np.nan), "array 'adj.logits', sample 0: holds numbers that are not finite"),
     ):
         np.savez("batch.npz", **{"x": np.full((5, 8), 0.5), "adj.logits": adjoint})
         done = run("analyze", "lossless.yaml", "--data", "batch.npz", "--batch", "2", "--seed-input")

@@ -115,15 +115,6 @@ def test_samples_may_come_flat_or_with_axes_of_one(npz: Any, shape: tuple[int, .
     np.testing.assert_array_equal(feeds["image"], PIXELS.astype(np.float32))
 
 
-def test_random_rows_are_of_one_draw_for_all_arrays(npz: Any) -> None:
-    file = npz(image=PIXELS, label=LABELS)
-    first, again = (data.batch(network(IMAGE, LABEL), file=file, size=5, seed=1, rows="random") for _ in range(2))
-    np.testing.assert_array_equal(first["image"], again["image"])
-    rows = (first["image"][:, 0, 0] / 6).astype(int)
-    np.testing.assert_array_equal(first["label"], LABELS[rows])
-    assert len(set(rows)) == 5
-
-
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [

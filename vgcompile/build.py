@@ -17,14 +17,16 @@ import onnx_ir as ir
 
 from vgcompile.errors import Complaint, Mark, ModelError, SpecError
 from vgcompile.graph.emit import IR_VERSION, OPSET, Emitter, dims
-from vgcompile.graph.network import DataFile, Input, Network
+from vgcompile.graph.network import DataFile, Drawn, Input, Network, Table
 from vgcompile.graph.provenance import PREFIX
 from vgcompile.initial import Initial, stream
 from vgcompile.layers.initialization import Distribution
 from vgcompile.layers.layer import Shape, Unfit, show
 from vgcompile.layers.loss import AnyLoss
 from vgcompile.spec import Spec, capped
-from vgcompile.spec.document import InputFields, NormalInput
+from vgcompile.spec.data import OFFERED
+from vgcompile.spec.distributions import BernoulliInput, ConstantInput, LinearInput, NormalInput
+from vgcompile.spec.document import InputFields
 from vgcompile.spec.wiring import Placed
 
 Mode = Literal["training", "inference"]
@@ -197,23 +199,59 @@ class _Builder:
 def _input(spec: Spec, name: str, fields: InputFields) -> Input:
     loss = spec.document.loss
     read = {source for layer in spec.layers for source in layer.sources}
-    drawn = fields.distribution if isinstance(fields.distribution, NormalInput) else NormalInput(kind="normal")
+    distribution, mean, sd, of = _drawn_from(fields)
     return Input(
         name=name,
         shape=fields.shape,
         dtype=_DTYPES[fields.type],
         range=fields.range,
-        distribution="classes" if fields.classes else "uniform" if fields.range else "normal",
-        mean=drawn.mean,
-        sd=drawn.sd,
+        distribution=distribution,
+        mean=mean,
+        sd=sd,
+        of=of,
         classes=fields.classes,
         role="target" if loss and loss.target == name and name not in read else "input",
     )
+
+
+def _drawn_from(fields: InputFields) -> tuple[Drawn, float, float, str]:
+    """Distribution, mean, standard deviation, and the input that a teacher reads."""
+    match fields.distribution:
+        case BernoulliInput(p=p):
+            return "bernoulli", p, math.sqrt(p * (1.0 - p)), ""
+        case ConstantInput(value=value):
+            return "constant", value, 0.0, ""
+        case LinearInput(of=of, noise=noise):
+            return "linear", 0.0, noise, of
+        case NormalInput(mean=mean, sd=sd):
+            return "normal", mean, sd, ""
+    return ("classes" if fields.classes else "uniform" if fields.range else "normal"), 0.0, 1.0, ""
 
 
 def _data(spec: Spec) -> DataFile | None:
     data = spec.document.data
     if data is None:
         return None
-    arrays = data.arrays or {name: name for name in spec.document.inputs}
-    return DataFile(data.file, arrays, data.batch, data.scale)
+    inputs = spec.document.inputs
+    images = data.images
+    same = {name: name for name in inputs if images is None or name in OFFERED}
+    read = data.file is not None or images is not None
+    if data.tabular:
+        arrays = {name: name for name in data.columns or same}
+    else:
+        arrays = data.files or data.arrays or (same if read else {})
+    target = spec.document.loss.target if spec.document.loss else None
+    real = [name for name, fields in inputs.items() if fields.type == "float32" and name in arrays and name != target]
+    return DataFile(
+        path=data.file or (images.folder if images else "." if data.files else ""),
+        arrays=arrays,
+        drawn=[name for name in inputs if name not in arrays],
+        batch=data.batch,
+        scale=data.scale,
+        table=Table(data.columns or {}, data.categories, data.header, data.delimiter),
+        images=images,
+        apart=data.files is not None,
+        normalize=dict.fromkeys(real, data.normalize) if isinstance(data.normalize, str) else data.normalize,
+        shuffle=data.shuffle,
+        split=data.split,
+    )

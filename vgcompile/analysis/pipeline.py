@@ -27,6 +27,7 @@ from vgcompile.graph.emit import dims
 from vgcompile.graph.network import Input, Network
 from vgcompile.passes.gradient import named_values
 from vgcompile.runtime import data
+from vgcompile.runtime.data import PartName
 
 Array = np.ndarray[Any, Any]
 Tier = Literal["sound", "expected", "measured"]
@@ -38,10 +39,12 @@ class Options:
     """What to analyse, and how.
 
     ``region`` None: `range` where every input declares one, else `everywhere`. ``seeds`` K > 1 averages the measured logs over K
-    initializations (seeds seed, seed + 1, ...). ``data`` is an .npz file with an array for each input.
+    initializations (seeds seed, seed + 1, ...). ``data`` is a file that is read in place of the network's own data, ``part`` the
+    part of the latter that is read.
     """
 
     data: str | None = None
+    part: PartName | None = None
     batch: int | None = None
     seed: int | None = None
     seeds: int = 1
@@ -115,7 +118,7 @@ def _feeds(network: Network, options: Options) -> Mapping[str, Array]:
     seed = options.seed if options.seed is not None else network.seed
     if options.seed_input:
         network = replace(network, inputs={**network.inputs, **_adjoints(network, options.data)})
-    return data.batch(network, file=options.data, size=options.batch, seed=seed)
+    return data.batch(network, file=options.data, size=options.batch, seed=seed, part=options.part)
 
 
 def _adjoints(network: Network, file: str | None) -> dict[str, Input]:
@@ -172,7 +175,7 @@ def _provenance(
         "tiers": list(options.tiers),
         "mode": options.mode,
         "region": region,
-        "data": options.data or (network.data.path if network.data is not None else "generated"),
+        "data": options.data or _own_data(network, options),
         "data_inside_region": inside,
         "batch": batch,
         "seed": options.seed if options.seed is not None else network.seed,
@@ -183,6 +186,13 @@ def _provenance(
         "adjoint": _adjoint_text(network, options),
         "outputs": list(network.outputs),
     }
+
+
+def _own_data(network: Network, options: Options) -> str:
+    if network.data is None or not network.data.path:
+        return "generated"
+    files = ", ".join(network.data.arrays.values()) if network.data.apart else network.data.path
+    return f"{files}, {options.part or 'train'}" if network.data.split is not None else files
 
 
 def _adjoint_text(network: Network, options: Options) -> str:

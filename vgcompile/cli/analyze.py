@@ -16,6 +16,7 @@ from vgcompile.cli.parameters import (
     Model,
     ModeOption,
     Output,
+    PartOption,
     ProviderOption,
     Region,
     Seed,
@@ -34,6 +35,7 @@ TIERS = "sound,expected,measured"
 def analyze(
     model: Model,
     data: Data = None,
+    part: PartOption = None,
     loss: Loss = None,
     output: Output = None,
     seed_input: Annotated[bool, typer.Option("--seed-input", help="Take dL/dy from the data file's arrays adj.OUTPUT.")] = False,
@@ -73,6 +75,7 @@ def analyze(
 
     options = Options(
         data=data,
+        part=part,
         batch=batch,
         seed=seed,
         seeds=seeds,

@@ -16,6 +16,7 @@ from vgcompile.cli.parameters import (
     Model,
     ModeOption,
     Output,
+    PartOption,
     ProviderOption,
     Seed,
     Settings,
@@ -38,6 +39,7 @@ def draw(
         str | None, typer.Option("-o", metavar="FILE", help="File for the picture, - for stdout; else under out.")
     ] = None,
     data: Data = None,
+    part: PartOption = None,
     loss: Loss = None,
     output: Output = None,
     mode: ModeOption = "training",
@@ -61,7 +63,7 @@ def draw(
     from vgcompile.analysis import Options
     from vgcompile.render.pictures import file_name, picture
 
-    options = Options(data=data, batch=batch, seed=seed, mode=mode, provider=provider)
+    options = Options(data=data, part=part, batch=batch, seed=seed, mode=mode, provider=provider)
     drawn = picture(view, network, analysed(network, options), chosen, engine)
     deliver(file or Path("out") / file_name(network.name, view, chosen), drawn)
 

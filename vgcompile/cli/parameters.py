@@ -25,6 +25,10 @@ Output = Annotated[str | None, typer.Option("--output", metavar="NAME", help="Th
 Data = Annotated[
     str | None, typer.Option("--data", metavar="FILE.npz", help="Arrays by input name; else the model's own data, else drawn.")
 ]
+PartOption = Annotated[
+    Literal["train", "validation"] | None,
+    typer.Option("--part", help="Which part of the model's own data is read; the training part where absent."),
+]
 Batch = Annotated[int | None, typer.Option("--batch", metavar="N", min=1, help="Number of samples.")]
 Seed = Annotated[
     int | None, typer.Option("--seed", metavar="S", help="Seed of initial values and drawn data; else the model's own.")

@@ -15,6 +15,7 @@ from vgcompile.cli.parameters import (
     Model,
     ModeOption,
     Output,
+    PartOption,
     ProviderOption,
     Seed,
     Settings,
@@ -29,6 +30,7 @@ def report(
     folder: Annotated[str, typer.Option("-o", metavar="DIR", help="Folder for the files.")] = "out",
     engine: EngineOption = None,
     data: Data = None,
+    part: PartOption = None,
     loss: Loss = None,
     output: Output = None,
     mode: ModeOption = "training",
@@ -54,7 +56,7 @@ def report(
     from vgcompile.render.pictures import DRAWN, VIEWS, file_name, picture
     from vgcompile.render.report import render
 
-    analysis = analysed(network, Options(data=data, batch=batch, seed=seed, mode=mode, provider=provider))
+    analysis = analysed(network, Options(data=data, part=part, batch=batch, seed=seed, mode=mode, provider=provider))
     document = dumps(analysis)
     files = dict(compile_network(network).files)
     files |= {file_name(network.name, view, "svg"): picture(view, network, analysis, "svg", engine) for view in VIEWS}

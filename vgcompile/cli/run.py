@@ -10,7 +10,20 @@ from typing import Annotated
 import typer
 
 from vgcompile.cli.files import STDOUT, deliver
-from vgcompile.cli.parameters import Batch, Data, Json, Loss, Model, Output, ProviderOption, Seed, Settings, Variant, open_model
+from vgcompile.cli.parameters import (
+    Batch,
+    Data,
+    Json,
+    Loss,
+    Model,
+    Output,
+    PartOption,
+    ProviderOption,
+    Seed,
+    Settings,
+    Variant,
+    open_model,
+)
 
 PREFIX = "grad."
 
@@ -18,6 +31,7 @@ PREFIX = "grad."
 def run(
     model: Model,
     data: Data = None,
+    part: PartOption = None,
     provider: ProviderOption = "auto",
     batch: Batch = None,
     seed: Seed = None,
@@ -45,7 +59,7 @@ def run(
     from vgcompile.runtime.data import batch as read_batch
     from vgcompile.runtime.session import Session
 
-    feeds = read_batch(network, file=data, size=batch, seed=network.seed if seed is None else seed)
+    feeds = read_batch(network, file=data, size=batch, seed=network.seed if seed is None else seed, part=part)
     session = Session(check(gradient(network)), provider)
     known = {*session.required, *session.overridable}
     results = session.run(None, {name: array for name, array in feeds.items() if name in known})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -11,6 +11,9 @@ import onnx_ir as ir
 
 from vgcompile.graph.provenance import fact
 from vgcompile.initial import Initial
+from vgcompile.spec.data import Columns, Images, Normalization, Shuffle, Split
+
+Drawn = Literal["normal", "uniform", "classes", "bernoulli", "constant", "linear"]
 
 
 @dataclass(frozen=True)
@@ -18,29 +21,52 @@ class Input:
     """A graph input that data are fed to.
 
     ``shape`` holds ints and symbols (the first symbol is the batch). ``range`` is the stated set [lo, hi] that every element
-    lies in, or None: anywhere. ``distribution`` is what data are drawn from where none are given: ``normal`` (mean 0, sd 1),
-    ``uniform`` over the range, or for integers uniform over ``classes``.
+    lies in, or None: anywhere. ``distribution`` is what data are drawn from where none are given: ``normal`` (mean, sd),
+    ``uniform`` over the range, ``classes`` each as likely as another, ``bernoulli`` (1 with probability mean), ``constant``
+    (mean), or ``linear``: what a teacher makes of the input ``of``, plus normal noise of standard deviation sd.
     """
 
     name: str
     shape: tuple[int | str, ...]
     dtype: ir.DataType
     range: tuple[float, float] | None = None
-    distribution: Literal["normal", "uniform", "classes"] = "normal"
+    distribution: Drawn = "normal"
     mean: float = 0.0
     sd: float = 1.0
+    of: str = ""
     classes: int | None = None
     role: Literal["input", "target"] = "input"
 
 
 @dataclass(frozen=True)
+class Table:
+    """How a .csv file is read: the columns of each input, and the words that are class numbers."""
+
+    columns: Mapping[str, Columns] = field(default_factory=dict)
+    categories: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    header: bool = True
+    delimiter: str | None = None
+
+
+@dataclass(frozen=True)
 class DataFile:
-    """Real data: an .npz file and, for each graph input, the name of its array in there."""
+    """Real data: a file and, for each graph input that is read from it, the name of its array in there; ``drawn`` are the others.
+
+    ``path`` is an .npz file, a table, a folder of pictures (then ``images`` is given) or, where the arrays lie ``apart`` in .npy
+    files, the folder that their names start from. It is empty where nothing is read.
+    """
 
     path: str
     arrays: Mapping[str, str]
     batch: int = 64
     scale: float = 1.0
+    drawn: Sequence[str] = ()
+    table: Table = Table()
+    images: Images | None = None
+    apart: bool = False
+    normalize: Mapping[str, Normalization] = field(default_factory=dict)
+    shuffle: Shuffle | None = None
+    split: Split | None = None
 
 
 @dataclass(frozen=True)

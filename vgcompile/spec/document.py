@@ -4,29 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from vgcompile.layers import AnyLayer
 from vgcompile.layers.initialization import PYTORCH_DEFAULT, AnyDistribution
 from vgcompile.layers.layer import Name
 from vgcompile.layers.loss import AnyLoss
-from vgcompile.layers.part import Finite, Natural, NotEmpty, Part, Positive, PositiveFloat, kind_alone
-
-
-class UniformInput(Part):
-    """Uniform over the input's range."""
-
-    kind: Literal["uniform"]
-
-
-class NormalInput(Part):
-    kind: Literal["normal"]
-    mean: Finite = 0.0
-    sd: PositiveFloat = 1.0
-
-
-_Stated = Annotated[UniformInput | NormalInput, Field(discriminator="kind")]
-InputDistribution = Annotated[_Stated, BeforeValidator(kind_alone, json_schema_input_type=Literal["uniform", "normal"] | _Stated)]
+from vgcompile.layers.part import Finite, Natural, NotEmpty, Part, Positive
+from vgcompile.spec.data import Data
+from vgcompile.spec.distributions import InputDistribution, conflict
 
 
 class InputFields(Part):
@@ -39,7 +25,7 @@ class InputFields(Part):
     )
     distribution: InputDistribution | None = Field(
         default=None,
-        description="what inputs are drawn from where no data are given: uniform over the range, or normal where absent",
+        description="what it is drawn from where no data are given for it: by default uniform over the range, classes, or normal",
     )
     classes: Positive | None = Field(default=None, description="of an int64 input: its values are 0 ... classes - 1")
 
@@ -61,22 +47,9 @@ class InputFields(Part):
     def _consistent(self) -> Self:
         if (self.type == "int64") != (self.classes is not None):
             raise ValueError("type: int64 and classes: go together")
-        if self.type == "int64" and (self.range or self.distribution):
-            raise ValueError("an input of class numbers takes neither range: nor distribution:")
-        if isinstance(self.distribution, NormalInput) and self.range:
-            raise ValueError("a normal distribution leaves every range: keep one of distribution: and range:")
-        if isinstance(self.distribution, UniformInput) and not self.range:
-            raise ValueError("a uniform distribution needs range: [lo, hi]")
+        if found := conflict(self.distribution, self.classes, self.range):
+            raise ValueError(found)
         return self
-
-
-class Data(Part):
-    """Real data: an .npz file beside the model, and for each input the name of its array in there."""
-
-    file: str
-    batch: Positive = 64
-    arrays: dict[str, str] | None = Field(default=None, description="input name -> array name; the same names where absent")
-    scale: PositiveFloat = Field(default=1.0, description="real-valued arrays are multiplied by it")
 
 
 class InitDefaults(Part):

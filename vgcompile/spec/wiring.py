@@ -17,6 +17,7 @@ import networkx as nx
 
 from vgcompile.errors import Complaint, Mark, nearest
 from vgcompile.layers import LAYERS
+from vgcompile.spec.feeding import feeding, unknown_input
 from vgcompile.spec.opening import Place, open_layers, text
 from vgcompile.spec.reading import Node, Path
 
@@ -66,7 +67,8 @@ class _Wirer:
             for leaf in leaves
         }
         loss = self.loss(top)
-        self.check_arrays()
+        for complaint in feeding(self.root):
+            self.found.setdefault(complaint.mark, complaint)
         graph = nx.DiGraph()
         graph.add_nodes_from([*self.inputs, *placed])
         graph.add_edges_from((source, layer.name) for layer in placed.values() for source in layer.sources)
@@ -174,28 +176,13 @@ class _Wirer:
             return None
         target = loss.get("target")
         if target is not None and isinstance(target.value, str) and target.value not in self.inputs:
-            self.complain(target.mark, *self.unknown_input(target.value))
+            unknown = unknown_input(target.value, target.mark, self.inputs)
+            self.found.setdefault(target.mark, unknown)
         stated = loss.get("input")
         if stated is None:
             return top.output.name
         found = self.resolve(stated, top)
         return found[0] if found else None
-
-    def check_arrays(self) -> None:
-        """``data: arrays:`` names each input once, and nothing else."""
-        data = self.root.get("data")
-        arrays = data.get("arrays") if data is not None else None
-        if arrays is None or not isinstance(arrays.value, dict):
-            return
-        for name, mark in arrays.keys.items():
-            if name not in self.inputs:
-                self.complain(mark, *self.unknown_input(name))
-        missing = [name for name in self.inputs if name not in arrays.keys]
-        if missing:
-            self.complain(arrays.mark, f"no array for the input {missing[0]!r}")
-
-    def unknown_input(self, name: str) -> tuple[str, str]:
-        return f"unknown input {name!r}", nearest(name, self.inputs) or f"inputs: {', '.join(self.inputs)}"
 
     # What the wires must not do
 
