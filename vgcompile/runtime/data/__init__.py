@@ -32,8 +32,8 @@ def batch(
 
     ``file`` is read in place of the network's own data, whole where ``size`` is None: an .npz file with an array for each input,
     by the input's name or by the name that the network's own data give it, or a table or a folder of pictures like the
-    network's own. Without ``file`` the network's own data are read, of these the ``part`` for training or for validation. What neither
-    gives is drawn.
+    network's own. Without ``file`` the network's own data are read, of these the ``part`` for training or for validation.
+    What neither gives is drawn.
 
     Raises DataError naming the array or the row, expected and found.
     """
@@ -43,10 +43,11 @@ def batch(
     if file is not None:
         if part is not None:
             raise DataError(f"--part {part} divides the model's own data; leave it out, or --data {file}")
-        return _read(network, Path(file), replace(own, apart=False, split=None, shuffle=None), size, seed, None)
+        return _read(network, network.inputs, Path(file), replace(own, apart=False, split=None, shuffle=None), size, seed, None)
     if own.path:
         path = Path(network.source).parent / own.path
-        return _read(network, path, own, own.batch if size is None else size, seed, part)
+        inputs = {name: declared for name, declared in network.inputs.items() if name not in own.drawn}
+        return _read(network, inputs, path, own, own.batch if size is None else size, seed, part)
     if part is not None:
         raise DataError(f"--part {part}: the model names no data files to divide; its inputs are drawn")
     count = _drawn_size(network, size or (network.data.batch if network.data is not None else None))
@@ -62,8 +63,17 @@ class _Given:
     ready: bool
 
 
-def _read(network: Network, path: Path, data: DataFile, size: int | None, seed: int, part: PartName | None) -> dict[str, Array]:
-    given = _given(network, path, data)
+def _read(
+    network: Network,
+    inputs: Mapping[str, Input],
+    path: Path,
+    data: DataFile,
+    size: int | None,
+    seed: int,
+    part: PartName | None,
+) -> dict[str, Array]:
+    """``inputs`` are those that may be read; the others are drawn."""
+    given = _given(inputs, path, data)
     for one in given.values():
         fitting(one.declared, one.samples)
     count = _count(given, path)
@@ -83,11 +93,11 @@ def _prepare(given: _Given, data: DataFile, training: Array, scale: float) -> Af
     return affine(given.declared, given.samples, wanted, training, scale) if wanted is not None and not given.ready else None
 
 
-def _given(network: Network, path: Path, data: DataFile) -> dict[str, _Given]:
+def _given(inputs: Mapping[str, Input], path: Path, data: DataFile) -> dict[str, _Given]:
     """What each input is read from. One that is drawn as a rule is read where the file has it."""
-    arrays = _arrays(path, data, {name: declared for name, declared in network.inputs.items() if name not in data.drawn})
+    arrays = _arrays(path, data, {name: declared for name, declared in inputs.items() if name not in data.drawn})
     given = {}
-    for name, declared in network.inputs.items():
+    for name, declared in inputs.items():
         mapped = data.arrays.get(name)
         found = mapped if mapped is not None and mapped in arrays else name
         if found in arrays:

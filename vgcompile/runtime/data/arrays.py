@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import lzma
 import math
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
+from tokenize import TokenError
 from typing import IO, Any
 
 import numpy as np
@@ -18,9 +20,13 @@ from numpy.lib import format as npy
 from vgcompile.errors import DataError
 from vgcompile.runtime.data.samples import Array, Samples
 
+_PIECE = 2**18  # bytes
 Opener = Callable[[ExitStack], IO[bytes]]
-# What zipfile and NumPy raise for a broken file: NotImplementedError for a zip method, RecursionError for a nested header.
-_BROKEN = (OSError, EOFError, ValueError, RuntimeError, KeyError, OverflowError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
+# What reading a broken file raises. A header is Python text to NumPy, which reads it by tokens and by syntax tree; an unknown zip
+# method is a NotImplementedError, text nested too deep a RecursionError.
+_OF_TEXT = (SyntaxError, TokenError, TypeError, KeyError, IndexError, RuntimeError)
+_OF_ZIP = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error)
+_BROKEN = (OSError, EOFError, ValueError, OverflowError, *_OF_TEXT, *_OF_ZIP)
 
 
 def npz(path: Path) -> Mapping[str, Samples]:
@@ -94,13 +100,22 @@ def _rows(file: IO[bytes], start: int, shape: tuple[int, ...], dtype: np.dtype[A
     wanted, where = np.unique(rows, return_inverse=True)
     each = math.prod(shape) * dtype.itemsize
     content = bytearray()
-    for run in np.split(wanted, np.flatnonzero(np.diff(wanted) != 1) + 1):
-        file.seek(start + int(run[0]) * each)
+    for run in np.split(wanted, np.flatnonzero(np.diff(wanted) != 1) + 1) if len(wanted) else ():
+        _forward(file, start + int(run[0]) * each)
         content += file.read(len(run) * each)
     if len(content) != len(wanted) * each:
         raise EOFError
     array = np.frombuffer(content, dtype).reshape(len(wanted), *shape) if each else np.empty((len(wanted), *shape), dtype)
     return array[where]
+
+
+def _forward(file: IO[bytes], position: int) -> None:
+    """A zip member has no other way on than reading, and its own ``seek`` does that in pieces of 16 MB."""
+    if not isinstance(file, zipfile.ZipExtFile):
+        file.seek(position)
+        return
+    while (left := position - file.tell()) > 0 and file.read(min(left, _PIECE)):
+        pass
 
 
 @contextmanager
