@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import tracemalloc
 import zipfile
 from collections.abc import Callable, Mapping
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from vgcompile.build import build
+from vgcompile.cli import main
 from vgcompile.errors import DataError, SpecError
 from vgcompile.graph.network import Network
 from vgcompile.runtime.data import batch
@@ -374,6 +376,23 @@ def test_a_named_file_is_read_in_place_of_the_own(tmp_path: Path, model: Callabl
     with pytest.raises(DataError, match="--part train: the model names no data files"):
         batch(model(""), part="train")
     assert len(x) == 30
+
+
+def test_commands_read_the_part_that_is_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_arrays(tmp_path, 100)
+    (tmp_path / "m.yaml").write_text(
+        "inputs: {x: {shape: [n, 2]}, y: {shape: [n], type: int64, classes: 3}}\nlayers: [{kind: dense, units: 3}]\n"
+        "loss: {kind: cross_entropy, target: y}\ndata: {file: d.npz, batch: 40, split: {validation: 0.4}}\n"
+    )
+    losses = []
+    for part in ([], ["--part", "train"], ["--part", "validation"]):
+        assert main(["run", str(tmp_path / "m.yaml"), "--json", *part]) == 0
+        losses.append(json.loads(capsys.readouterr().out)["loss"])
+        assert main(["analyze", str(tmp_path / "m.yaml"), "--json", *part]) == 0
+        provenance = json.loads(capsys.readouterr().out)["provenance"]
+        assert provenance["data"] == f"d.npz, {part[-1] if part else 'train'}"
+        assert provenance["loss_value"] == pytest.approx(losses[-1], rel=1e-6)
+    assert losses[0] == losses[1] != losses[2]
 
 
 # drawn

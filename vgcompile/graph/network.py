@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import onnx_ir as ir
 
 from vgcompile.graph.provenance import fact
 from vgcompile.initial import Initial
-from vgcompile.spec.data import Columns, Images, Normalization, Shuffle, Split
+
+if TYPE_CHECKING:
+    from vgcompile.spec.data import Columns, Images, Normalization, Shuffle, Split
 
 Drawn = Literal["normal", "uniform", "classes", "bernoulli", "constant", "linear"]
 

@@ -55,9 +55,8 @@ def _complaint(path: Path, findings: Sequence[ErrorDetails], root: Node, schema:
     match found["type"]:
         case "extra_forbidden":
             known = _fields(schema, found["loc"][:-1])
-            return Complaint(
-                parent.keys[str(key)], f"unknown field {key!r}", nearest(str(key), known) or f"fields here: {', '.join(known)}"
-            )
+            listed = f"fields here: {', '.join(known)}" if known else ""
+            return Complaint(parent.keys[str(key)], f"unknown field {key!r}", nearest(str(key), known) or listed)
         case "missing" if isinstance(found["loc"][-1], int):
             return Complaint(node.mark, f"{name}should be a list of more than {len(node.value)}")
         case "missing":

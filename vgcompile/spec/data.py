@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import PurePath
 from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
 from vgcompile.layers.layer import Name
 from vgcompile.layers.part import Finite, Natural, NotEmpty, Part, Positive, PositiveFloat
@@ -24,7 +24,21 @@ class ColumnRange(Part):
     last: Column = Field(alias="to")
 
 
-Columns = Column | ColumnRange | Annotated[tuple[Column | ColumnRange, ...], NotEmpty]
+def _form(given: object) -> str:
+    """What a value was meant as, so that a complaint is about that alone."""
+    if isinstance(given, dict | Part):
+        return "mapping"
+    return "list" if isinstance(given, tuple) else "plain"
+
+
+_OneOf = Discriminator(_form)
+_Several = Annotated[Annotated[Column, Tag("plain")] | Annotated[ColumnRange, Tag("mapping")], _OneOf]
+Columns = Annotated[
+    Annotated[Column, Tag("plain")]
+    | Annotated[ColumnRange, Tag("mapping")]
+    | Annotated[tuple[_Several, ...], NotEmpty, Tag("list")],
+    _OneOf,
+]
 
 
 class Images(Part):
@@ -56,12 +70,21 @@ class Moments(Part):
     sd: PositiveFloat | Annotated[tuple[PositiveFloat, ...], NotEmpty] = 1.0
 
 
-Normalization = Literal["standard"] | Moments
+Normalization = Annotated[Annotated[Literal["standard"], Tag("plain")] | Annotated[Moments, Tag("mapping")], _OneOf]
+_Normalizations = Annotated[
+    Annotated[Literal["standard"], Tag("plain")] | Annotated[dict[Name, Normalization], Tag("mapping")], _OneOf
+]
 
 
 def _switch(given: object) -> object:
     """``shuffle: true`` is a shuffle of seed 0."""
     return {True: {}, False: None}[given] if isinstance(given, bool) else given
+
+
+def _one_character(given: str) -> str:
+    if len(given) != 1 or given in '"\r\n':
+        raise ValueError("what separates cells is one character, no quote and no line end")
+    return given
 
 
 class Data(Part):
@@ -81,12 +104,12 @@ class Data(Part):
         description="of a table: input name -> what its cells may say, in the order of class numbers; sorted where absent",
     )
     header: bool = Field(default=True, description="of a table: the first row holds the columns' names")
-    delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = Field(
+    delimiter: Annotated[str, AfterValidator(_one_character)] | None = Field(
         default=None, description="of a table: what separates cells; a comma in .csv, a tab in .tsv"
     )
     batch: Positive = 64
     scale: PositiveFloat = Field(default=1.0, description="real-valued inputs are multiplied by it")
-    normalize: Literal["standard"] | dict[Name, Normalization] = Field(
+    normalize: _Normalizations = Field(
         default={},
         description="for each input, after scale: standard (mean 0, sd 1 over the training part, by entry of axis 1), or "
         "mean and sd; standard alone: for all real inputs but the target",
