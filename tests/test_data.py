@@ -326,7 +326,7 @@ def test_parts_are_disjoint_and_together_all(
     rows = {part: batch(network, size=size, part=part)["x"][:, 0] / 2 for part, size in sizes.items()}
     assert sorted([*rows["train"], *rows["validation"]]) == list(range(count))
     np.testing.assert_array_equal(batch(network, size=count - held)["x"][:, 0] / 2, rows["train"])
-    with pytest.raises(DataError, match=f"a batch of {held + 1} samples is asked for, the file holds {held}"):
+    with pytest.raises(DataError, match=f"a batch of {held + 1} samples is asked for, the validation part holds {held}"):
         batch(network, size=held + 1, part="validation")
 
 

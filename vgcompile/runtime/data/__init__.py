@@ -78,8 +78,9 @@ def _read(
         fitting(one.declared, one.samples)
     count = _count(given, path)
     training = part_of(count, data.split, "train", str(path))
-    rows = part_of(count, data.split, part or "train", str(path))
-    rows = first(rows, size, data.shuffle, str(path))
+    wanted: PartName = part or "train"
+    whole = "the file" if data.split is None else f"the {wanted} part"
+    rows = first(part_of(count, data.split, wanted, str(path)), size, data.shuffle, str(path), whole)
     feeds = {}
     for name, one in given.items():
         scale = data.scale if one.declared.role == "input" and not one.ready else 1.0

@@ -30,9 +30,9 @@ def part_of(count: int, split: Split | None, part: PartName, what: str) -> Array
     return np.sort(order[:held] if part == "validation" else order[held:])
 
 
-def first(rows: Array, size: int | None, shuffle: Shuffle | None, what: str) -> Array:
-    """The first ``size`` of ``rows``, or all of them, after the shuffle. Raises DataError where there are too few."""
+def first(rows: Array, size: int | None, shuffle: Shuffle | None, what: str, whole: str) -> Array:
+    """The first ``size`` of ``rows``, or all of them, after the shuffle. Raises DataError where ``whole`` holds too few."""
     if size is not None and size > len(rows):
-        raise DataError(f"{what}: a batch of {size} samples is asked for, the file holds {len(rows)}")
+        raise DataError(f"{what}: a batch of {size} samples is asked for, {whole} holds {len(rows)}")
     order = rows if shuffle is None else rows[stream(shuffle.seed, "shuffle").permutation(len(rows))]
     return order[:size]
