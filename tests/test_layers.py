@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
+from tests import spatial_cases
 from vgcompile.build import build
 from vgcompile.errors import SpecError
 from vgcompile.graph.emit import dims
@@ -80,6 +81,7 @@ SAMPLES: dict[str, tuple[str, tuple[int, ...]]] = {
     **{
         kind: (f"{{kind: {kind}}}", TOKENS) for kind in LAYERS if "Activation" in {base.__name__ for base in LAYERS[kind].__mro__}
     },
+    **spatial_cases.SAMPLES,
 }
 
 

@@ -145,13 +145,16 @@ class _Builder:
     ) -> ir.Value:
         if (shared := self._held.get(f"{self._owner}/{name}")) is not None:
             return self._fitting(shared, shape)
-        distribution = distribution or getattr(self.spec.document.init, name)
+        distribution = distribution or getattr(self.spec.document.init, name.rpartition("/")[2])
         initial = distribution.initial(tuple(shape), fan_in, fan_out)
         value = self.state(name, self._drawn(name, initial))
         value.metadata_props[PREFIX + "initial"] = initial.to_json()
         self.graph.inputs.append(value)
         self.parameters.append(str(value.name))
         return value
+
+    def mean_square(self, parameter: ir.Value) -> float:
+        return Initial.from_json(parameter.metadata_props[PREFIX + "initial"]).square
 
     def _fitting(self, shared: ir.Value, shape: Sequence[int]) -> ir.Value:
         """A parameter that another layer has made. Raises Unfit where it has another shape."""

@@ -96,7 +96,7 @@ class Forward:
 
     def _node(self, node: ir.Node) -> None:
         row = lookup(node.op_type, node.domain)
-        if row is None or row.blocked:
+        if row is None or (row.blocked and row.moments is None):
             return
         self.sensitivity[node.outputs[0]] = max((self.sensitivity.get(v, 1.0) for v in node.inputs if v is not None), default=1.0)
         base = self.common_base(node)

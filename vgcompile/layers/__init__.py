@@ -10,29 +10,30 @@ from pydantic import Field
 
 from vgcompile.layers import activation
 from vgcompile.layers.composite import Block, Residual
-from vgcompile.layers.convolution import Conv2d
+from vgcompile.layers.convolution import Conv, ConvTranspose, DepthwiseConv, SeparableConv
 from vgcompile.layers.dense import Dense
-from vgcompile.layers.dropout import Dropout
+from vgcompile.layers.dropout import AlphaDropout, Dropout, GaussianDropout, GaussianNoise
+from vgcompile.layers.expression import ExpressionLayer
+from vgcompile.layers.gating import Scale, SqueezeExcite, StopGradient
 from vgcompile.layers.layer import Layer
-from vgcompile.layers.layout import Flatten
-from vgcompile.layers.merge import Add, Concat
-from vgcompile.layers.normalization import BatchNorm, LayerNorm
-from vgcompile.layers.pooling import AveragePool, GlobalAveragePool, MaxPool
+from vgcompile.layers.layout import Flatten, Reshape, Select, Slice, Split, Transpose
+from vgcompile.layers.merge import Add, Concat, Multiply
+from vgcompile.layers.normalization import BatchNorm, GroupNorm, InstanceNorm, LayerNorm, RmsNorm
+from vgcompile.layers.pooling import AdaptiveAveragePool, AdaptiveMaxPool, AveragePool, GlobalPool, MaxPool
+from vgcompile.layers.resampling import Pad, Upsample
 
 _CLASSES: tuple[type[Layer], ...] = (
     Dense,
-    Conv2d,
-    MaxPool,
-    AveragePool,
-    GlobalAveragePool,
-    Flatten,
-    BatchNorm,
-    LayerNorm,
-    Dropout,
-    Add,
-    Concat,
-    Block,
-    Residual,
+    *(Conv, DepthwiseConv, SeparableConv, ConvTranspose),
+    *(MaxPool, AveragePool, GlobalPool, AdaptiveAveragePool, AdaptiveMaxPool),
+    *(Pad, Upsample),
+    *(Flatten, Reshape, Transpose, Split, Slice, Select),
+    *(BatchNorm, LayerNorm, GroupNorm, InstanceNorm, RmsNorm),
+    *(Dropout, AlphaDropout, GaussianDropout, GaussianNoise),
+    *(Add, Multiply, Concat),
+    *(Scale, SqueezeExcite, StopGradient),
+    *(Block, Residual),
+    ExpressionLayer,
     *activation.LAYERS,
 )
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from vgcompile.layers.activation import Activated
+from vgcompile.layers.factor import Factor, factor
 from vgcompile.layers.layer import Layer, Name, Site
 from vgcompile.layers.merge import Add
 from vgcompile.layers.part import NotEmpty, Positive
@@ -42,12 +43,29 @@ class Block(Composite):
     kind: Literal["block"]
 
 
+class ResidualSum(Add):
+    """What joins both ways of a residual: the layers' output times ``scale``, plus what went around."""
+
+    scale: Factor | None = None
+
+    def emit(self, site: Site, inputs: Sequence[ir.Value]) -> ir.Value:
+        inner, around = inputs
+        if self.scale is not None:
+            inner = site.op.Mul(inner, factor(site, inner, self.scale, "scale"))
+        return super().emit(site, (inner, around))
+
+
 class Residual(Composite, Activated):
-    """The input, or what ``shortcut`` makes of it, plus what ``layers`` make of it (He et al. 2016), then the activation."""
+    """The input, or what ``shortcut`` makes of it, plus what ``layers`` make of it (He et al. 2016), then the activation.
+
+    ``scale`` multiplies what ``layers`` make: 1 / sqrt(number of residuals) keeps the forward variance, {learned: 0.0} is ReZero
+    (Bachlechner et al. 2020) and SkipInit (De and Smith 2020), {learned: 1e-6, axis: 1} LayerScale (Touvron et al. 2021).
+    """
 
     kind: Literal["residual"]
     shortcut: Layers | None = Field(default=None, description="layers on the way around; the input itself where absent")
+    scale: Factor | None = Field(default=None, description="multiplies what `layers` make: a number, or {learned: 0.0}")
 
-    def join(self) -> Add:
+    def join(self) -> ResidualSum:
         """The layer that joins both ways."""
-        return Add(kind="add", activation=self.activation)
+        return ResidualSum(kind="add", activation=self.activation, scale=self.scale)

@@ -68,6 +68,10 @@ class Site(Protocol):
         the model's default for that name. Raises Unfit where the other layer has it in another shape."""
         ...
 
+    def mean_square(self, parameter: ir.Value) -> float:
+        """E[w^2] of what a trainable parameter is drawn from."""
+        ...
+
     def state(self, name: str, array: np.ndarray[Any, Any]) -> ir.Value:
         """An initializer ``<layer>/<name>`` that no gradient reaches."""
         ...
@@ -105,6 +109,13 @@ def extent(shape: Shape, axis: int) -> int:
     raise Unfit(
         f"axis {axis} of its input must be a known number, not {size!r}", "give the network's inputs fixed sizes beyond the batch"
     )
+
+
+def behind_batch(axis: int, shape: Shape, hint: str = "use -1 for the last axis") -> int:
+    """``axis`` counted from the front. Raises Unfit where ``shape`` has no such axis, or it is the batch."""
+    if not -len(shape) < axis < len(shape) or axis == 0:
+        raise Unfit(f"axis {axis} is not an axis of {show(shape)} behind the batch", hint)
+    return axis % len(shape)
 
 
 def show(shape: Shape) -> str:

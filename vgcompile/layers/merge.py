@@ -6,23 +6,64 @@ from collections.abc import Sequence
 from functools import reduce
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from pydantic import Field
+
 from vgcompile.layers.activation import Activated
-from vgcompile.layers.layer import Layer, Site, Unfit, show
+from vgcompile.layers.layer import Layer, Shape, Site, Unfit, behind_batch
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
 
-class Add(Activated):
+class _Elementwise(Activated):
+    takes: ClassVar[tuple[int, int | None]] = (2, None)
+    broadcast: bool = Field(
+        default=False, description="let axes of extent 1, and leading axes that lack, be repeated, as NumPy does"
+    )
+
+    def _fit(self, site: Site, inputs: Sequence[ir.Value], what: str) -> None:
+        """Raises Unfit where the shapes differ, or do not even broadcast to one that has the batch."""
+        shapes = [site.shape(x) for x in inputs]
+        if len(set(shapes)) == 1:
+            return
+        if not self.broadcast:
+            hint = "set broadcast: true to repeat axes of extent 1" if _broadcast(shapes) else ""
+            raise Unfit(f"{what} needs equal shapes", hint)
+        common = _broadcast(shapes)
+        if common is None or common[0] != max(shapes, key=len)[0]:
+            raise Unfit(f"{what} with broadcast needs axes that are equal or 1, counted from the last one")
+
+
+def _broadcast(shapes: Sequence[Shape]) -> Shape | None:
+    """The shape that all broadcast to, a symbol equal to itself alone; None where there is none."""
+    rank = max(map(len, shapes))
+    common = []
+    for axis in range(rank):
+        found = {shape[axis - rank] for shape in shapes if rank - axis <= len(shape)} - {1}
+        if len(found) > 1:
+            return None
+        common.append(found.pop() if found else 1)
+    return tuple(common)
+
+
+class Add(_Elementwise):
     """The sum of inputs of one and the same shape."""
 
-    takes: ClassVar[tuple[int, int | None]] = (2, None)
     kind: Literal["add"]
 
     def emit(self, site: Site, inputs: Sequence[ir.Value]) -> ir.Value:
-        if len({site.shape(x) for x in inputs}) > 1:
-            raise Unfit("a sum needs equal shapes")
-        return self.activate(site.op, reduce(site.op.Add, inputs))
+        self._fit(site, inputs, "a sum")
+        return self.activate(site, reduce(site.op.Add, inputs))
+
+
+class Multiply(_Elementwise):
+    """The product, element by element, of inputs of one and the same shape."""
+
+    kind: Literal["multiply"]
+
+    def emit(self, site: Site, inputs: Sequence[ir.Value]) -> ir.Value:
+        self._fit(site, inputs, "a product")
+        return self.activate(site, reduce(site.op.Mul, inputs))
 
 
 class Concat(Layer):
@@ -34,11 +75,7 @@ class Concat(Layer):
 
     def emit(self, site: Site, inputs: Sequence[ir.Value]) -> ir.Value:
         shapes = [site.shape(x) for x in inputs]
-        if not -len(shapes[0]) < self.axis < len(shapes[0]) or self.axis == 0:
-            raise Unfit(
-                f"axis {self.axis} is not an axis of {show(shapes[0])} behind the batch", "use 1 for features or channels"
-            )
-        axis = self.axis % len(shapes[0])
+        axis = behind_batch(self.axis, shapes[0], "use 1 for features or channels")
         if len({(len(shape), shape[:axis], shape[axis + 1 :]) for shape in shapes}) > 1:
             raise Unfit(f"concat along axis {self.axis} needs shapes that agree elsewhere")
         return site.op.Concat(*inputs, axis=axis)  # type: ignore[no-any-return]

@@ -11,6 +11,8 @@ LARGEST_INT = 2**31 - 1  # no extent of an array that fits into memory is larger
 
 Positive = Annotated[int, Field(gt=0, le=LARGEST_INT)]
 Natural = Annotated[int, Field(ge=0)]
+Extent = Annotated[int, Field(ge=0, le=LARGEST_INT)]
+Index = Annotated[int, Field(ge=-LARGEST_INT, le=LARGEST_INT)]
 
 
 def _single(given: float) -> float:
@@ -21,6 +23,7 @@ def _single(given: float) -> float:
 
 Finite = Annotated[float, Field(allow_inf_nan=False), AfterValidator(_single)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False), AfterValidator(_single)]
+NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False), AfterValidator(_single)]
 
 
 def _not_empty(given: Any) -> Any:

@@ -91,7 +91,7 @@ class LookedUp:
 
     def backward(self, case: Case, position: int, adjoint: Signal, signals: Sequence[Signal | None]) -> Signal:
         x = signals[0]
-        if x is not None and x.across < x.square * (1.0 - 1e-12):
+        if x is None or x.across < x.square * (1.0 - 1e-12):  # a table's statistics are known
             return adjoint.scaled(case.count(case.outputs[0]) / max(case.count(case.shapes[0]), 1))
         rows, lookups = self._rows(case), case.count(case.shapes[1])
         n = case.batch

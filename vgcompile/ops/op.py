@@ -169,7 +169,8 @@ class Op:
     def __post_init__(self) -> None:
         if not self.doc.endswith("."):
             raise ValueError(f"{self.name}: the documentation is one sentence, with its full stop")
-        if sum(map(bool, (self.blocked, self.uncovered, self.vjp or self.nested or self.bodies))) != 1:
+        flows = self.vjp or self.nested or (self.bodies and not self.blocked)  # what blocks may be a composite
+        if sum(map(bool, (self.blocked, self.uncovered, flows))) != 1:
             raise ValueError(f"{self.name}: a row has a vjp (or bodies), or says why nothing flows, or why there is no rule")
         if self.derivatives and self.numpy is None:
             raise ValueError(f"{self.name}: an elementwise row needs its NumPy reading")
@@ -177,6 +178,11 @@ class Op:
     @property
     def elementwise(self) -> bool:
         return bool(self.derivatives)
+
+    @property
+    def stops(self) -> bool:
+        """Whether nothing flows because somebody wants it so: differences do not stop there."""
+        return bool(self.blocked and self.bodies)
 
 
 def at(positions: Callable[..., Sequence[float]] | Sequence[float], attributes: Attributes) -> tuple[float, ...]:

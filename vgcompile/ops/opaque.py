@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from vgcompile.interval import interval
-from vgcompile.ops.families import blocked
-from vgcompile.ops.op import sample
+from vgcompile.interval import WHOLE, interval
+from vgcompile.ops.families import Carried, blocked
+from vgcompile.ops.op import INTERNAL, Body, sample
 
 NUMBER = "its output is a number of elements and does not change with their values"
 INDEX = "its output is an index: a step, whose slope is 0 wherever it has one"
@@ -15,6 +15,7 @@ SHAPE_ONLY = "it reads only the shape of its input"
 NO_INPUT = "its output does not depend on any value"
 DRAW = "its output is drawn at random"
 TEXT = "texts have no slope"
+ASKED = "it is there to let nothing flow"
 
 MATRIX = (sample(("N", 3)),)
 
@@ -41,6 +42,19 @@ IsNaN = blocked(
     "IsNaN", "Whether x is not a number.", TEST, numpy=np.isnan, range=lambda case: interval(0.0, 1.0), samples=MATRIX
 )
 IsInf = blocked("IsInf", "Whether x is infinite.", TEST, range=lambda case: interval(0.0, 1.0), samples=MATRIX)
+
+StopGradient = blocked(
+    "StopGradient",
+    "x, as a constant: written as a copy in a file, where no standard operator stops a gradient.",
+    ASKED,
+    domain=INTERNAL,
+    numpy=lambda x: x,
+    range=lambda case: case.ranges[0] or WHOLE,
+    moments=Carried(),
+    bodies=(Body("copy", lambda op, x: op.Identity(x)),),
+    infer=lambda x: x,
+    samples=(*MATRIX, sample(())),
+)
 
 RandomNormalLike = blocked("RandomNormalLike", "Normal draws in the shape of x.", DRAW, random=True, samples=MATRIX)
 RandomUniformLike = blocked(
@@ -103,7 +117,7 @@ StringSplit = blocked("StringSplit", "Texts cut at a delimiter, and the number o
 RegexFullMatch = blocked("RegexFullMatch", "Whether a text as a whole matches a pattern.", TEST)
 
 ROWS = (
-    *(Constant, Shape, Size, ConstantOfShape, EyeLike, ArgMax, ArgMin, NonZero, Hardmax, IsNaN, IsInf),
+    *(Constant, Shape, Size, ConstantOfShape, EyeLike, ArgMax, ArgMin, NonZero, Hardmax, IsNaN, IsInf, StopGradient),
     *(RandomNormalLike, RandomUniformLike, RandomNormal, RandomUniform, Bernoulli, Multinomial),
     *(NonMaxSuppression, TfIdfVectorizer, ImageDecoder, StringConcat, StringNormalizer, StringSplit, RegexFullMatch),
 )

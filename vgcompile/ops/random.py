@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from vgcompile.interval import WHOLE, Interval, corners, interval, point
-from vgcompile.ops.op import Case, Inference, Op, sample
+from vgcompile.ops.families import broadcasting
+from vgcompile.ops.op import INTERNAL, Body, Case, Inference, Op, sample
 from vgcompile.ops.shape import constant
 from vgcompile.signal import Signal, replace
 
@@ -101,4 +102,18 @@ Dropout = Op(
     ),
 )
 
-ROWS = (Dropout,)
+InTraining = broadcasting(
+    "InTraining",
+    "The first input in training, the second at inference.",
+    numpy=lambda noisy, plain, *, training=1: noisy if training else plain,
+    derivatives=(lambda op, *_, training=1: float(training), lambda op, *_, training=1: 1.0 - training),
+    vjp=lambda op, g, y, noisy, plain, *, training=1: (g, None) if training else (None, g),
+    linear=True,
+    domain=INTERNAL,
+    inference=Inference(attributes={"training": 0}, inputs=2),
+    bodies=(Body("copy", lambda op, noisy, plain, *, training=1: op.Identity(noisy if training else plain)),),
+    infer=lambda noisy, plain, **_: plain,
+    samples=(sample(("N", 4), ("N", 4)), sample(("N", 4), ("N", 4), training=0)),
+)
+
+ROWS = (Dropout, InTraining)

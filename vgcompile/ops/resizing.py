@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 
 from vgcompile.interval import Interval, interval, point, product
 from vgcompile.ops.cutting import hull_of
@@ -127,6 +128,16 @@ def _refuses(case: Case) -> str:
     )
 
 
+def _infer(x: Any, roi: Any = None, scales: Any = None, sizes: Any = None, **attributes: Any) -> Any:
+    """Axes that are not resized keep their extents: ONNX's inference forgets those that are symbols."""
+    dims, axes, factors = extents(x), attributes.get("axes"), constant(scales)
+    along = range(len(dims)) if axes is None else [axis % len(dims) for axis in axes]
+    kept = set(range(len(dims))) - set(along)
+    if factors is not None and attributes.get("coordinate_transformation_mode") != "tf_crop_and_resize":
+        kept |= {axis for axis, factor in zip(along, factors, strict=False) if factor == 1.0}
+    return ir.Value(shape=ir.Shape([dim if axis in kept else None for axis, dim in enumerate(dims)]), type=x.type)
+
+
 def _present(case: Case, position: int) -> bool:
     return len(case.shapes) > position and case.shapes[position] not in (None, (0,))
 
@@ -176,6 +187,7 @@ Resize = Op(
     range=_range,
     norms=_norms,
     untrained=(1, 2),
+    infer=_infer,
     refuses=_refuses,
     samples=(
         sample(("N", 2, 3, 2), None, _TWICE, coordinate_transformation_mode="asymmetric", nearest_mode="floor"),

@@ -15,6 +15,7 @@ from vgcompile.derivatives import Question
 from vgcompile.errors import VgcompileError
 from vgcompile.graph.case import draws
 from vgcompile.graph.view import bodies
+from vgcompile.ops import lookup
 from vgcompile.passes.gradient import ADJOINT, GRADIENT, joint
 from vgcompile.passes.lower import lower
 from vgcompile.reference import in_float64
@@ -51,7 +52,7 @@ class Whole:
         return {name: double(array) for name, array in {**numbers, **self.feeds}.items()}
 
     def loss(self, point: Mapping[str, Array]) -> float:
-        results = evaluated(self._forward, point)
+        results = evaluated(self._forward, {**point, **self._still})
         if not self.question.outside:
             return float(np.asarray(results[self.question.roots[0]]).sum())
         return float(sum((np.asarray(results[name]) * g).sum() for name, g in self.adjoints.items()))
@@ -68,14 +69,31 @@ class Whole:
     @cached_property
     def _forward(self) -> bytes:
         model = self.question.subject.model.clone()
+        for node in _stops(model):
+            still = ir.Value(name=node.outputs[0].name, shape=node.outputs[0].shape, type=node.outputs[0].type)
+            node.outputs[0].replace_all_uses_with(still)
+            model.graph.remove(node, safe=True)
+            model.graph.inputs.append(still)
         values = {value.name: value for node in model.graph for value in node.outputs}
         model.graph.outputs[:] = [values[name] for name in self.question.roots]
         return _prepared(lower(model))
 
     @cached_property
+    def _still(self) -> dict[str, Array]:
+        """Values behind which no gradient flows, as they are at the point: the loss is moved with them held still."""
+        model = self.question.subject.model.clone()
+        model.graph.outputs[:] = [node.outputs[0] for node in _stops(model)]
+        return evaluated(_prepared(lower(model)), self.point) if model.graph.outputs else {}
+
+    @cached_property
     def _joint(self) -> bytes:
         model = self.question.subject.model.clone()
         return _prepared(joint(model, self.question.roots, self.question.wanted, [], outside=self.question.outside))
+
+
+def _stops(model: ir.Model) -> list[ir.Node]:
+    rows = ((node, lookup(node.op_type, node.domain)) for node in model.graph)
+    return [node for node, row in rows if row is not None and row.stops]
 
 
 def _prepared(model: ir.Model) -> bytes:
