@@ -17,18 +17,24 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Protocol
+
+from vgcompile.rules.rule import Rule
+from vgcompile.rules.text import UNCLASSIFIED
 
 
 @dataclass(frozen=True, order=True)
 class Mark:
     """A place in a text file; line and column count from 1. Line 0 is the whole of it, as of an option.
 
-    ``origin`` says what a value there was copied for: one place of a block's text has many of them.
+    ``end`` is the column behind the last character there; 0 where it lies on another line or is not known. ``origin`` says what a
+    value there was copied for: one place of a block's text has many of them.
     """
 
     file: str
     line: int
     column: int = 1
+    end: int = field(default=0, compare=False)
     origin: tuple[str, ...] = field(default=(), compare=False)
 
     def __str__(self) -> str:
@@ -36,15 +42,33 @@ class Mark:
 
 
 @dataclass(frozen=True)
+class Note:
+    """What else is to be known about a complaint; with a mark, what is at that other place."""
+
+    message: str
+    mark: Mark | None = None
+
+
+@dataclass(frozen=True)
 class Complaint:
-    """One thing wrong with a model: where, what was found, and what would do."""
+    """One thing wrong with a model: where, what was found, what would do, and by which rule."""
 
     mark: Mark
     message: str
     hint: str = ""
+    rule: Rule = UNCLASSIFIED
+    notes: tuple[Note, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.mark}: {self.message}" + (f"; {self.hint}" if self.hint else "")
+
+
+class Complain(Protocol):
+    """How a reader hands over what it finds, and reads on."""
+
+    def __call__(
+        self, mark: Mark, message: str, hint: str = "", rule: Rule = UNCLASSIFIED, notes: tuple[Note, ...] = ()
+    ) -> None: ...
 
 
 class VgcompileError(Exception):

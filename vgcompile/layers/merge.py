@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from vgcompile.layers.activation import Activated
 from vgcompile.layers.layer import Layer, Site, Unfit, show
+from vgcompile.rules.shapes import UNEQUAL_SHAPES
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -21,7 +22,7 @@ class Add(Activated):
 
     def emit(self, site: Site, inputs: Sequence[ir.Value]) -> ir.Value:
         if len({site.shape(x) for x in inputs}) > 1:
-            raise Unfit("a sum needs equal shapes")
+            raise Unfit("a sum needs equal shapes", rule=UNEQUAL_SHAPES)
         return self.activate(site.op, reduce(site.op.Add, inputs))
 
 
@@ -40,5 +41,5 @@ class Concat(Layer):
             )
         axis = self.axis % len(shapes[0])
         if len({(len(shape), shape[:axis], shape[axis + 1 :]) for shape in shapes}) > 1:
-            raise Unfit(f"concat along axis {self.axis} needs shapes that agree elsewhere")
+            raise Unfit(f"concat along axis {self.axis} needs shapes that agree elsewhere", rule=UNEQUAL_SHAPES)
         return site.op.Concat(*inputs, axis=axis)  # type: ignore[no-any-return]

@@ -9,7 +9,7 @@ Every layer keeps its place in the text, so that what is found wrong with it lat
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from vgcompile.errors import Complaint, Mark, SpecError
 from vgcompile.layers.composite import Residual
 from vgcompile.layers.layer import Layer
+from vgcompile.rules import text as rules
 from vgcompile.spec.complaints import complaints
 from vgcompile.spec.document import Document
 from vgcompile.spec.expanding import expanded
@@ -73,10 +74,18 @@ def load(path: str | FilePath, *, variant: str | None = None, settings: Sequence
     try:
         text = FilePath(path).read_bytes().decode("utf-8-sig")
     except OSError as error:
-        raise SpecError([Complaint(Mark(str(path), 1), f"the file cannot be read: {error.strerror}")]) from None
+        unreadable = Complaint(Mark(str(path), 1), f"the file cannot be read: {error.strerror}", rule=rules.UNREADABLE)
+        raise SpecError([unreadable]) from None
     except UnicodeDecodeError as error:
         raise SpecError(
-            [Complaint(Mark(str(path), 1), f"this is not UTF-8 text (byte {error.start})", "give a .yaml or an .onnx file")]
+            [
+                Complaint(
+                    Mark(str(path), 1),
+                    f"this is not UTF-8 text (byte {error.start})",
+                    "give a .yaml or an .onnx file",
+                    rules.NOT_TEXT,
+                )
+            ]
         ) from None
     return loads(text, str(path), variant=variant, settings=settings)
 
@@ -85,7 +94,8 @@ def loads(text: str, file: str = "<text>", *, variant: str | None = None, settin
     """Read a model from a string; ``file`` is its name in marks, and relative paths in it start from that file's folder."""
     tree = read(text, file)
     if not isinstance(tree.value, dict):
-        raise SpecError([Complaint(tree.mark, f"a model is a mapping with inputs: and layers:, found {describe(tree.value)}")])
+        message = f"a model is a mapping with inputs: and layers:, found {describe(tree.value)}"
+        raise SpecError([Complaint(tree.mark, message, rule=rules.NO_MODEL)])
     first: dict[Mark, Complaint] = {}  # one a place: copies repeat their text's faults
 
     def complain(mark: Mark, message: str, hint: str = "") -> None:
@@ -118,4 +128,4 @@ def capped(found: Sequence[Complaint]) -> list[Complaint]:
     rest = ordered[MOST_COMPLAINTS:]
     if not rest:
         return ordered
-    return [*ordered[:MOST_COMPLAINTS], Complaint(rest[0].mark, f"and {len(rest)} more complaints from here on")]
+    return [*ordered[:MOST_COMPLAINTS], replace(rest[0], message=f"and {len(rest)} more complaints from here on", hint="")]

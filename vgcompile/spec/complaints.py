@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from vgcompile.errors import Complaint, nearest
+from vgcompile.rules import fields as rules
 from vgcompile.spec.reading import Node, Path, describe, plain
 
 Schema = Mapping[str, Any]
@@ -56,26 +57,33 @@ def _complaint(path: Path, findings: Sequence[ErrorDetails], root: Node, schema:
         case "extra_forbidden":
             known = _fields(schema, found["loc"][:-1])
             listed = f"fields here: {', '.join(known)}" if known else ""
-            return Complaint(parent.keys[str(key)], f"unknown field {key!r}", nearest(str(key), known) or listed)
+            hint = nearest(str(key), known) or listed
+            return Complaint(parent.keys[str(key)], f"unknown field {key!r}", hint, rules.UNKNOWN_FIELD)
         case "missing" if isinstance(found["loc"][-1], int):
-            return Complaint(node.mark, f"{name}should be a list of more than {len(node.value)}")
+            return Complaint(node.mark, f"{name}should be a list of more than {len(node.value)}", rule=rules.WRONG_TYPE)
         case "missing":
             lacking = node.value if isinstance(node.value, str) else node.value.get("kind") or key or "the model"
-            return Complaint(node.mark, f"{lacking} needs the field {found['loc'][-1]!r}", _example(node, found["loc"][-1]))
+            hint = _example(node, found["loc"][-1])
+            return Complaint(node.mark, f"{lacking} needs the field {found['loc'][-1]!r}", hint, rules.MISSING_FIELD)
         case "union_tag_not_found":
-            return Complaint(node.mark, "the field 'kind' is missing", _one_of(_kinds(schema, found["loc"])))
+            return Complaint(node.mark, "the field 'kind' is missing", _one_of(_kinds(schema, found["loc"])), rules.MISSING_FIELD)
         case "union_tag_invalid":
             tag, kinds = str(context["tag"]), _kinds(schema, found["loc"])
-            return Complaint((node.get("kind") or node).mark, f"unknown kind {tag!r}", nearest(tag, kinds) or _one_of(kinds))
+            hint = nearest(tag, kinds) or _one_of(kinds)
+            return Complaint((node.get("kind") or node).mark, f"unknown kind {tag!r}", hint, rules.UNKNOWN_KIND)
         case "value_error":
-            return Complaint(node.mark, str(context["error"]))
+            return Complaint(node.mark, str(context["error"]), rule=rules.WRONG_VALUE)
         case "string_pattern_mismatch":
             mark = parent.keys[str(key)] if found["loc"][-1] == "[key]" else node.mark
             return Complaint(
-                mark, f"{found['input']!r} is no name", "letters, digits, '_', '-' and '.', with a letter or '_' first"
+                mark,
+                f"{found['input']!r} is no name",
+                "letters, digits, '_', '-' and '.', with a letter or '_' first",
+                rules.BAD_NAME,
             )
     wanted = " or ".join(dict.fromkeys(_wanted(finding) for finding in findings))
-    return Complaint(node.mark, f"{name}should be {wanted}, found {describe(node.value)}", _reading_hint(node.value, wanted))
+    hint = _reading_hint(node.value, wanted)
+    return Complaint(node.mark, f"{name}should be {wanted}, found {describe(node.value)}", hint, rules.WRONG_TYPE)
 
 
 _WANTED = {

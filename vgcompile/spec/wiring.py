@@ -15,8 +15,11 @@ from dataclasses import dataclass
 
 import networkx as nx
 
-from vgcompile.errors import Complaint, Mark, nearest
+from vgcompile.errors import Complaint, Mark, Note, nearest
 from vgcompile.layers import LAYERS
+from vgcompile.rules import wires as rules
+from vgcompile.rules.rule import Rule
+from vgcompile.rules.text import UNCLASSIFIED
 from vgcompile.spec.feeding import feeding, unknown_input
 from vgcompile.spec.opening import Place, open_layers, text
 from vgcompile.spec.reading import Node, Path
@@ -54,8 +57,10 @@ class _Wirer:
         inputs = root.get("inputs")
         self.inputs: dict[str, Mark] = dict(inputs.keys) if inputs is not None else {}
 
-    def complain(self, mark: Mark, message: str, hint: str = "") -> None:
-        self.found.setdefault(mark, Complaint(mark, message, hint))
+    def complain(
+        self, mark: Mark, message: str, hint: str = "", rule: Rule = UNCLASSIFIED, notes: tuple[Note, ...] = ()
+    ) -> None:
+        self.found.setdefault(mark, Complaint(mark, message, hint, rule, notes))
 
     def wiring(self) -> Wiring:
         top, leaves = open_layers(self.root, self.inputs, self.complain)
@@ -107,7 +112,12 @@ class _Wirer:
             return place.name
         found = self.resolve(stated, place.parent)
         if found and found[0] in self.inputs:
-            self.complain(stated.mark, f"{stated.value!r} has no parameters to share", "name a layer of the same kind")
+            self.complain(
+                stated.mark,
+                f"{stated.value!r} has no parameters to share",
+                "name a layer of the same kind",
+                rules.NOTHING_TO_SHARE,
+            )
         return found[0] if found else place.name
 
     def last_owner(self, place: Place, owners: Mapping[str, str]) -> str:
@@ -116,7 +126,10 @@ class _Wirer:
         while (owner := owners.get(name, name)) != name:
             if owner in passed:
                 self.complain(
-                    place.node.children["share"].mark, "layers share each other's parameters in a circle", "let one keep its own"
+                    place.node.children["share"].mark,
+                    "layers share each other's parameters in a circle",
+                    "let one keep its own",
+                    rules.CIRCLE,
                 )
                 return place.name
             passed.add(owner)
@@ -129,10 +142,13 @@ class _Wirer:
             return
         least, most = LAYERS[kind].takes
         mark = place.node.mark if stated is None else stated.mark
-        if len(sources) < least:
-            self.complain(mark, f"{kind} takes {least} or more inputs, found {len(sources)}", "name them: from: [a, b]")
-        elif most is not None and len(sources) > most:
-            self.complain(mark, f"{kind} takes one input, found {len(sources)}", "join them with an add or concat layer first")
+        number = len(sources)
+        if number < least:
+            hint = "name them: from: [a, b]"
+            self.complain(mark, f"{kind} takes {least} or more inputs, found {number}", hint, rules.NUMBER_OF_INPUTS)
+        elif most is not None and number > most:
+            hint = "join them with an add or concat layer first"
+            self.complain(mark, f"{kind} takes one input, found {number}", hint, rules.NUMBER_OF_INPUTS)
 
     def resolve(self, reference: Node, scope: Place) -> tuple[str, ...]:
         if not isinstance(reference.value, str):
@@ -167,6 +183,7 @@ class _Wirer:
             reference.mark,
             f"unknown layer {name!r}",
             nearest(name, known) or (f"known here: {listed}" if known else "it holds no layers"),
+            rules.UNKNOWN_LAYER,
         )
 
     def loss(self, top: Place) -> str | None:
@@ -203,18 +220,20 @@ class _Wirer:
                 mark,
                 f"layers read each other in a circle: {' -> '.join([*cycle, cycle[0]])}",
                 "let one of them read something else",
+                rules.CIRCLE,
             )
 
     def refuse_unused(self, graph: nx.DiGraph, placed: dict[str, Placed], outputs: Sequence[str]) -> None:
         used = set(outputs).union(*(nx.ancestors(graph, output) for output in outputs))
         for name, layer in placed.items():
             if name not in used:
-                self.complain(layer.mark, f"layer {name!r} never reaches the loss", "remove it, or let another layer read it")
+                hint = "remove it, or let another layer read it"
+                self.complain(layer.mark, f"layer {name!r} never reaches the loss", hint, rules.DEAD_LAYER)
         loss = self.root.get("loss")
         target = loss.get("target") if loss is not None else None
         for name, mark in self.inputs.items():
             if name not in used and (target is None or target.value != name):
-                self.complain(mark, f"input {name!r} is not used", "remove it, or let a layer read it")
+                self.complain(mark, f"input {name!r} is not used", "remove it, or let a layer read it", rules.UNUSED_INPUT)
 
 
 def _ordered(graph: nx.DiGraph, placed: dict[str, Placed]) -> tuple[Placed, ...]:
