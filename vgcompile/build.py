@@ -30,6 +30,7 @@ from vgcompile.spec import Spec, capped
 from vgcompile.spec.data import OFFERED
 from vgcompile.spec.distributions import BernoulliInput, ConstantInput, LinearInput, NormalInput
 from vgcompile.spec.document import InputFields
+from vgcompile.spec.lint import lint
 from vgcompile.spec.origin import expansion
 from vgcompile.spec.wiring import Placed
 
@@ -64,6 +65,7 @@ def build(spec: Spec, *, mode: Mode = "training", seed: int | None = None) -> Ne
         data=_data(spec),
         text=spec.text,
         seed=builder.seed,
+        warnings=tuple(lint(spec)),
     )
 
 

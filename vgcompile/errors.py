@@ -60,7 +60,8 @@ class Complaint:
     notes: tuple[Note, ...] = ()
 
     def __str__(self) -> str:
-        return f"{self.mark}: {self.message}" + (f"; {self.hint}" if self.hint else "")
+        warning = f"warning[{self.rule.code}]: " if self.rule.severity == "warning" else ""
+        return f"{self.mark}: {warning}{self.message}" + (f"; {self.hint}" if self.hint else "")
 
 
 class Complain(Protocol):

@@ -14,6 +14,4 @@ from collections.abc import Mapping
 from vgcompile.rules import designs, fields, shapes, text, traps, wires
 from vgcompile.rules.rule import Rule
 
-CATALOGUE: Mapping[str, Rule] = {
-    rule.code: rule for room in (text, fields, wires, shapes, traps, designs) for rule in room.RULES
-}
+CATALOGUE: Mapping[str, Rule] = {rule.code: rule for room in (text, fields, wires, shapes, traps, designs) for rule in room.RULES}

@@ -156,12 +156,12 @@ TOO_MANY_LAYERS = error(
     """
     inputs: {x: {shape: [batch, 4]}}
     layers:
-      - {kind: block, repeat: 1000000, layers: [{kind: tanh}]}
+      - {kind: block, repeat: 1000000, layers: [{kind: dense, units: 4, activation: tanh}]}
     """,
     """
     inputs: {x: {shape: [batch, 4]}}
     layers:
-      - {kind: block, repeat: 10, layers: [{kind: tanh}]}
+      - {kind: block, repeat: 10, layers: [{kind: dense, units: 4, activation: tanh}]}
     """,
 )
 

@@ -22,7 +22,7 @@ from vgcompile.rules.rule import Rule
 MOST_VALUES = 200_000
 DEEPEST = 64
 
-_LOADER = getattr(yaml, "CLoader", yaml.Loader)
+LOADER = getattr(yaml, "CLoader", yaml.Loader)
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 # YAML 1.2.2, section 10.3.2: the core schema's tag resolution.
 _NULL = re.compile(r"null|Null|NULL|~|")
@@ -76,7 +76,7 @@ def read(text: str, file: str) -> Node:
         )
     reader = _Reader(file)
     try:
-        root = reader.document(yaml.parse(text, Loader=_LOADER))
+        root = reader.document(yaml.parse(text, Loader=LOADER))
     except yaml.MarkedYAMLError as error:
         raise SpecError([*reader.complaints, _syntax(error, text, file)]) from None
     except yaml.YAMLError as error:
@@ -84,7 +84,9 @@ def read(text: str, file: str) -> Node:
     if reader.complaints:
         raise SpecError(reader.complaints)
     if root is None or root.value is None:
-        raise SpecError([Complaint(Mark(file, 1), "the file is empty", "a model has inputs:, layers: and a loss:", rules.NO_MODEL)])
+        raise SpecError(
+            [Complaint(Mark(file, 1), "the file is empty", "a model has inputs:, layers: and a loss:", rules.NO_MODEL)]
+        )
     return root
 
 
@@ -159,7 +161,9 @@ class _Reader:
             if not isinstance(key.value, str):
                 self.complain(item, f"a key must be a string, found {describe(key.value)}", "put it in quotes", rules.KEY_TYPE)
             elif key.value == "<<":
-                self.complain(item, "merge keys are not YAML 1.2", "write the fields out, or alias a whole value", rules.MERGE_KEY)
+                self.complain(
+                    item, "merge keys are not YAML 1.2", "write the fields out, or alias a whole value", rules.MERGE_KEY
+                )
             elif key.value in keys:
                 self.complain(
                     item,

@@ -57,9 +57,7 @@ class _Wirer:
         inputs = root.get("inputs")
         self.inputs: dict[str, Mark] = dict(inputs.keys) if inputs is not None else {}
 
-    def complain(
-        self, mark: Mark, message: str, hint: str = "", rule: Rule = UNCLASSIFIED, notes: tuple[Note, ...] = ()
-    ) -> None:
+    def complain(self, mark: Mark, message: str, hint: str = "", rule: Rule = UNCLASSIFIED, notes: tuple[Note, ...] = ()) -> None:
         self.found.setdefault(mark, Complaint(mark, message, hint, rule, notes))
 
     def wiring(self) -> Wiring:
