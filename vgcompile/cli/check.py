@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vgcompile.cli.formats import MACHINE, Format
-
 from vgcompile.cli.parameters import (
     FOUND,
     KINDS,
@@ -28,7 +27,6 @@ from vgcompile.cli.parameters import (
     open_model,
     several,
 )
-
 from vgcompile.errors import Complaint, Mark, SpecError, UserError
 from vgcompile.rules.text import UNCLASSIFIED, UNREADABLE
 
@@ -89,7 +87,7 @@ def check(
 
 def _write(complaints: Sequence[Complaint], form: Format | None) -> None:
     """Those for programs to stdout, even if there are none; those for persons to stderr."""
-    if form in MACHINE:
+    if form is not None and form in MACHINE:
         written = MACHINE[form](complaints)
         typer.echo(written, nl=bool(written))
     elif form == "text" or sys.stderr.isatty():

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import onnx_ir as ir
 
-from vgcompile.graph.provenance import fact
 from vgcompile.errors import Complaint
+from vgcompile.graph.provenance import fact
 from vgcompile.initial import Initial
 
 if TYPE_CHECKING:
