@@ -2,8 +2,9 @@
 
     python -m benchmarks.fuzz --count 100000 --seed 0
 
-Each file is a model of ``models/`` with a few mutations. It is read, built, linted, and what is said of it written in every format, all in one
-process. A failure is any other exception, more than 2 s, or more than 500 MB of memory; failing texts are kept in a folder.
+Each file is a model of ``models/`` or a case of ``tests/cases/spec`` with a few mutations. It is read, linted and, up to 60 layers and
+8 MB of weights, built; what is said of it is written in every format. All is done in one process. A failure is any other exception, more
+than 2 s, or more than 500 MB of memory; failing texts are kept in a folder.
 """
 
 from __future__ import annotations
@@ -22,25 +23,46 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from vgcompile import build as building
 from vgcompile.build import build
 from vgcompile.cli.formats import MACHINE
 from vgcompile.cli.snippet import show
 from vgcompile.errors import Complaint, SpecError
 from vgcompile.spec import loads
+from vgcompile.spec.lint import lint
 
-MODELS = Path(__file__).parent.parent / "models"
+ROOT = Path(__file__).parent.parent
+LAYERS = 60
+WEIGHTS = 2**23
 SECONDS = 2.0
 MEGABYTES = 500
+LONGEST = 10_000
 FILE = "mutated.yaml"
 
 _WORD = re.compile(r"[A-Za-z_][A-Za-z_0-9.-]*")
 _NUMBER = re.compile(r"-?\d+(\.\d+)?(e-?\d+)?")
 _ODD = (
-    "", "\n", "\n\n", "\t", " ", ": ", "- ", "[", "]", "{", "}", "&a ", "*a", "!!int ", "!x ", "'", '"', "|\n", ">\n", "#", "---\n", "<<: *a",
-    "%YAML 1.1\n", "? ", "null", "~", "no", "on", "yes", "true", ".nan", ".inf", "-.inf", "0x1F", "0o17", "010", "1_000", "12:30", "1e400",
-    "\x00", "\x85", "\u2028", "\ufeff", "é", "日本", "🙂", "\U0001d7d9", "${x}", "${", "../..", "a/b/c", "input", "loss", "sum", "shortcut",
+    "", "\n", "\n\n", "\t", " ", ": ", "- ", "[", "]", "{", "}", "&a ", "*a", "!!int ", "!x ", "'", '"', "|\n", ">\n", "#",
+    "---\n", "<<: *a", "%YAML 1.1\n", "? ", "null", "~", "no", "on", "yes", "true", ".nan", ".inf", "-.inf", "0x1F", "0o17", "010",
+    "1_000", "12:30", "\x00", "\x85", "\u2028", "\ufeff", "é", "日本", "🙂", "\U0001d7d9", "${i}", "${2 ** 9}", "${", "../..",
+    "a/b", "input", "loss", "sum",
 )  # fmt: skip
-_NUMBERS = ("0", "-1", "1", "2", "3", "7", "64", "1000", "100001", "2147483647", "2147483648", "1e-320", "3.5e38", "1" + "0" * 50, "0.5")  # fmt: skip
+_NUMBERS = [
+    "0",
+    "-1",
+    "1",
+    "2",
+    "3",
+    "64",
+    "1000",
+    "100001",
+    "2147483647",
+    "2147483648",
+    "1e-320",
+    "3.5e38",
+    "100000000000000000000000000",
+    "0.5",
+]
 
 Mutation = Callable[[str, random.Random, Sequence[str]], str]
 
@@ -110,6 +132,13 @@ MUTATIONS: tuple[Mutation, ...] = (
 )
 
 
+def originals() -> list[str]:
+    """The texts that are mutated, short ones and long ones."""
+    files = (*ROOT.glob("models/*.yaml"), *ROOT.glob("tests/cases/spec/*.yaml"))
+    texts = (path.read_bytes().decode(errors="replace") for path in sorted(files))
+    return [text for text in texts if len(text) < LONGEST]
+
+
 def mutated(seed: int, models: Sequence[str]) -> str:
     """One of the models with one to four mutations; the same for the same seed."""
     rng = random.Random(seed)
@@ -122,7 +151,8 @@ def mutated(seed: int, models: Sequence[str]) -> str:
 def judged(text: str) -> Sequence[Complaint]:
     """What is said of a text, once it has been said in every format."""
     try:
-        complaints: Sequence[Complaint] = build(loads(text, FILE)).warnings
+        spec = loads(text, FILE)
+        complaints: Sequence[Complaint] = build(spec).warnings if len(spec.layers) <= LAYERS else lint(spec)
     except SpecError as error:
         complaints = error.complaints
     show(complaints, io.StringIO(), {FILE: text})
@@ -167,7 +197,7 @@ class Tally:
 
 def fuzz(seeds: Iterator[int] | range) -> Tally:
     """Judge the texts of the seeds."""
-    models = [path.read_text() for path in sorted(MODELS.glob("*.yaml"))]
+    models = originals()
     tally = Tally()
     for seed in seeds:
         text, begun, was_within = mutated(seed, models), time.perf_counter(), tally.peak <= MEGABYTES
@@ -193,8 +223,9 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, default=Path("out/fuzz"), help="folder for texts that fail")
     given = parser.parse_args()
     begun = time.perf_counter()
+    building.LARGEST = WEIGHTS
     tally = fuzz(range(given.seed, given.seed + given.count))
-    models = [path.read_text() for path in sorted(MODELS.glob("*.yaml"))]
+    models = originals()
     for seed, reason in tally.failures.items():
         given.keep.mkdir(parents=True, exist_ok=True)
         (given.keep / f"{seed}.yaml").write_text(mutated(seed, models), errors="surrogateescape")

@@ -72,6 +72,23 @@ class Complain(Protocol):
     ) -> None: ...
 
 
+class Findings:
+    """A Complain that keeps the first complaint of each place, for the copies of a block repeat its faults."""
+
+    def __init__(self) -> None:
+        self.found: dict[Mark, Complaint] = {}
+
+    def __call__(self, mark: Mark, message: str, hint: str = "", rule: Rule = UNCLASSIFIED, notes: tuple[Note, ...] = ()) -> None:
+        self.add(Complaint(mark, message, hint, rule, notes))
+
+    def add(self, complaint: Complaint) -> None:
+        self.found.setdefault(complaint.mark, complaint)
+
+    @property
+    def complaints(self) -> tuple[Complaint, ...]:
+        return tuple(self.found.values())
+
+
 class VgcompileError(Exception):
     """Base of every error that vgcompile raises on purpose."""
 

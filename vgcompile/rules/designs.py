@@ -7,7 +7,8 @@ from vgcompile.rules.rule import warning
 BIAS_BEFORE_NORM = warning(
     "VG501",
     "bias-before-batch-norm",
-    "The normalization subtracts each channel's mean, and the bias with it: its gradient is 0, and the normalization has a bias of "
+    "The normalization subtracts each channel's mean, and the bias with it: its gradient is 0, and the normalization "
+    "has a bias of "
     "its own (Ioffe and Szegedy 2015, section 3.2).",
     """
     inputs: {x: {shape: [batch, 4]}}
@@ -26,7 +27,8 @@ BIAS_BEFORE_NORM = warning(
 SQUASHED_LOGITS = warning(
     "VG502",
     "squashed-logits",
-    "Losses that take logits apply softmax or sigmoid themselves. Squashed before that, the logits differ by 1 at most, no class can "
+    "Losses that take logits apply softmax or sigmoid themselves. Squashed before that, the logits differ by 1 at "
+    "most, no class can "
     "be told from the rest with certainty, and the gradient is flattened twice.",
     """
     inputs: {x: {shape: [batch, 4]}, label: {shape: [batch], type: int64, classes: 3}}
@@ -45,7 +47,8 @@ SQUASHED_LOGITS = warning(
 DROPOUT_BEFORE_NORM = warning(
     "VG503",
     "dropout-before-batch-norm",
-    "Dropout changes the variance in training alone, so that the running variance is wrong at inference (Li, Chen, Hu and Yang 2019).",
+    "Dropout changes the variance in training alone, so that the running variance is wrong at inference (Li, Chen, Hu "
+    "and Yang 2019).",
     """
     inputs: {x: {shape: [batch, 4]}}
     layers:
@@ -65,7 +68,8 @@ DROPOUT_BEFORE_NORM = warning(
 HE_BEFORE_SATURATION = warning(
     "VG504",
     "he-before-saturation",
-    "He's variance 2 / fan_in makes up for the half that a rectifier drops (He et al. 2015). A function that saturates drops nothing, "
+    "He's variance 2 / fan_in makes up for the half that a rectifier drops (He et al. 2015). A function that "
+    "saturates drops nothing, "
     "and is driven into its flat ends.",
     """
     inputs: {x: {shape: [batch, 4]}}
@@ -84,8 +88,10 @@ HE_BEFORE_SATURATION = warning(
 CONSTANT_WEIGHTS = warning(
     "VG505",
     "constant-weights",
-    "Weights that are all alike give every unit the same value and the same gradient for ever; where they are zeros, nothing flows "
-    "back at all. At the end of a residual branch zeros are sound, for the sum hands on the gradient (Zhang et al. 2019, Fixup).",
+    "Weights that are all alike give every unit the same value and the same gradient for ever; where they are zeros, "
+    "nothing flows "
+    "back at all. At the end of a residual branch zeros are sound, for the sum hands on the gradient (Zhang et al. "
+    "2019, Fixup).",
     """
     inputs: {x: {shape: [batch, 4]}}
     layers:
@@ -103,7 +109,8 @@ CONSTANT_WEIGHTS = warning(
 LINEAR_STACK = warning(
     "VG506",
     "linear-stack",
-    "Two dense layers with nothing between them are one linear map, and the first is no narrower than the second: they can do no more "
+    "Two dense layers with nothing between them are one linear map, and the first is no narrower than the second: "
+    "they can do no more "
     "than the second alone. As a rule an activation was forgotten.",
     """
     inputs: {x: {shape: [batch, 4]}}
@@ -122,7 +129,8 @@ LINEAR_STACK = warning(
 REPEATED_ACTIVATION = warning(
     "VG507",
     "repeated-activation",
-    "An activation directly behind itself: written both as a field and as a layer, or copied. A rectifier changes nothing the "
+    "An activation directly behind itself: written both as a field and as a layer, or copied. A rectifier changes "
+    "nothing the "
     "second time; a function that saturates squashes what is squashed already.",
     """
     inputs: {x: {shape: [batch, 4]}}
@@ -180,7 +188,8 @@ NO_EFFECT = warning(
 ONE_CLASS = warning(
     "VG510",
     "one-class",
-    "The softmax of a single logit is 1: the cross-entropy over one class is 0 whatever the network says, and so is its gradient.",
+    "The softmax of a single logit is 1: the cross-entropy over one class is 0 whatever the network says, and so is "
+    "its gradient.",
     """
     inputs: {x: {shape: [batch, 4]}, label: {shape: [batch], type: int64, classes: 1}}
     layers: [{kind: dense, units: 1}]

@@ -55,7 +55,8 @@ UNKNOWN_KIND = error(
 WRONG_TYPE = error(
     "VG104",
     "wrong-type",
-    "The value is of another type, or out of the range, of what the field takes. Nothing is converted: a string is no number, and "
+    "The value is of another type, or out of the range, of what the field takes. Nothing is converted: a string is no "
+    "number, and "
     "`no` is a string in YAML 1.2.",
     """
     inputs: {x: {shape: [batch, 4]}}

@@ -7,7 +7,8 @@ from vgcompile.rules.rule import error
 UNFIT = error(
     "VG301",
     "unfit-input",
-    "The input's shape does not suit the layer: a rank that it does not take, an axis that is not there, a kernel that is too large.",
+    "The input's shape does not suit the layer: a rank that it does not take, an axis that is not there, a kernel "
+    "that is too large.",
     """
     inputs: {image: {shape: [batch, 1, 8, 8]}}
     layers:

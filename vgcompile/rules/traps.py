@@ -7,7 +7,8 @@ from vgcompile.rules.rule import warning
 TRUTH_WORD = warning(
     "VG401",
     "truth-word",
-    "`no`, `on`, `yes` and their like are strings in YAML 1.2, which we read, and truth values in YAML 1.1, which many tools read. "
+    "`no`, `on`, `yes` and their like are strings in YAML 1.2, which we read, and truth values in YAML 1.1, which "
+    "many tools read. "
     "In quotes both read the same.",
     """
     inputs: {on: {shape: [batch, 4]}}
@@ -24,7 +25,8 @@ TRUTH_WORD = warning(
 OCTAL = warning(
     "VG402",
     "octal-like",
-    "A number with a leading zero is decimal in YAML 1.2, which we read, and octal in YAML 1.1: `010` is ten here and eight there.",
+    "A number with a leading zero is decimal in YAML 1.2, which we read, and octal in YAML 1.1: `010` is ten here and "
+    "eight there.",
     """
     inputs: {x: {shape: [batch, 4]}}
     layers:
@@ -95,6 +97,16 @@ UNUSED_DEFINITION = warning(
     "VG406",
     "unused-definition",
     "A block or a parameter is declared, and nothing in the model uses it.",
+    """
+    params: {width: 8}
+    inputs: {x: {shape: [batch, 4]}}
+    layers: [{kind: dense, units: 10}]
+    """,
+    """
+    params: {width: 8}
+    inputs: {x: {shape: [batch, 4]}}
+    layers: [{kind: dense, units: "${width}"}]
+    """,
 )
 
 RULES = (TRUTH_WORD, OCTAL, EMPTY_VALUE, UNUSED_ANCHOR, UNUSED_IGNORE, UNUSED_DEFINITION)

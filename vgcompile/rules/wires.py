@@ -7,7 +7,8 @@ from vgcompile.rules.rule import error
 UNKNOWN_LAYER = error(
     "VG201",
     "unknown-layer",
-    "A name is looked up among the layers beside it, then outward block by block, then among the inputs; `block/2/name` goes down.",
+    "A name is looked up among the layers beside it, then outward block by block, then among the inputs; "
+    "`block/2/name` goes down.",
     """
     inputs: {x: {shape: [batch, 4]}}
     layers:
@@ -117,7 +118,8 @@ DEAD_LAYER = error(
 UNUSED_INPUT = error(
     "VG207",
     "unused-input",
-    "No layer reads the input, and no loss compares with it. The first input feeds the first layer, others are named in a `from:`.",
+    "No layer reads the input, and no loss compares with it. The first input feeds the first layer, others are named "
+    "in a `from:`.",
     """
     inputs: {x: {shape: [batch, 4]}, side: {shape: [batch, 4]}}
     layers:

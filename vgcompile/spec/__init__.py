@@ -15,10 +15,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from vgcompile.errors import Complaint, Mark, SpecError
+from vgcompile.errors import Complaint, Findings, Mark, SpecError
 from vgcompile.layers.composite import Residual
 from vgcompile.layers.layer import Layer
 from vgcompile.rules import text as rules
+from vgcompile.rules.traps import UNUSED_DEFINITION
 from vgcompile.spec.complaints import complaints
 from vgcompile.spec.document import Document
 from vgcompile.spec.expanding import expanded
@@ -96,29 +97,24 @@ def loads(text: str, file: str = "<text>", *, variant: str | None = None, settin
     if not isinstance(tree.value, dict):
         message = f"a model is a mapping with inputs: and layers:, found {describe(tree.value)}"
         raise SpecError([Complaint(tree.mark, message, rule=rules.NO_MODEL)])
-    first: dict[Mark, Complaint] = {}  # one a place: copies repeat their text's faults
-
-    def complain(mark: Mark, message: str, hint: str = "") -> None:
-        first.setdefault(mark, Complaint(mark, message, hint))
-
+    complain = Findings()
     tree = overridden(included(tree, file, complain), variant, settings, tuple(Document.model_fields), complain)
     written = expanded(tree, complain)
     tree = written.tree
     wiring = wire(tree)
     for complaint in wiring.complaints:
-        first.setdefault(complaint.mark, complaint)
+        complain.add(complaint)
     try:
         document = Document.model_validate(tree.value)
     except ValidationError as error:
         for complaint in complaints(error, tree, document_schema()):
             if complaint.mark not in written.unknown:
-                first.setdefault(complaint.mark, complaint)
+                complain.add(complaint)
         document = None
-    found = list(first.values())
-    if document is None or found:
-        raise SpecError(capped(found))
+    if document is None or complain.found:
+        raise SpecError(capped(complain.complaints))
     name = document.name or FilePath(file).stem.strip("<>")
-    unused = tuple(Complaint(mark, message, "remove it") for mark, message in written.unused)
+    unused = tuple(Complaint(mark, message, "remove it", UNUSED_DEFINITION) for mark, message in written.unused)
     return Spec(name, document, wiring.layers, wiring.outputs, file, text, tree, unused)
 
 

@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from vgcompile.errors import Complaint, Mark, Note
@@ -17,7 +17,6 @@ from vgcompile.layers.initialization import Constant, Distribution, Fixed, Init,
 from vgcompile.layers.layer import Layer
 from vgcompile.rules import designs as rules
 from vgcompile.rules.rule import Rule
-from vgcompile.rules.traps import UNUSED_DEFINITION
 from vgcompile.spec import Spec
 from vgcompile.spec.ignoring import without_ignored
 from vgcompile.spec.traps import traps
@@ -33,8 +32,7 @@ def lint(spec: Spec) -> list[Complaint]:
     """The warnings about a model, each place of the text once a rule, without those that the text ignores."""
     wired = _Wired(spec)
     first: dict[tuple[Mark, str], Complaint] = {}  # copies of a block repeat their text's faults
-    unused = (replace(complaint, rule=UNUSED_DEFINITION) for complaint in spec.unused)
-    for complaint in (*traps(spec.text, spec.file), *unused, *(found for rule in DESIGNS for found in rule(wired))):
+    for complaint in (*traps(spec.text, spec.file), *spec.unused, *(found for rule in DESIGNS for found in rule(wired))):
         first.setdefault((complaint.mark, complaint.rule.code), complaint)
     return sorted(without_ignored(first.values(), spec.text, spec.file), key=lambda complaint: complaint.mark)
 

@@ -15,11 +15,9 @@ from dataclasses import dataclass
 
 import networkx as nx
 
-from vgcompile.errors import Complaint, Mark, Note, nearest
+from vgcompile.errors import Complaint, Findings, Mark, nearest
 from vgcompile.layers import LAYERS
 from vgcompile.rules import wires as rules
-from vgcompile.rules.rule import Rule
-from vgcompile.rules.text import UNCLASSIFIED
 from vgcompile.spec.feeding import feeding, unknown_input
 from vgcompile.spec.opening import Place, open_layers, text
 from vgcompile.spec.reading import Node, Path
@@ -53,17 +51,14 @@ def wire(root: Node) -> Wiring:
 class _Wirer:
     def __init__(self, root: Node) -> None:
         self.root = root
-        self.found: dict[Mark, Complaint] = {}  # one a place: the copies of a block repeat its faults
+        self.complain = Findings()
         inputs = root.get("inputs")
         self.inputs: dict[str, Mark] = dict(inputs.keys) if inputs is not None else {}
-
-    def complain(self, mark: Mark, message: str, hint: str = "", rule: Rule = UNCLASSIFIED, notes: tuple[Note, ...] = ()) -> None:
-        self.found.setdefault(mark, Complaint(mark, message, hint, rule, notes))
 
     def wiring(self) -> Wiring:
         top, leaves = open_layers(self.root, self.inputs, self.complain)
         if not leaves or not self.inputs:
-            return Wiring(complaints=tuple(self.found.values()))
+            return Wiring(complaints=self.complain.complaints)
         owners = {leaf.name: self.owner(leaf) for leaf in leaves}
         placed = {
             leaf.name: Placed(leaf.name, leaf.path, self.sources(leaf), leaf.node.mark, self.last_owner(leaf, owners))
@@ -76,11 +71,11 @@ class _Wirer:
         graph.add_nodes_from([*self.inputs, *placed])
         graph.add_edges_from((source, layer.name) for layer in placed.values() for source in layer.sources)
         self.refuse_cycles(graph, placed)
-        if self.found:
-            return Wiring(complaints=tuple(self.found.values()))
+        if self.complain.found:
+            return Wiring(complaints=self.complain.complaints)
         outputs = (loss,) if loss else tuple(name for name in placed if not graph.out_degree(name))
         self.refuse_unused(graph, placed, outputs)
-        return Wiring(_ordered(graph, placed), outputs, tuple(self.found.values()))
+        return Wiring(_ordered(graph, placed), outputs, self.complain.complaints)
 
     def sources(self, place: Place) -> tuple[str, ...]:
         """The full names that a place reads; empty where one of them is unknown."""
