@@ -3,8 +3,8 @@
     python -m benchmarks.fuzz --count 100000 --seed 0
 
 Each file is a model of ``models/`` or a case of ``tests/cases/spec`` with a few mutations. It is read, linted and, up to 60
-layers and 8 MB of weights, built; what is said of it is written in every format. All is done in one process. A failure is any other
-exception, more than 2 s, or more than 500 MB of memory; failing texts are kept in a folder.
+layers and 8 MB of weights, built; what is said of it is written in every format. All is done in one process. A failure is any
+other exception, more than 2 s, or more than 500 MB of memory; failing texts are kept in a folder.
 """
 
 from __future__ import annotations

@@ -135,5 +135,6 @@ class SelfCheckError(VgcompileError):
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """``"did you mean 'relu'?"`` for the nearest known name, or ``""`` where none is near."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else ""
+    spelt = {word.lower(): word for word in known}
+    close = difflib.get_close_matches(name.lower(), spelt, n=1, cutoff=0.5)
+    return f"did you mean {spelt[close[0]]!r}?" if close else ""

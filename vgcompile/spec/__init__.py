@@ -100,6 +100,7 @@ def loads(text: str, file: str = "<text>", *, variant: str | None = None, settin
     complain = Findings()
     tree = overridden(included(tree, file, complain), variant, settings, tuple(Document.model_fields), complain)
     written = expanded(tree, complain)
+    blocks = tuple(tree.children["blocks"].keys) if "blocks" in tree.children else ()
     tree = written.tree
     wiring = wire(tree)
     for complaint in wiring.complaints:
@@ -107,7 +108,7 @@ def loads(text: str, file: str = "<text>", *, variant: str | None = None, settin
     try:
         document = Document.model_validate(tree.value)
     except ValidationError as error:
-        for complaint in complaints(error, tree, document_schema()):
+        for complaint in complaints(error, tree, document_schema(), blocks):
             if complaint.mark not in written.unknown:
                 complain.add(complaint)
         document = None

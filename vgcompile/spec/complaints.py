@@ -19,8 +19,20 @@ Schema = Mapping[str, Any]
 _TRUTH = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}
 
 
-def complaints(error: ValidationError, root: Node, schema: Schema) -> list[Complaint]:
-    """One complaint for each place; ``schema`` is the JSON Schema of what was validated.
+# What other frameworks call our kinds and fields.
+_SYNONYMS = {
+    "linear": "dense", "fc": "dense", "fully_connected": "dense", "conv": "conv2d", "maxpool": "max_pool",
+    "maxpool2d": "max_pool", "avgpool": "average_pool", "avgpool2d": "average_pool", "batchnorm1d": "batch_norm",
+    "batchnorm2d": "batch_norm", "sequential": "block", "cat": "concat", "swish": "silu", "out_features": "units",
+    "out_channels": "filters", "kernel_size": "kernel", "dropout_rate": "rate", "p": "rate", "eps": "epsilon",
+    "std": "sd", "xavier_normal": "glorot_normal", "xavier_uniform": "glorot_uniform", "xavier": "glorot_uniform",
+    "kaiming_normal": "he_normal", "kaiming_uniform": "he_uniform", "he": "he_normal", "bce": "binary_cross_entropy",
+    "l1": "mae", "l2": "mse", "nll": "cross_entropy",
+}  # fmt: skip
+
+
+def complaints(error: ValidationError, root: Node, schema: Schema, blocks: Sequence[str] = ()) -> list[Complaint]:
+    """One complaint for each place; ``schema`` is the JSON Schema of what was validated, ``blocks`` are kinds of the model's own.
 
     A value that suits no member of a union is found wrong once for each member: those findings are one complaint.
     """
@@ -28,7 +40,7 @@ def complaints(error: ValidationError, root: Node, schema: Schema) -> list[Compl
     places = groupby(
         findings, key=lambda found: (_path(found["loc"], root), found["loc"][-1:] if found["type"] == "missing" else ())
     )
-    return [_complaint(path, list(group), root, schema) for (path, _), group in places]
+    return [_complaint(path, list(group), root, schema, blocks) for (path, _), group in places]
 
 
 def _path(location: Path, root: Node) -> Path:
@@ -48,7 +60,7 @@ def _path(location: Path, root: Node) -> Path:
     return tuple(path)
 
 
-def _complaint(path: Path, findings: Sequence[ErrorDetails], root: Node, schema: Schema) -> Complaint:
+def _complaint(path: Path, findings: Sequence[ErrorDetails], root: Node, schema: Schema, blocks: Sequence[str]) -> Complaint:
     parent = root.at(path[:-1])
     node, key = root.at(path), path[-1] if path else ""
     found, context = findings[0], findings[0].get("ctx", {})
@@ -57,7 +69,7 @@ def _complaint(path: Path, findings: Sequence[ErrorDetails], root: Node, schema:
         case "extra_forbidden":
             known = _fields(schema, found["loc"][:-1])
             listed = f"fields here: {', '.join(known)}" if known else ""
-            hint = nearest(str(key), known) or listed
+            hint = _nearest(str(key), known) or listed
             return Complaint(parent.keys[str(key)], f"unknown field {key!r}", hint, rules.UNKNOWN_FIELD)
         case "missing" if isinstance(found["loc"][-1], int):
             return Complaint(node.mark, f"{name}should be a list of more than {len(node.value)}", rule=rules.WRONG_TYPE)
@@ -69,7 +81,8 @@ def _complaint(path: Path, findings: Sequence[ErrorDetails], root: Node, schema:
             return Complaint(node.mark, "the field 'kind' is missing", _one_of(_kinds(schema, found["loc"])), rules.MISSING_FIELD)
         case "union_tag_invalid":
             tag, kinds = str(context["tag"]), _kinds(schema, found["loc"])
-            hint = nearest(tag, kinds) or _one_of(kinds)
+            kinds = [*kinds, *(blocks if "block" in kinds else ())]
+            hint = _nearest(tag, kinds) or _one_of(kinds)
             return Complaint((node.get("kind") or node).mark, f"unknown kind {tag!r}", hint, rules.UNKNOWN_KIND)
         case "value_error":
             return Complaint(node.mark, str(context["error"]), rule=rules.WRONG_VALUE)
@@ -98,6 +111,12 @@ _WANTED = {
     "model_attributes_type": "a mapping",
     "finite_number": "a finite number",
 }
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    """A suggestion: what another framework's name means here or, without one, the nearest name."""
+    synonym = _SYNONYMS.get(name.lower())
+    return f"did you mean {synonym!r}?" if synonym in known else nearest(name, known)
 
 
 def _wanted(found: ErrorDetails) -> str:

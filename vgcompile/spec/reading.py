@@ -265,9 +265,15 @@ def _mark_at(text: str, position: int, file: str) -> Mark:
 def _syntax(error: yaml.MarkedYAMLError, text: str, file: str) -> Complaint:
     mark = error.problem_mark or error.context_mark
     assert mark is not None, "libyaml and PyYAML both mark every error of theirs"
-    place = Mark(file, mark.line + 1, mark.column + 1, mark.column + 2)
+    place = _point(mark, file)
     context = f" {error.context}" if error.context else ""
     lines = text.splitlines()
     tab = mark.line < len(lines) and lines[mark.line][mark.column : mark.column + 1] == "\t"
     hint = "it is a tab: indent with spaces" if tab else ""
-    return Complaint(place, f"this is not YAML: {error.problem}{context}", hint, rules.SYNTAX)
+    begun = error.context_mark
+    notes = () if begun is None or begun.line == mark.line else (Note("it begins here", _point(begun, file)),)
+    return Complaint(place, f"this is not YAML: {error.problem}{context}", hint, rules.SYNTAX, notes)
+
+
+def _point(mark: Any, file: str) -> Mark:
+    return Mark(file, mark.line + 1, mark.column + 1, mark.column + 2)

@@ -224,6 +224,8 @@ class _Wirer:
                 self.complain(layer.mark, f"layer {name!r} never reaches the loss", hint, rules.DEAD_LAYER)
         loss = self.root.get("loss")
         target = loss.get("target") if loss is not None else None
+        if loss is not None and target is None:
+            return  # it is told elsewhere, and any input may be meant
         for name, mark in self.inputs.items():
             if name not in used and (target is None or target.value != name):
                 self.complain(mark, f"input {name!r} is not used", "remove it, or let a layer read it", rules.UNUSED_INPUT)
