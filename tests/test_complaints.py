@@ -173,6 +173,8 @@ TWICE = INPUTS + "layers:\n  - {kind: dense, units: 010}%s\n  - {kind: dense, un
         ("  # vgcompile: ignore VG402", ["VG506"]),
         ("  # a stack: #vgcompile:ignore VG402,VG506", []),
         ("  # vgcompile: ignore VG402 VG506 VG501", ["VG405"]),
+        ("  # vgcompile: ignore VG402, VG506: one factor each, all 2 of them", []),
+        ("  # vgcompile: ignore", ["VG506", "VG402", "VG405"]),
     ],
 )
 def test_a_comment_takes_warnings_back(comment: str, codes: list[str]) -> None:

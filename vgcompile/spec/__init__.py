@@ -1,7 +1,7 @@
 """A YAML model file -> ``Spec``, or every complaint about it at once.
 
     spec = load("models/deep_sigmoid.yaml")
-    spec.layers[3].name, spec.layers[3].mark        # 'hidden/4/dense', models/deep_sigmoid.yaml:13:9
+    spec.layers[3].name, spec.layers[3].mark        # 'hidden/4/dense', models/deep_sigmoid.yaml:14:9
 
 Every layer keeps its place in the text, so that what is found wrong with it later can name the line.
 """

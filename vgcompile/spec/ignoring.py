@@ -1,4 +1,4 @@
-"""Warnings that the text takes back: ``# vgcompile: ignore VG501, VG504`` on the line that they are about."""
+"""Warnings that the text takes back: ``# vgcompile: ignore VG501, VG504`` on the line they are about; a reason may follow."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from vgcompile.errors import Complaint, Mark, nearest
 from vgcompile.rules import CATALOGUE
 from vgcompile.rules.traps import UNUSED_IGNORE
 
-_IGNORE = re.compile(r"(?<!\S)#\s*vgcompile:\s*ignore\b([^#]*)")
-_CODE = re.compile(r"[^\s,]+")
+_IGNORE = re.compile(r"#\s*vgcompile:\s*(?P<word>ignore)\b:?\s*(?P<codes>([A-Za-z]+[0-9]+\b[\s,]*)*)")
+_CODE = re.compile(r"\w+")
 LINE_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")  # YAML 1.1's, which both of PyYAML's scanners count
 
 
@@ -34,13 +34,18 @@ def _ignores(text: str, file: str) -> Iterator[tuple[str, Mark]]:
         return
     for number, line in enumerate(LINE_BREAK.split(text), 1):
         comment = _IGNORE.search(line)
-        for code in _CODE.finditer(comment[1]) if comment else ():
-            assert comment is not None
-            start, end = (comment.start(1) + place + 1 for place in code.span())
-            yield code[0], Mark(file, number, start, end)
+        if comment is None:
+            continue
+        if not comment["codes"]:
+            yield "", Mark(file, number, comment.start("word") + 1, comment.end("word") + 1)
+        for code in _CODE.finditer(comment["codes"]):
+            begin = comment.start("codes") + 1
+            yield code[0], Mark(file, number, begin + code.start(), begin + code.end())
 
 
 def _idle(code: str) -> tuple[str, str]:
+    if not code:
+        return "this says not what it ignores", "write # vgcompile: ignore CODE, with a warning's code"
     rule = CATALOGUE.get(code)
     if rule is None:
         return f"there is no rule {code}", nearest(code, CATALOGUE) or "`vgcompile explain` lists them"
