@@ -185,6 +185,24 @@ MISSING_ARRAY = error(
     """,
 )
 
+UNFIT_FEED = error(
+    "VG211",
+    "unfit-feed",
+    "What is said of an input's data does not suit its numbers: class numbers are not normalized, and no teacher reads them.",
+    """
+    inputs: {x: {shape: [batch, 4]}, label: {shape: [batch], type: int64, classes: 3}}
+    layers: [{kind: dense, units: 3}]
+    loss: {kind: cross_entropy, target: label}
+    data: {file: data.npz, normalize: {label: {mean: 1, sd: 1}}}
+    """,
+    """
+    inputs: {x: {shape: [batch, 4]}, label: {shape: [batch], type: int64, classes: 3}}
+    layers: [{kind: dense, units: 3}]
+    loss: {kind: cross_entropy, target: label}
+    data: {file: data.npz, normalize: {x: {mean: 1, sd: 1}}}
+    """,
+)
+
 RULES = (
     UNKNOWN_LAYER,
     UNKNOWN_INPUT,
@@ -196,4 +214,5 @@ RULES = (
     NOTHING_TO_SHARE,
     TOO_MANY_LAYERS,
     MISSING_ARRAY,
+    UNFIT_FEED,
 )

@@ -66,7 +66,7 @@ class _Wirer:
         }
         loss = self.loss(top)
         for complaint in feeding(self.root):
-            self.found.setdefault(complaint.mark, complaint)
+            self.complain.add(complaint)
         graph = nx.DiGraph()
         graph.add_nodes_from([*self.inputs, *placed])
         graph.add_edges_from((source, layer.name) for layer in placed.values() for source in layer.sources)
@@ -186,8 +186,7 @@ class _Wirer:
             return None
         target = loss.get("target")
         if target is not None and isinstance(target.value, str) and target.value not in self.inputs:
-            unknown = unknown_input(target.value, target.mark, self.inputs)
-            self.found.setdefault(target.mark, unknown)
+            self.complain.add(unknown_input(target.value, target.mark, self.inputs))
         stated = loss.get("input")
         if stated is None:
             return top.output.name
