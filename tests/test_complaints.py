@@ -21,7 +21,7 @@ from vgcompile.cli.snippet import show
 from vgcompile.errors import Complaint, Mark, Note, SpecError
 from vgcompile.rules import CATALOGUE
 from vgcompile.rules.rule import Rule
-from vgcompile.spec import loads
+from vgcompile.spec import load, loads
 
 SARIF = json.loads((Path(__file__).parent / "cases" / "sarif" / "sarif-schema-2.1.0.json").read_text())
 ROOMS = Path(__file__).parents[1] / "vgcompile" / "rules"
@@ -163,6 +163,7 @@ def test_colours_are_for_terminals(monkeypatch: pytest.MonkeyPatch) -> None:
 
 # warnings
 
+IGNORE = "  # vgcompile: ignore VG506"
 TWICE = INPUTS + "layers:\n  - {kind: dense, units: 010}%s\n  - {kind: dense, units: 2}\n"
 
 
@@ -179,6 +180,16 @@ TWICE = INPUTS + "layers:\n  - {kind: dense, units: 010}%s\n  - {kind: dense, un
 )
 def test_a_comment_takes_warnings_back(comment: str, codes: list[str]) -> None:
     assert [complaint.rule.code for complaint in judged(TWICE % comment)] == codes
+
+
+def test_a_comment_is_about_its_own_file(tmp_path: Path) -> None:
+    """Line 2 of both files has the same warning; each comment takes back that of its own file alone."""
+    block = "blocks:\n  two: {layers: [{kind: dense, units: 4}, {kind: dense, units: 4}]}%s\n"
+    head = "include: blocks.yaml\nlayers: [{kind: dense, units: 4}, {kind: dense, units: 4}, {kind: relu}, {kind: two}]%s\n"
+    for own, included, left in (("", "", 2), ("", IGNORE, 1), (IGNORE, "", 1), (IGNORE, IGNORE, 0)):
+        (tmp_path / "blocks.yaml").write_text(block % included)
+        (tmp_path / "model.yaml").write_text(head % own + INPUTS)
+        assert len(build(load(tmp_path / "model.yaml")).warnings) == left
 
 
 def test_warnings_fail_a_strict_check_only(run: Run, tmp_path: Path) -> None:  # noqa: F811

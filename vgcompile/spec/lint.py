@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from vgcompile.errors import Complaint, Mark, Note
@@ -34,7 +35,19 @@ def lint(spec: Spec) -> list[Complaint]:
     first: dict[tuple[Mark, str], Complaint] = {}  # copies of a block repeat their text's faults
     for complaint in (*traps(spec.text, spec.file), *spec.unused, *(found for rule in DESIGNS for found in rule(wired))):
         first.setdefault((complaint.mark, complaint.rule.code), complaint)
-    return sorted(without_ignored(first.values(), spec.text, spec.file), key=lambda complaint: complaint.mark)
+    kept: list[Complaint] = []
+    for file in {spec.file, *(mark.file for mark, _ in first)}:
+        here = [complaint for complaint in first.values() if complaint.mark.file == file]
+        kept += without_ignored(here, spec.text if file == spec.file else _included(file), file)
+    return sorted(kept, key=lambda complaint: complaint.mark)
+
+
+def _included(file: str) -> str:
+    """The text of another file; "" of what is none, such as an option."""
+    try:
+        return Path(file).read_bytes().decode("utf-8-sig")
+    except (OSError, ValueError):
+        return ""
 
 
 @dataclass(frozen=True)
