@@ -13,7 +13,7 @@ DEPENDENCIES := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check bench gallery clean
+.PHONY: help demo test check bench gallery schema fuzz clean
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,12 @@ gallery: $(BIN)/.installed ## draw every model in every view
 	@for model in $(MODELS); do for view in $(VIEWS); do \
 	  $(BIN)/vgcompile draw $$model --view $$view -o $(OUT)/gallery/$$(basename $$model .yaml).$$view.svg || exit 1; \
 	done; done
+
+schema: $(BIN)/.installed ## write the JSON Schema that the models lead their editors to
+	$(BIN)/vgcompile schema > models/vgcompile.schema.json
+
+fuzz: $(BIN)/.installed ## read 100,000 mutated models
+	$(BIN)/python -m benchmarks.fuzz --count 100000
 
 clean: ## remove what was made
 	rm -rf $(OUT) $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

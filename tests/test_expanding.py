@@ -321,8 +321,8 @@ def test_what_nothing_uses_is_told() -> None:
     text = "params: {used: 8, idle: 3}\nblocks: {spare: {layers: [{kind: relu}]}}\nlayers:\n  - {kind: dense, units: '${used}'}\n"
     spec: Spec = loads(INPUTS + text)
     assert [str(complaint).split(":", 1)[1] for complaint in spec.unused] == [
-        "4:10: block 'spare' is never used; remove it",
-        "3:19: parameter 'idle' is never read; remove it",
+        "4:10: warning[VG406]: block 'spare' is never used; remove it",
+        "3:19: warning[VG406]: parameter 'idle' is never read; remove it",
     ]
 
 

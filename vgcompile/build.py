@@ -10,12 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
 import onnx_ir as ir
 
-from vgcompile.errors import Complaint, Mark, ModelError, SpecError
+from vgcompile.errors import Complaint, Mark, ModelError, Note, SpecError
 from vgcompile.graph.emit import IR_VERSION, OPSET, Emitter, dims
 from vgcompile.graph.network import DataFile, Drawn, Input, Network, Table
 from vgcompile.graph.provenance import PREFIX
@@ -23,10 +24,14 @@ from vgcompile.initial import Initial, stream
 from vgcompile.layers.initialization import Distribution
 from vgcompile.layers.layer import Shape, Unfit, show
 from vgcompile.layers.loss import AnyLoss
+from vgcompile.rules import shapes as rules
+from vgcompile.rules.rule import Rule
 from vgcompile.spec import Spec, capped
 from vgcompile.spec.data import OFFERED
 from vgcompile.spec.distributions import BernoulliInput, ConstantInput, LinearInput, NormalInput
 from vgcompile.spec.document import InputFields
+from vgcompile.spec.lint import lint
+from vgcompile.spec.origin import expansion
 from vgcompile.spec.wiring import Placed
 
 Mode = Literal["training", "inference"]
@@ -60,6 +65,7 @@ def build(spec: Spec, *, mode: Mode = "training", seed: int | None = None) -> Ne
         data=_data(spec),
         text=spec.text,
         seed=builder.seed,
+        warnings=tuple(lint(spec)),
     )
 
 
@@ -95,14 +101,14 @@ class _Builder:
             hint = (
                 "put an embedding before it, or use them as the target of cross_entropy" if layer.reads == "real numbers" else ""
             )
-            unfit = Unfit(f"{layer.kind} takes {layer.reads}, found {' and '.join(sorted(found - {layer.reads}))}", hint)
-            self._complain(placed.mark, unfit, placed.sources)
+            message = f"{layer.kind} takes {layer.reads}, found {' and '.join(sorted(found - {layer.reads}))}"
+            self._complain(placed, Unfit(message, hint, rules.CLASS_NUMBERS))
             return
         with self._at(placed.name, layer.kind, placed.mark, placed.owner):
             try:
                 self.values[placed.name] = layer.emit(self, present)
             except (Unfit, ModelError) as error:
-                self._complain(placed.mark, error, placed.sources)
+                self._complain(placed, error)
 
     def loss(self, loss: AnyLoss) -> ir.Value | None:
         (source,) = self.spec.outputs
@@ -114,7 +120,7 @@ class _Builder:
             try:
                 value = loss.emit(self, x, target, self.spec.document.inputs[loss.target].classes)
             except (Unfit, ModelError) as error:
-                self._complain(mark, error, (source, loss.target))
+                self.complaints.append(self._complaint(mark, error, (source, loss.target), rules.UNFIT_LOSS))
                 return None
         value.name = self.op.fresh_value_name("loss")
         return value
@@ -162,17 +168,20 @@ class _Builder:
             raise Unfit(
                 f"the shared {shared.name} is {show(dims(shared))}, this layer needs {show(tuple(shape))}",
                 "share among layers of one size",
+                rules.UNFIT_SHARE,
             )
         return shared
 
     def _drawn(self, name: str, initial: Initial) -> np.ndarray[Any, Any]:
         self._bytes += 4 * math.prod(initial.shape)
         if self._bytes > LARGEST:
-            raise Unfit(f"with {name} {show(initial.shape)} the weights pass 2 GB", "make the layers narrower")
+            message = f"with {name} {show(initial.shape)} the weights pass 2 GB"
+            raise Unfit(message, "make the layers narrower", rules.TOO_MANY_WEIGHTS)
         with np.errstate(over="ignore"):
             array = initial.draw(f"{self._owner}/{name}", self.seed)
         if not np.isfinite(array).all():
-            raise Unfit(f"initial values of {name} are beyond the largest float32", "choose a smaller sd, gain or scale")
+            message = f"initial values of {name} are beyond the largest float32"
+            raise Unfit(message, "choose a smaller sd, gain or scale", rules.INFINITE_WEIGHTS)
         return array
 
     def state(self, name: str, array: np.ndarray[Any, Any]) -> ir.Value:
@@ -188,15 +197,22 @@ class _Builder:
         self._layer, self._owner = name, owner
         return self.op.scope(name, layer=name, kind=kind, source=str(mark))
 
-    def _complain(self, mark: Mark, error: Unfit | ModelError, sources: Sequence[str]) -> None:
-        """At ``mark``, with the place and the shape of every input: what does not fit was made there."""
+    def _complain(self, placed: Placed, error: Unfit | ModelError) -> None:
+        complaint = self._complaint(placed.mark, error, placed.sources, rules.UNFIT)
+        self.complaints.append(replace(complaint, notes=(*complaint.notes, *expansion(self.spec.tree, placed))))
+
+    def _complaint(self, mark: Mark, error: Unfit | ModelError, sources: Sequence[str], rule: Rule) -> Complaint:
+        """At ``mark``, with the place and the shape of every input: what does not fit was made there.
+
+        An error that states a rule of its own keeps it.
+        """
         message, hint = (error.message, error.hint) if isinstance(error, Unfit) else (str(error), "")
-        made = [
-            f"{name!r} (line {self.marks[name].line}) gives {show(dims(value))}"
-            for name in sources
-            if (value := self.values[name]) is not None
-        ]
-        self.complaints.append(Complaint(mark, f"{message}: {', '.join(made)}", hint))
+        if isinstance(error, Unfit) and error.rule is not rules.UNFIT:
+            rule = error.rule
+        shapes = {name: show(dims(value)) for name in sources if (value := self.values[name]) is not None}
+        made = [f"{name!r} (line {self.marks[name].line}) gives {shape}" for name, shape in shapes.items()]
+        notes = tuple(Note(f"{name!r} is {shape}", self.marks[name]) for name, shape in shapes.items())
+        return Complaint(mark, f"{message}: {', '.join(made)}", hint, rule, notes)
 
 
 def _input(spec: Spec, name: str, fields: InputFields) -> Input:

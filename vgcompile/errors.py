@@ -17,18 +17,24 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Protocol
+
+from vgcompile.rules.rule import Rule
+from vgcompile.rules.text import UNCLASSIFIED
 
 
 @dataclass(frozen=True, order=True)
 class Mark:
     """A place in a text file; line and column count from 1. Line 0 is the whole of it, as of an option.
 
-    ``origin`` says what a value there was copied for: one place of a block's text has many of them.
+    ``end`` is the column behind the last character there; 0 where it lies on another line or is not known. ``origin`` says what a
+    value there was copied for: one place of a block's text has many of them.
     """
 
     file: str
     line: int
     column: int = 1
+    end: int = field(default=0, compare=False)
     origin: tuple[str, ...] = field(default=(), compare=False)
 
     def __str__(self) -> str:
@@ -36,15 +42,51 @@ class Mark:
 
 
 @dataclass(frozen=True)
+class Note:
+    """What else is to be known about a complaint; with a mark, what is at that other place."""
+
+    message: str
+    mark: Mark | None = None
+
+
+@dataclass(frozen=True)
 class Complaint:
-    """One thing wrong with a model: where, what was found, and what would do."""
+    """One thing wrong with a model: where, what was found, what would do, and by which rule."""
 
     mark: Mark
     message: str
     hint: str = ""
+    rule: Rule = UNCLASSIFIED
+    notes: tuple[Note, ...] = ()
 
     def __str__(self) -> str:
-        return f"{self.mark}: {self.message}" + (f"; {self.hint}" if self.hint else "")
+        warning = f"warning[{self.rule.code}]: " if self.rule.severity == "warning" else ""
+        return f"{self.mark}: {warning}{self.message}" + (f"; {self.hint}" if self.hint else "")
+
+
+class Complain(Protocol):
+    """How a reader hands over what it finds, and reads on."""
+
+    def __call__(
+        self, mark: Mark, message: str, hint: str = "", rule: Rule = UNCLASSIFIED, notes: tuple[Note, ...] = ()
+    ) -> None: ...
+
+
+class Findings:
+    """A Complain that keeps the first complaint of each place, for the copies of a block repeat its faults."""
+
+    def __init__(self) -> None:
+        self.found: dict[Mark, Complaint] = {}
+
+    def __call__(self, mark: Mark, message: str, hint: str = "", rule: Rule = UNCLASSIFIED, notes: tuple[Note, ...] = ()) -> None:
+        self.add(Complaint(mark, message, hint, rule, notes))
+
+    def add(self, complaint: Complaint) -> None:
+        self.found.setdefault(complaint.mark, complaint)
+
+    @property
+    def complaints(self) -> tuple[Complaint, ...]:
+        return tuple(self.found.values())
 
 
 class VgcompileError(Exception):
@@ -93,5 +135,6 @@ class SelfCheckError(VgcompileError):
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """``"did you mean 'relu'?"`` for the nearest known name, or ``""`` where none is near."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else ""
+    spelt = {word.lower(): word for word in known}
+    close = difflib.get_close_matches(name.lower(), spelt, n=1, cutoff=0.5)
+    return f"did you mean {spelt[close[0]]!r}?" if close else ""

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from typing import TypeGuard
 
-from vgcompile.errors import SelfCheckError, VgcompileError
+from vgcompile.errors import SelfCheckError, SpecError, VgcompileError
 
 INTERRUPTED = 130
 
@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if debug:
             raise
-        print(_message(error), file=sys.stderr)
+        _report(error)
         return _exit_code(error)
 
 
@@ -40,6 +40,16 @@ def _run(arguments: list[str]) -> int:
     except SystemExit as done:
         return done.code if isinstance(done.code, int) else 0
     return 0
+
+
+def _report(error: Exception) -> None:
+    """On stderr: a line for each thing wrong or, on a terminal, each with its place in the text."""
+    if isinstance(error, SpecError) and sys.stderr.isatty():
+        from vgcompile.cli.snippet import show
+
+        show(error.complaints)
+    else:
+        print(_message(error), file=sys.stderr)
 
 
 def _message(error: Exception) -> str:

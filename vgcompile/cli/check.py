@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vgcompile.cli.formats import MACHINE, Format
 from vgcompile.cli.parameters import (
     FOUND,
     KINDS,
@@ -23,9 +27,17 @@ from vgcompile.cli.parameters import (
     open_model,
     several,
 )
+from vgcompile.errors import Complaint, Mark, SpecError, UserError
+from vgcompile.rules.text import UNCLASSIFIED, UNREADABLE
 
 if TYPE_CHECKING:
     from vgcompile.graph.network import Input, Network
+
+FormatOption = Annotated[
+    Format | None,
+    typer.Option("--format", help="How complaints are written: text in full, the others on stdout; else a line each."),
+]
+Strict = Annotated[bool, typer.Option("--strict", help="Exit 1 if there is a warning.")]
 
 
 def check(
@@ -37,32 +49,72 @@ def check(
     variant: Variant = None,
     settings: Settings = None,
     fail: FailOn = "",
+    form: FormatOption = None,
+    strict: Strict = False,
 ) -> None:
     """Say what a model holds, and what is wrong with it.
 
     Nothing is run. Complaints about the text come with line and column; a model that reads well is judged by bounds and by
-    prediction.
+    prediction. Warnings are about what is allowed, and as a rule not meant; `vgcompile explain CODE` tells more.
 
     \b
     vgcompile check models/deep_sigmoid.yaml
     vgcompile check classifier.onnx --fail-on vanishing,dead
+    vgcompile check models/lenet.yaml --strict --format sarif
     """
     kinds = several(fail, KINDS, "--fail-on")
-    network = open_model(model, loss, output, mode, variant=variant, settings=settings)
+    try:
+        network = open_model(model, loss, output, mode, variant=variant, settings=settings)
+    except UserError as error:
+        if form is None:
+            raise
+        _write(error.complaints if isinstance(error, SpecError) else [_without_place(model, error)], form)
+        raise typer.Exit(error.exit_code) from None
+    _write(network.warnings, form)
     from vgcompile.analysis import Options
+
+    lines = [] if form in MACHINE else _description(network) + _refusal(network)
+    is_found = strict and bool(network.warnings)
+    if lines or kinds:
+        analysis = analysed(network, Options(data=data, tiers=("sound", "expected"), mode=mode))
+        lines += findings(analysis, KINDS) if lines else []
+        is_found = is_found or bool(findings(analysis, kinds))
+    if lines:
+        typer.echo("\n".join(lines))
+    if is_found:
+        raise typer.Exit(FOUND)
+
+
+def _write(complaints: Sequence[Complaint], form: Format | None) -> None:
+    """Those for programs to stdout, even if there are none; those for persons to stderr."""
+    if form is not None and form in MACHINE:
+        written = MACHINE[form](complaints)
+        typer.echo(written, nl=bool(written))
+    elif form == "text" or sys.stderr.isatty():
+        from vgcompile.cli.snippet import show
+
+        show(complaints)
+    else:
+        for complaint in complaints:
+            typer.echo(complaint, err=True)
+
+
+def _without_place(model: str, error: UserError) -> Complaint:
+    """An error about a file as a whole, which is missing or no text."""
+    rule = UNCLASSIFIED if Path(model).is_file() else UNREADABLE
+    return Complaint(Mark(model, 1), str(error).removeprefix(f"{model}: "), rule=rule)
+
+
+def _refusal(network: Network) -> list[str]:
     from vgcompile.analysis.measured import instrument
     from vgcompile.errors import GradientRefused
     from vgcompile.passes.gradient import gradient
 
-    lines = _description(network)
     try:
         instrument(network) if network.loss is None else gradient(network)
     except GradientRefused as refused:
-        lines.append(f"{model}: no gradient: {refused}")
-    analysis = analysed(network, Options(data=data, tiers=("sound", "expected"), mode=mode))
-    typer.echo("\n".join([*lines, *findings(analysis, KINDS)]))
-    if findings(analysis, kinds):
-        raise typer.Exit(FOUND)
+        return [f"{network.source}: no gradient: {refused}"]
+    return []
 
 
 def _description(network: Network) -> list[str]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import onnx_ir as ir
 
+from vgcompile.errors import Complaint
 from vgcompile.graph.provenance import fact
 from vgcompile.initial import Initial
 
@@ -87,6 +88,7 @@ class Network:
     text: str = ""  # the YAML, for the report
     seed: int = 0
     notes: tuple[str, ...] = field(default=())  # what the loader did, for stderr
+    warnings: tuple[Complaint, ...] = ()  # what is suspicious in the text, for `check`
 
     def parameter_values(self, seed: int | None = None) -> dict[str, np.ndarray]:
         """Each trainable parameter's array: as it stands in the model or, for a seed, drawn anew from its initial distribution.

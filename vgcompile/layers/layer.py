@@ -19,6 +19,8 @@ from pydantic import BeforeValidator, Field
 
 from vgcompile.layers.initialization import Distribution
 from vgcompile.layers.part import NotEmpty, Part
+from vgcompile.rules.rule import Rule
+from vgcompile.rules.shapes import UNFIT
 
 if TYPE_CHECKING:
     import numpy as np
@@ -44,8 +46,8 @@ References = Annotated[
 class Unfit(Exception):
     """The inputs of a layer do not suit it: what was found, and what would do. ``build`` turns it into a complaint."""
 
-    def __init__(self, message: str, hint: str = "") -> None:
-        self.message, self.hint = message, hint
+    def __init__(self, message: str, hint: str = "", rule: Rule = UNFIT) -> None:
+        self.message, self.hint, self.rule = message, hint, rule
         super().__init__(message)
 
 

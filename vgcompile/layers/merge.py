@@ -10,6 +10,7 @@ from pydantic import Field
 
 from vgcompile.layers.activation import Activated
 from vgcompile.layers.layer import Layer, Shape, Site, Unfit, behind_batch
+from vgcompile.rules.shapes import UNEQUAL_SHAPES
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -28,10 +29,10 @@ class _Elementwise(Activated):
             return
         if not self.broadcast:
             hint = "set broadcast: true to repeat axes of extent 1" if _broadcast(shapes) else ""
-            raise Unfit(f"{what} needs equal shapes", hint)
+            raise Unfit(f"{what} needs equal shapes", hint, rule=UNEQUAL_SHAPES)
         common = _broadcast(shapes)
         if common is None or common[0] != max(shapes, key=len)[0]:
-            raise Unfit(f"{what} with broadcast needs axes that are equal or 1, counted from the last one")
+            raise Unfit(f"{what} with broadcast needs axes that are equal or 1, counted from the last one", rule=UNEQUAL_SHAPES)
 
 
 def _broadcast(shapes: Sequence[Shape]) -> Shape | None:
@@ -77,5 +78,5 @@ class Concat(Layer):
         shapes = [site.shape(x) for x in inputs]
         axis = behind_batch(self.axis, shapes[0], "use 1 for features or channels")
         if len({(len(shape), shape[:axis], shape[axis + 1 :]) for shape in shapes}) > 1:
-            raise Unfit(f"concat along axis {self.axis} needs shapes that agree elsewhere")
+            raise Unfit(f"concat along axis {self.axis} needs shapes that agree elsewhere", rule=UNEQUAL_SHAPES)
         return site.op.Concat(*inputs, axis=axis)  # type: ignore[no-any-return]

@@ -1,7 +1,7 @@
 """A YAML model file -> ``Spec``, or every complaint about it at once.
 
     spec = load("models/deep_sigmoid.yaml")
-    spec.layers[3].name, spec.layers[3].mark        # 'hidden/4/dense', models/deep_sigmoid.yaml:13:9
+    spec.layers[3].name, spec.layers[3].mark        # 'hidden/4/dense', models/deep_sigmoid.yaml:14:9
 
 Every layer keeps its place in the text, so that what is found wrong with it later can name the line.
 """
@@ -9,15 +9,17 @@ Every layer keeps its place in the text, so that what is found wrong with it lat
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path as FilePath
 from typing import Any
 
 from pydantic import ValidationError
 
-from vgcompile.errors import Complaint, Mark, SpecError
+from vgcompile.errors import Complaint, Findings, Mark, SpecError
 from vgcompile.layers.composite import Residual
 from vgcompile.layers.layer import Layer
+from vgcompile.rules import text as rules
+from vgcompile.rules.traps import UNUSED_DEFINITION
 from vgcompile.spec.complaints import complaints
 from vgcompile.spec.document import Document
 from vgcompile.spec.expanding import expanded
@@ -73,10 +75,18 @@ def load(path: str | FilePath, *, variant: str | None = None, settings: Sequence
     try:
         text = FilePath(path).read_bytes().decode("utf-8-sig")
     except OSError as error:
-        raise SpecError([Complaint(Mark(str(path), 1), f"the file cannot be read: {error.strerror}")]) from None
+        unreadable = Complaint(Mark(str(path), 1), f"the file cannot be read: {error.strerror}", rule=rules.UNREADABLE)
+        raise SpecError([unreadable]) from None
     except UnicodeDecodeError as error:
         raise SpecError(
-            [Complaint(Mark(str(path), 1), f"this is not UTF-8 text (byte {error.start})", "give a .yaml or an .onnx file")]
+            [
+                Complaint(
+                    Mark(str(path), 1),
+                    f"this is not UTF-8 text (byte {error.start})",
+                    "give a .yaml or an .onnx file",
+                    rules.NOT_TEXT,
+                )
+            ]
         ) from None
     return loads(text, str(path), variant=variant, settings=settings)
 
@@ -85,30 +95,27 @@ def loads(text: str, file: str = "<text>", *, variant: str | None = None, settin
     """Read a model from a string; ``file`` is its name in marks, and relative paths in it start from that file's folder."""
     tree = read(text, file)
     if not isinstance(tree.value, dict):
-        raise SpecError([Complaint(tree.mark, f"a model is a mapping with inputs: and layers:, found {describe(tree.value)}")])
-    first: dict[Mark, Complaint] = {}  # one a place: copies repeat their text's faults
-
-    def complain(mark: Mark, message: str, hint: str = "") -> None:
-        first.setdefault(mark, Complaint(mark, message, hint))
-
+        message = f"a model is a mapping with inputs: and layers:, found {describe(tree.value)}"
+        raise SpecError([Complaint(tree.mark, message, rule=rules.NO_MODEL)])
+    complain = Findings()
     tree = overridden(included(tree, file, complain), variant, settings, tuple(Document.model_fields), complain)
     written = expanded(tree, complain)
+    blocks = tuple(tree.children["blocks"].keys) if "blocks" in tree.children else ()
     tree = written.tree
     wiring = wire(tree)
     for complaint in wiring.complaints:
-        first.setdefault(complaint.mark, complaint)
+        complain.add(complaint)
     try:
         document = Document.model_validate(tree.value)
     except ValidationError as error:
-        for complaint in complaints(error, tree, document_schema()):
+        for complaint in complaints(error, tree, document_schema(), blocks):
             if complaint.mark not in written.unknown:
-                first.setdefault(complaint.mark, complaint)
+                complain.add(complaint)
         document = None
-    found = list(first.values())
-    if document is None or found:
-        raise SpecError(capped(found))
+    if document is None or complain.found:
+        raise SpecError(capped(complain.complaints))
     name = document.name or FilePath(file).stem.strip("<>")
-    unused = tuple(Complaint(mark, message, "remove it") for mark, message in written.unused)
+    unused = tuple(Complaint(mark, message, "remove it", UNUSED_DEFINITION) for mark, message in written.unused)
     return Spec(name, document, wiring.layers, wiring.outputs, file, text, tree, unused)
 
 
@@ -118,4 +125,4 @@ def capped(found: Sequence[Complaint]) -> list[Complaint]:
     rest = ordered[MOST_COMPLAINTS:]
     if not rest:
         return ordered
-    return [*ordered[:MOST_COMPLAINTS], Complaint(rest[0].mark, f"and {len(rest)} more complaints from here on")]
+    return [*ordered[:MOST_COMPLAINTS], replace(rest[0], message=f"and {len(rest)} more complaints from here on", hint="")]

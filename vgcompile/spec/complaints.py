@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from vgcompile.errors import Complaint, nearest
+from vgcompile.rules import fields as rules
 from vgcompile.spec.reading import Node, Path, describe, plain
 
 Schema = Mapping[str, Any]
@@ -18,8 +19,20 @@ Schema = Mapping[str, Any]
 _TRUTH = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}
 
 
-def complaints(error: ValidationError, root: Node, schema: Schema) -> list[Complaint]:
-    """One complaint for each place; ``schema`` is the JSON Schema of what was validated.
+# What other frameworks call our kinds and fields.
+_SYNONYMS = {
+    "linear": "dense", "fc": "dense", "fully_connected": "dense", "conv": "conv2d", "maxpool": "max_pool",
+    "maxpool2d": "max_pool", "avgpool": "average_pool", "avgpool2d": "average_pool", "batchnorm1d": "batch_norm",
+    "batchnorm2d": "batch_norm", "sequential": "block", "cat": "concat", "swish": "silu", "out_features": "units",
+    "out_channels": "filters", "kernel_size": "kernel", "dropout_rate": "rate", "p": "rate", "eps": "epsilon",
+    "std": "sd", "xavier_normal": "glorot_normal", "xavier_uniform": "glorot_uniform", "xavier": "glorot_uniform",
+    "kaiming_normal": "he_normal", "kaiming_uniform": "he_uniform", "he": "he_normal", "bce": "binary_cross_entropy",
+    "l1": "mae", "l2": "mse", "nll": "cross_entropy",
+}  # fmt: skip
+
+
+def complaints(error: ValidationError, root: Node, schema: Schema, blocks: Sequence[str] = ()) -> list[Complaint]:
+    """One complaint for each place; ``schema`` is the JSON Schema of what was validated, ``blocks`` are kinds of the model's own.
 
     A value that suits no member of a union is found wrong once for each member: those findings are one complaint.
     """
@@ -27,7 +40,7 @@ def complaints(error: ValidationError, root: Node, schema: Schema) -> list[Compl
     places = groupby(
         findings, key=lambda found: (_path(found["loc"], root), found["loc"][-1:] if found["type"] == "missing" else ())
     )
-    return [_complaint(path, list(group), root, schema) for (path, _), group in places]
+    return [_complaint(path, list(group), root, schema, blocks) for (path, _), group in places]
 
 
 def _path(location: Path, root: Node) -> Path:
@@ -47,7 +60,7 @@ def _path(location: Path, root: Node) -> Path:
     return tuple(path)
 
 
-def _complaint(path: Path, findings: Sequence[ErrorDetails], root: Node, schema: Schema) -> Complaint:
+def _complaint(path: Path, findings: Sequence[ErrorDetails], root: Node, schema: Schema, blocks: Sequence[str]) -> Complaint:
     parent = root.at(path[:-1])
     node, key = root.at(path), path[-1] if path else ""
     found, context = findings[0], findings[0].get("ctx", {})
@@ -56,26 +69,34 @@ def _complaint(path: Path, findings: Sequence[ErrorDetails], root: Node, schema:
         case "extra_forbidden":
             known = _fields(schema, found["loc"][:-1])
             listed = f"fields here: {', '.join(known)}" if known else ""
-            return Complaint(parent.keys[str(key)], f"unknown field {key!r}", nearest(str(key), known) or listed)
+            hint = _nearest(str(key), known) or listed
+            return Complaint(parent.keys[str(key)], f"unknown field {key!r}", hint, rules.UNKNOWN_FIELD)
         case "missing" if isinstance(found["loc"][-1], int):
-            return Complaint(node.mark, f"{name}should be a list of more than {len(node.value)}")
+            return Complaint(node.mark, f"{name}should be a list of more than {len(node.value)}", rule=rules.WRONG_TYPE)
         case "missing":
             lacking = node.value if isinstance(node.value, str) else node.value.get("kind") or key or "the model"
-            return Complaint(node.mark, f"{lacking} needs the field {found['loc'][-1]!r}", _example(node, found["loc"][-1]))
+            hint = _example(node, found["loc"][-1])
+            return Complaint(node.mark, f"{lacking} needs the field {found['loc'][-1]!r}", hint, rules.MISSING_FIELD)
         case "union_tag_not_found":
-            return Complaint(node.mark, "the field 'kind' is missing", _one_of(_kinds(schema, found["loc"])))
+            return Complaint(node.mark, "the field 'kind' is missing", _one_of(_kinds(schema, found["loc"])), rules.MISSING_FIELD)
         case "union_tag_invalid":
             tag, kinds = str(context["tag"]), _kinds(schema, found["loc"])
-            return Complaint((node.get("kind") or node).mark, f"unknown kind {tag!r}", nearest(tag, kinds) or _one_of(kinds))
+            kinds = [*kinds, *(blocks if "block" in kinds else ())]
+            hint = _nearest(tag, kinds) or _one_of(kinds)
+            return Complaint((node.get("kind") or node).mark, f"unknown kind {tag!r}", hint, rules.UNKNOWN_KIND)
         case "value_error":
-            return Complaint(node.mark, str(context["error"]))
+            return Complaint(node.mark, str(context["error"]), rule=rules.WRONG_VALUE)
         case "string_pattern_mismatch":
             mark = parent.keys[str(key)] if found["loc"][-1] == "[key]" else node.mark
             return Complaint(
-                mark, f"{found['input']!r} is no name", "letters, digits, '_', '-' and '.', with a letter or '_' first"
+                mark,
+                f"{found['input']!r} is no name",
+                "letters, digits, '_', '-' and '.', with a letter or '_' first",
+                rules.BAD_NAME,
             )
     wanted = " or ".join(dict.fromkeys(_wanted(finding) for finding in findings))
-    return Complaint(node.mark, f"{name}should be {wanted}, found {describe(node.value)}", _reading_hint(node.value, wanted))
+    hint = _reading_hint(node.value, wanted)
+    return Complaint(node.mark, f"{name}should be {wanted}, found {describe(node.value)}", hint, rules.WRONG_TYPE)
 
 
 _WANTED = {
@@ -90,6 +111,12 @@ _WANTED = {
     "model_attributes_type": "a mapping",
     "finite_number": "a finite number",
 }
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    """A suggestion: what another framework's name means here or, without one, the nearest name."""
+    synonym = _SYNONYMS.get(name.lower())
+    return f"did you mean {synonym!r}?" if synonym in known else nearest(name, known)
 
 
 def _wanted(found: ErrorDetails) -> str:

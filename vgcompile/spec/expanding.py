@@ -13,12 +13,14 @@ A repeat whose copies are alike stays one layer with its number. Whatever a bloc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from vgcompile.errors import Mark, nearest
+from vgcompile.errors import Complain, Mark, Note, nearest
 from vgcompile.layers import LAYERS
+from vgcompile.rules import writing as rules
+from vgcompile.rules.wires import TOO_MANY_LAYERS
 from vgcompile.spec.expressions import UNKNOWN, ExpressionError, filled, has_expression, names_in
 from vgcompile.spec.parameters import Parameter, declared
 from vgcompile.spec.reading import MOST_VALUES, Node, list_of, mapping_of
@@ -29,7 +31,6 @@ _DECLARATIONS = ("params", "variants", "blocks")
 _LISTS = ("layers", "shortcut")  # fields of a layer that hold layers
 _CALL = ("kind", "name", "from", "repeat", "index", "when")  # fields of a call that are no parameters
 
-Complain = Callable[[Mark, str, str], None]
 Names = Mapping[str, Any]
 Origin = tuple[str, ...]
 
@@ -93,7 +94,7 @@ class _Expander:
                     children[name] = child if name in _DECLARATIONS else self.value(child, scope)
         except _TooMany:
             mark = self.root.children["layers"].mark if "layers" in self.root.children else self.root.mark
-            self.complain(mark, f"blocks and repeats open into more than {MOST_VALUES:,} values", "repeat less")
+            self.complain(mark, f"blocks and repeats open into more than {MOST_VALUES:,} values", "repeat less", TOO_MANY_LAYERS)
             return Expanded(self.root)
         unused = [(block.mark, f"block {name!r} is never used") for name, block in self.blocks.items() if name not in self.used]
         unused += [(p.mark, f"parameter {name!r} is never read") for name, p in params.items() if name not in self.used]
@@ -109,11 +110,13 @@ class _Expander:
         for kind, node in stated.children.items():
             mark = stated.keys[str(kind)]
             if kind in LAYERS:
-                self.complain(mark, f"{kind!r} is a kind of layer already", "give the block another name")
+                hint = "give the block another name"
+                self.complain(mark, f"{kind!r} is a kind of layer already", hint, rules.BAD_DECLARATION)
                 continue
             params = declared(node.get("params"), self.complain)
             for taken in (params[name] for name in _CALL if name in params):
-                self.complain(taken.mark, f"{taken.name!r} is a field of every layer", "give the parameter another name")
+                hint = "give the parameter another name"
+                self.complain(taken.mark, f"{taken.name!r} is a field of every layer", hint, rules.BAD_DECLARATION)
             blocks[str(kind)] = _Block(mark, params, node.get("layers"))
         return blocks
 
@@ -122,7 +125,8 @@ class _Expander:
         names: dict[str, Any] = {}
         for name, parameter in params.items():
             if parameter.default is None:
-                self.complain(parameter.mark, f"the parameter {name!r} has no value", f"give it a default, or --set {name}=...")
+                hint = f"give it a default, or --set {name}=..."
+                self.complain(parameter.mark, f"the parameter {name!r} has no value", hint, rules.MISSING_PARAMETER)
                 names[name] = UNKNOWN
                 continue
             names[name] = self.checked(parameter, parameter.default, _Scope(names))
@@ -133,7 +137,7 @@ class _Expander:
         if given.mark in self.unknown:
             return UNKNOWN
         if (fault := parameter.fault(given.value)) is not None:
-            self.complain(given.mark, *fault)
+            self.complain(given.mark, *fault, rules.PARAMETER_VALUE, (Note("declared here", parameter.mark),))
             return UNKNOWN
         return given.value
 
@@ -200,7 +204,7 @@ class _Expander:
                 children[name] = self.value(child, scope)
         if kind in scope.calls or len(scope.calls) == DEEPEST:
             circle = " -> ".join([*scope.calls[scope.calls.index(kind) if kind in scope.calls else 0 :], kind])
-            self.complain(mark, f"blocks hold each other in a circle: {circle}", "take one of the calls out")
+            self.complain(mark, f"blocks hold each other in a circle: {circle}", "take one of the calls out", rules.BLOCK_CIRCLE)
             return mapping_of(children, mark, stated.keys)
         names = self.arguments(stated, kind, block, scope)
         origin = (*scope.origin, f"expanded from block {kind!r} at line {block.mark.line}, for line {stated.mark.line}")
@@ -214,9 +218,8 @@ class _Expander:
         for name, mark in stated.keys.items():
             if name not in _CALL and name not in block.parameters:
                 known = [*block.parameters, *_CALL]
-                self.complain(
-                    mark, f"block {kind!r} has no parameter {name!r}", nearest(name, known) or f"it has {', '.join(known)}"
-                )
+                hint = nearest(name, known) or f"it has {', '.join(known)}"
+                self.complain(mark, f"block {kind!r} has no parameter {name!r}", hint, rules.UNKNOWN_PARAMETER)
         for name, parameter in block.parameters.items():
             given = stated.get(name)
             if given is not None:
@@ -225,7 +228,11 @@ class _Expander:
                 names[name] = self.checked(parameter, parameter.default, _Scope(names, scope.origin))
             else:
                 self.complain(
-                    self.marked(stated.mark, scope), f"block {kind!r} needs the parameter {name!r}", f"write {name}: ..."
+                    self.marked(stated.mark, scope),
+                    f"block {kind!r} needs the parameter {name!r}",
+                    f"write {name}: ...",
+                    rules.MISSING_PARAMETER,
+                    (Note("declared here", parameter.mark),),
                 )
                 names[name] = UNKNOWN
         return names
@@ -257,7 +264,7 @@ class _Expander:
             found = filled(text, scope.names)
         except ExpressionError as error:
             if error.message:
-                self.complain(mark, error.message, error.hint)
+                self.complain(mark, error.message, error.hint, rules.BAD_EXPRESSION)
             self.unknown.add(mark)
             found = None
         if isinstance(found, tuple):

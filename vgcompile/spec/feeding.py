@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from vgcompile.errors import Complaint, Mark, nearest
+from vgcompile.rules.wires import MISSING_ARRAY, UNFIT_FEED, UNKNOWN_INPUT
 from vgcompile.spec.data import OFFERED
 from vgcompile.spec.reading import Node
 
@@ -26,14 +27,16 @@ def feeding(root: Node) -> Iterator[Complaint]:
             if name not in inputs.keys:
                 yield unknown_input(name, mark, inputs.keys)
             elif field == "categories" and not _counted(inputs.children[name]):
-                yield Complaint(mark, f"input {name!r} takes real numbers, categories become class numbers", "state its classes:")
+                message = f"input {name!r} takes real numbers, categories become class numbers"
+                yield Complaint(mark, message, "state its classes:", UNFIT_FEED)
             elif field == "normalize" and _counted(inputs.children[name]):
-                yield Complaint(mark, f"input {name!r} takes class numbers, which are not normalized", "remove it")
+                message = f"input {name!r} takes class numbers, which are not normalized"
+                yield Complaint(mark, message, "remove it", UNFIT_FEED)
     yield from _missing(inputs, data)
 
 
 def unknown_input(name: str, mark: Mark, inputs: Mapping[str, Mark]) -> Complaint:
-    return Complaint(mark, f"unknown input {name!r}", nearest(name, inputs) or f"inputs: {', '.join(inputs)}")
+    return Complaint(mark, f"unknown input {name!r}", nearest(name, inputs) or f"inputs: {', '.join(inputs)}", UNKNOWN_INPUT)
 
 
 def _missing(inputs: Node, data: Node) -> Iterator[Complaint]:
@@ -47,14 +50,16 @@ def _missing(inputs: Node, data: Node) -> Iterator[Complaint]:
         if name not in read and fields.get("distribution") is None:
             hint = f"name it here, or state its distribution: at line {fields.mark.line} to have it drawn"
             if named is None and images is not None:
-                yield Complaint(images.mark, f"no array for the input {name!r}", f"write arrays: {{{name}: image}}")
+                hint = f"write arrays: {{{name}: image}}"
+                yield Complaint(images.mark, f"no array for the input {name!r}", hint, MISSING_ARRAY)
             elif named is not None:
-                yield Complaint(named.mark, f"no array for the input {name!r}", hint)
+                yield Complaint(named.mark, f"no array for the input {name!r}", hint, MISSING_ARRAY)
     if images is None or named is None:
         return
     for stated in named.children.values():
         if isinstance(stated.value, str) and stated.value not in OFFERED:
-            yield Complaint(stated.mark, f"an image folder has no array {stated.value!r}", f"it makes {' and '.join(OFFERED)}")
+            hint = f"it makes {' and '.join(OFFERED)}"
+            yield Complaint(stated.mark, f"an image folder has no array {stated.value!r}", hint, MISSING_ARRAY)
 
 
 def _teachers(inputs: Node) -> Iterator[Complaint]:
@@ -67,10 +72,14 @@ def _teachers(inputs: Node) -> Iterator[Complaint]:
         if source is None:
             yield unknown_input(read.value, read.mark, inputs.keys)
         elif read.value == name or _counted(source):
-            yield Complaint(read.mark, f"a linear teacher reads real numbers of another input, found {read.value!r}")
+            message = f"a linear teacher reads real numbers of another input, found {read.value!r}"
+            yield Complaint(read.mark, message, rule=UNFIT_FEED)
         elif (of := source.get("distribution")) is not None and of.get("of") is not None:
             yield Complaint(
-                read.mark, f"input {read.value!r} is itself a teacher's answer", "name an input that is given or drawn"
+                read.mark,
+                f"input {read.value!r} is itself a teacher's answer",
+                "name an input that is given or drawn",
+                UNFIT_FEED,
             )
 
 

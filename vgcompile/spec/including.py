@@ -8,17 +8,15 @@ including file says itself goes first. Its values keep their place in their own 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
-from vgcompile.errors import Mark
+from vgcompile.errors import Complain
+from vgcompile.rules.writing import BAD_INCLUDE
 from vgcompile.spec.reading import Node, describe, mapping_of, read
 
 FIELD = "include"
 JOINED = ("inputs", "params", "variants", "blocks", "init")
 DEEPEST = 16
-
-Complain = Callable[[Mark, str, str], None]
 
 
 def included(root: Node, file: str, complain: Complain) -> Node:
@@ -52,24 +50,27 @@ def _united(own: Node, other: Node) -> Node:
 def _opened(entry: Node, above: tuple[Path, ...], complain: Complain) -> Node | None:
     name = entry.value
     if not isinstance(name, str) or not name:
-        complain(entry.mark, f"include names files, found {describe(name)}", "write include: blocks.yaml")
+        complain(entry.mark, f"include names files, found {describe(name)}", "write include: blocks.yaml", BAD_INCLUDE)
         return None
     if "://" in name or Path(name).is_absolute():
-        complain(entry.mark, f"{name!r} is not a relative path", "include files beside the model")
+        complain(entry.mark, f"{name!r} is not a relative path", "include files beside the model", BAD_INCLUDE)
         return None
     path = above[-1].parent / name
     if path.resolve() in above:
         circle = " -> ".join([*(p.name for p in above[above.index(path.resolve()) :]), path.name])
-        complain(entry.mark, f"files include each other in a circle: {circle}", "take one of them out")
+        complain(entry.mark, f"files include each other in a circle: {circle}", "take one of them out", BAD_INCLUDE)
         return None
     if len(above) > DEEPEST:
-        complain(entry.mark, f"files include each other more than {DEEPEST} deep", "put what they share into one file")
+        complain(
+            entry.mark, f"files include each other more than {DEEPEST} deep", "put what they share into one file", BAD_INCLUDE
+        )
         return None
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except (OSError, UnicodeDecodeError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        complain(entry.mark, f"{name!r} cannot be included: {reason}", f"its path starts from {above[-1].parent.name or '.'}/")
+        hint = f"its path starts from {above[-1].parent.name or '.'}/"
+        complain(entry.mark, f"{name!r} cannot be included: {reason}", hint, BAD_INCLUDE)
         return None
     shown = str(Path(entry.mark.file).parent / name)
     tree = read(text, shown)
@@ -78,6 +79,7 @@ def _opened(entry: Node, above: tuple[Path, ...], complain: Complain) -> Node | 
             entry.mark,
             f"{name!r} holds {describe(tree.value)}, not a mapping",
             "an included file has blocks:, params: and the like",
+            BAD_INCLUDE,
         )
         return None
     return _joined(tree, (*above, path.resolve()), complain)

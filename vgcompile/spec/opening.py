@@ -9,18 +9,17 @@ been is said elsewhere (complaints.py).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Literal
 
-from vgcompile.errors import Mark
+from vgcompile.errors import Complain, Mark, Note
+from vgcompile.rules import wires as rules
 from vgcompile.spec.reading import Node, Path
 
 MOST_LAYERS = 100_000
 COMPOSITES = ("block", "residual")
-
-Complain = Callable[[Mark, str, str], None]
 
 
 @dataclass(eq=False)
@@ -49,7 +48,12 @@ def open_layers(root: Node, inputs: Mapping[str, Mark], complain: Complain) -> t
     top = Place("", root, ())
     layers = root.get("layers")
     if _count(layers) > MOST_LAYERS:
-        complain(root.children["layers"].mark, f"blocks and repeats open into more than {MOST_LAYERS:,} layers", "repeat less")
+        complain(
+            root.children["layers"].mark,
+            f"blocks and repeats open into more than {MOST_LAYERS:,} layers",
+            "repeat less",
+            rules.TOO_MANY_LAYERS,
+        )
     elif layers is not None:
         opening.grow(top, layers, ("layers",))
     return top, opening.leaves
@@ -102,14 +106,16 @@ class _Opening:
         if path in self.names:
             return self.names[path]
         taken = self.reserved(parent)
+        places = dict(self.inputs) if parent.parent is None else {}
         given: list[str | None] = []
         for _, node in _mappings(layers):
             name = text(node, "name")
             if name in taken:
-                self.complain(node.children["name"].mark, f"the name {name!r} is taken", taken[name])
+                notes = (Note("first written here", places[name]),) if name in places else ()
+                self.complain(node.children["name"].mark, f"the name {name!r} is taken", taken[name], rules.TAKEN_NAME, notes)
                 name = None
             elif name is not None:
-                mark = node.children["name"].mark
+                mark = places[name] = node.children["name"].mark
                 taken[name] = f"first at line {mark.line}, column {mark.column}"
             given.append(name)
         free: dict[str, Iterator[str]] = {}

@@ -7,14 +7,13 @@ layers.stem.units     a layer by its name, or by its number from 0
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from vgcompile.errors import Complaint, Mark, SpecError, nearest
+from vgcompile.errors import Complain, Complaint, Mark, SpecError, nearest
+from vgcompile.rules.writing import BAD_OVERRIDE
 from vgcompile.spec.parameters import retyped
 from vgcompile.spec.reading import Node, describe, list_of, mapping_of, read
-
-Complain = Callable[[Mark, str, str], None]
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ def setting(text: str) -> Override:
     mark = Mark(f"--set {text}", 0)
     name, equals, value = text.partition("=")
     if not equals or not name.strip():
-        raise SpecError([Complaint(mark, "this sets nothing", "write --set NAME=VALUE, such as --set depth=50")])
+        raise SpecError([Complaint(mark, "this sets nothing", "write --set NAME=VALUE, such as --set depth=50", BAD_OVERRIDE)])
     try:
         given = read(value, mark.file) if value.strip() else Node(None, mark)
     except SpecError as error:
@@ -56,7 +55,7 @@ def overridden(root: Node, variant: str | None, settings: Sequence[str], fields:
                 override = replace(override, value=retyped(old, override.value))
             root = _replaced(root, path, override)
         except _NoSuchPlace as error:
-            complain(override.mark, error.message, error.hint)
+            complain(override.mark, error.message, error.hint, BAD_OVERRIDE)
     return root
 
 
@@ -68,9 +67,9 @@ def _of_variant(root: Node, variant: str | None, complain: Complain) -> Iterator
     found = stated.get(variant) if stated is not None else None
     if found is None:
         hint = nearest(variant, names) or (f"there are {', '.join(names)}" if names else "the model has no variants:")
-        complain(Mark(f"--variant {variant}", 0), f"unknown variant {variant!r}", hint)
+        complain(Mark(f"--variant {variant}", 0), f"unknown variant {variant!r}", hint, BAD_OVERRIDE)
     elif not isinstance(found.value, dict):
-        complain(found.mark, f"a variant maps names to values, found {describe(found.value)}", "such as {depth: 3}")
+        complain(found.mark, f"a variant maps names to values, found {describe(found.value)}", "such as {depth: 3}", BAD_OVERRIDE)
     else:
         for path, value in found.children.items():
             yield Override(tuple(str(path).split(".")), value, found.keys[str(path)])

@@ -8,17 +8,17 @@ params:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from vgcompile.errors import Mark, nearest
+from vgcompile.errors import Complain, Mark, nearest
+from vgcompile.rules.fields import UNKNOWN_FIELD
+from vgcompile.rules.writing import BAD_DECLARATION
 from vgcompile.spec.reading import Node, describe, mapping_of
 
 TYPES: Mapping[str, tuple[type, ...]] = {"int": (int,), "float": (float, int), "bool": (bool,), "str": (str,), "list": (tuple,)}
 _FIELDS = ("type", "default", "choices", "description")
-
-Complain = Callable[[Mark, str, str], None]
 
 
 @dataclass(frozen=True)
@@ -57,12 +57,14 @@ def _parameter(name: str, node: Node, mark: Mark, complain: Complain) -> Paramet
         return Parameter(name, mark, type_of(node.value), node)
     for field, place in node.keys.items():
         if field not in _FIELDS:
-            complain(place, f"unknown field {field!r}", nearest(field, _FIELDS) or f"fields here: {', '.join(_FIELDS)}")
+            hint = nearest(field, _FIELDS) or f"fields here: {', '.join(_FIELDS)}"
+            complain(place, f"unknown field {field!r}", hint, UNKNOWN_FIELD)
     default, stated, choices = node.get("default"), node.get("type"), node.get("choices")
     kind = stated.value if stated is not None else type_of(default.value) if default is not None else ""
     if kind not in TYPES and kind != "":
         assert stated is not None
-        complain(stated.mark, f"unknown type {describe(kind)}", nearest(str(kind), TYPES) or f"one of {', '.join(TYPES)}")
+        hint = nearest(str(kind), TYPES) or f"one of {', '.join(TYPES)}"
+        complain(stated.mark, f"unknown type {describe(kind)}", hint, BAD_DECLARATION)
         kind = ""
     return Parameter(name, mark, kind, default, choices.value if choices is not None and isinstance(choices.value, tuple) else ())
 

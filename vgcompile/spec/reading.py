@@ -15,12 +15,14 @@ from typing import Any, NoReturn
 
 import yaml
 
-from vgcompile.errors import Complaint, Mark, SpecError
+from vgcompile.errors import Complaint, Mark, Note, SpecError
+from vgcompile.rules import text as rules
+from vgcompile.rules.rule import Rule
 
 MOST_VALUES = 200_000
 DEEPEST = 64
 
-_LOADER = getattr(yaml, "CLoader", yaml.Loader)
+LOADER = getattr(yaml, "CLoader", yaml.Loader)
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 # YAML 1.2.2, section 10.3.2: the core schema's tag resolution.
 _NULL = re.compile(r"null|Null|NULL|~|")
@@ -63,19 +65,28 @@ def read(text: str, file: str) -> Node:
     if unprintable:
         place = _mark_at(text, unprintable.start(), file)
         raise SpecError(
-            [Complaint(place, f"this is not YAML text: character U+{ord(unprintable[0]):04X}", "give a .yaml or an .onnx file")]
+            [
+                Complaint(
+                    place,
+                    f"this is not YAML text: character U+{ord(unprintable[0]):04X}",
+                    "give a .yaml or an .onnx file",
+                    rules.NOT_TEXT,
+                )
+            ]
         )
     reader = _Reader(file)
     try:
-        root = reader.document(yaml.parse(text, Loader=_LOADER))
+        root = reader.document(yaml.parse(text, Loader=LOADER))
     except yaml.MarkedYAMLError as error:
         raise SpecError([*reader.complaints, _syntax(error, text, file)]) from None
     except yaml.YAMLError as error:
-        raise SpecError([*reader.complaints, Complaint(Mark(file, 1), f"this is not YAML: {error}")]) from None
+        raise SpecError([*reader.complaints, Complaint(Mark(file, 1), f"this is not YAML: {error}", rule=rules.SYNTAX)]) from None
     if reader.complaints:
         raise SpecError(reader.complaints)
     if root is None or root.value is None:
-        raise SpecError([Complaint(Mark(file, 1), "the file is empty", "a model has inputs:, layers: and a loss:")])
+        raise SpecError(
+            [Complaint(Mark(file, 1), "the file is empty", "a model has inputs:, layers: and a loss:", rules.NO_MODEL)]
+        )
     return root
 
 
@@ -93,14 +104,14 @@ class _Reader:
         for event in events:
             if isinstance(event, yaml.DocumentStartEvent):
                 if root is not None:
-                    self.complain(event, "a second document begins here", "one file holds one model")
+                    self.complain(event, "a second document begins here", "one file holds one model", rules.SECOND_DOCUMENT)
                     break
                 root = self.node(next(events), events, 1)
         return root
 
     def node(self, event: Any, events: Iterator[Any], depth: int) -> Node:
         if depth > DEEPEST:
-            self.stop(event, f"values are nested more than {DEEPEST} deep")
+            self.stop(event, f"values are nested more than {DEEPEST} deep", rule=rules.TOO_LARGE)
         if isinstance(event, yaml.AliasEvent):
             node = self.alias(event, depth)
             self.counted(event, node.count)
@@ -113,6 +124,7 @@ class _Reader:
                 event,
                 f"the tag {event.tag.replace('tag:yaml.org,2002:', '!!')} has no meaning here",
                 "write the value without it",
+                rules.TAG,
             )
         if isinstance(event, yaml.ScalarEvent):
             node = Node(self.scalar(event), self.mark(event))
@@ -126,19 +138,19 @@ class _Reader:
 
     def alias(self, event: Any, depth: int) -> Node:
         if event.anchor not in self.anchors:
-            self.stop(event, f"no anchor &{event.anchor} stands before this")
+            self.stop(event, f"no anchor &{event.anchor} stands before this", rule=rules.UNKNOWN_ANCHOR)
         node = self.anchors[event.anchor]
         if node is None:
-            self.stop(event, f"the value of &{event.anchor} contains itself")
+            self.stop(event, f"the value of &{event.anchor} contains itself", rule=rules.RECURSION)
         if depth + node.depth - 1 > DEEPEST:
-            self.stop(event, f"values are nested more than {DEEPEST} deep")
+            self.stop(event, f"values are nested more than {DEEPEST} deep", rule=rules.TOO_LARGE)
         return node
 
     def sequence(self, event: Any, events: Iterator[Any], depth: int) -> Node:
         items = []
         while not isinstance(item := next(events), yaml.SequenceEndEvent):
             items.append(self.node(item, events, depth + 1))
-        return list_of(items, self.mark(event))
+        return list_of(items, self.mark(event, item))
 
     def mapping(self, event: Any, events: Iterator[Any], depth: int) -> Node:
         children: dict[str, Node] = {}
@@ -147,24 +159,28 @@ class _Reader:
             key = self.node(item, events, depth + 1)
             value = self.node(next(events), events, depth + 1)
             if not isinstance(key.value, str):
-                self.complain(item, f"a key must be a string, found {describe(key.value)}", "put it in quotes")
+                self.complain(item, f"a key must be a string, found {describe(key.value)}", "put it in quotes", rules.KEY_TYPE)
             elif key.value == "<<":
-                self.complain(item, "merge keys are not YAML 1.2", "write the fields out, or alias a whole value")
+                self.complain(
+                    item, "merge keys are not YAML 1.2", "write the fields out, or alias a whole value", rules.MERGE_KEY
+                )
             elif key.value in keys:
                 self.complain(
                     item,
                     f"key {key.value!r} is written twice",
                     f"first at line {keys[key.value].line}, column {keys[key.value].column}",
+                    rules.DUPLICATE_KEY,
+                    (Note("first written here", keys[key.value]),),
                 )
             else:
                 keys[key.value], children[key.value] = self.mark(item), value
-        return mapping_of(children, self.mark(event), keys)
+        return mapping_of(children, self.mark(event, item), keys)
 
     def scalar(self, event: Any) -> Any:
         if not event.implicit[0]:  # in quotes, or a block of text
             return event.value
         if _INT.fullmatch(event.value) and len(event.value) > _LONGEST_INT:
-            self.complain(event, f"a number of {len(event.value)} digits is too long")
+            self.complain(event, f"a number of {len(event.value)} digits is too long", rule=rules.TOO_LARGE)
             return 0
         return plain(event.value)
 
@@ -175,16 +191,22 @@ class _Reader:
                 event,
                 f"the text holds more than {MOST_VALUES:,} values, its aliases expanded",
                 "use repeat: for copies of layers",
+                rules.TOO_LARGE,
             )
 
-    def mark(self, event: Any) -> Mark:
-        return Mark(self.file, event.start_mark.line + 1, event.start_mark.column + 1)
+    def mark(self, event: Any, last: Any = None) -> Mark:
+        """Where an event begins and, on the same line, where it or the ``last`` one of its value ends."""
+        start, end = event.start_mark, (last or event).end_mark
+        one_line = end.line == start.line and end.column > start.column
+        return Mark(self.file, start.line + 1, start.column + 1, end.column + 1 if one_line else 0)
 
-    def complain(self, event: Any, message: str, hint: str = "") -> None:
-        self.complaints.append(Complaint(self.mark(event), message, hint))
+    def complain(
+        self, event: Any, message: str, hint: str = "", rule: Rule = rules.UNCLASSIFIED, notes: tuple[Note, ...] = ()
+    ) -> None:
+        self.complaints.append(Complaint(self.mark(event), message, hint, rule, notes))
 
-    def stop(self, event: Any, message: str, hint: str = "") -> NoReturn:
-        self.complain(event, message, hint)
+    def stop(self, event: Any, message: str, hint: str = "", rule: Rule = rules.UNCLASSIFIED) -> NoReturn:
+        self.complain(event, message, hint, rule)
         raise SpecError(self.complaints)
 
 
@@ -236,15 +258,22 @@ def _branch(value: Any, mark: Mark, children: dict[str | int, Node], keys: dict[
 
 def _mark_at(text: str, position: int, file: str) -> Mark:
     before = text[:position]
-    return Mark(file, before.count("\n") + 1, position - (before.rfind("\n") + 1) + 1)
+    column = position - (before.rfind("\n") + 1) + 1
+    return Mark(file, before.count("\n") + 1, column, column + 1)
 
 
 def _syntax(error: yaml.MarkedYAMLError, text: str, file: str) -> Complaint:
     mark = error.problem_mark or error.context_mark
     assert mark is not None, "libyaml and PyYAML both mark every error of theirs"
-    place = Mark(file, mark.line + 1, mark.column + 1)
+    place = _point(mark, file)
     context = f" {error.context}" if error.context else ""
     lines = text.splitlines()
     tab = mark.line < len(lines) and lines[mark.line][mark.column : mark.column + 1] == "\t"
     hint = "it is a tab: indent with spaces" if tab else ""
-    return Complaint(place, f"this is not YAML: {error.problem}{context}", hint)
+    begun = error.context_mark
+    notes = () if begun is None or begun.line == mark.line else (Note("it begins here", _point(begun, file)),)
+    return Complaint(place, f"this is not YAML: {error.problem}{context}", hint, rules.SYNTAX, notes)
+
+
+def _point(mark: Any, file: str) -> Mark:
+    return Mark(file, mark.line + 1, mark.column + 1, mark.column + 2)

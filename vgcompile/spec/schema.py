@@ -22,6 +22,18 @@ _CALL = {
     "properties": {"kind": {"type": "string", "not": {"enum": sorted(LAYERS)}}, "name": {"type": "string"}},
     "required": ["kind"],
 }
+_KNOWN_KINDS = {
+    "type": "array",
+    "items": {
+        "properties": {"kind": {"enum": sorted(LAYERS)}}
+        | {name: {"$ref": "#/$defs/KnownKinds"} for name in ("layers", "shortcut")},
+    },
+}
+# A kind that is none is told from a block's own where there can be no block.
+_WITHOUT_BLOCKS = {
+    "if": {"not": {"anyOf": [{"required": ["blocks"]}, {"required": ["include"]}]}},
+    "then": {"properties": {"layers": {"$ref": "#/$defs/KnownKinds"}}},
+}
 _ABOUT = ("description", "default", "title")  # of a field, whatever its value
 
 
@@ -40,7 +52,8 @@ def editor_schema() -> dict[str, Any]:
     body = _written(schema)
     layers = body["properties"]["layers"]
     parts["BlockDefinition"]["properties"]["layers"] = layers
-    return {**body, "$defs": {**parts, "Expression": _EXPRESSION, "BlockCall": _CALL}}
+    own = {"Expression": _EXPRESSION, "BlockCall": _CALL, "KnownKinds": _KNOWN_KINDS}
+    return {**body, **_WITHOUT_BLOCKS, "$defs": {**parts, **own}}
 
 
 def _written(part: Mapping[str, Any]) -> dict[str, Any]:

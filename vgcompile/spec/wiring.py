@@ -15,8 +15,9 @@ from dataclasses import dataclass
 
 import networkx as nx
 
-from vgcompile.errors import Complaint, Mark, nearest
+from vgcompile.errors import Complaint, Findings, Mark, nearest
 from vgcompile.layers import LAYERS
+from vgcompile.rules import wires as rules
 from vgcompile.spec.feeding import feeding, unknown_input
 from vgcompile.spec.opening import Place, open_layers, text
 from vgcompile.spec.reading import Node, Path
@@ -50,17 +51,14 @@ def wire(root: Node) -> Wiring:
 class _Wirer:
     def __init__(self, root: Node) -> None:
         self.root = root
-        self.found: dict[Mark, Complaint] = {}  # one a place: the copies of a block repeat its faults
+        self.complain = Findings()
         inputs = root.get("inputs")
         self.inputs: dict[str, Mark] = dict(inputs.keys) if inputs is not None else {}
-
-    def complain(self, mark: Mark, message: str, hint: str = "") -> None:
-        self.found.setdefault(mark, Complaint(mark, message, hint))
 
     def wiring(self) -> Wiring:
         top, leaves = open_layers(self.root, self.inputs, self.complain)
         if not leaves or not self.inputs:
-            return Wiring(complaints=tuple(self.found.values()))
+            return Wiring(complaints=self.complain.complaints)
         owners = {leaf.name: self.owner(leaf) for leaf in leaves}
         placed = {
             leaf.name: Placed(leaf.name, leaf.path, self.sources(leaf), leaf.node.mark, self.last_owner(leaf, owners))
@@ -68,16 +66,16 @@ class _Wirer:
         }
         loss = self.loss(top)
         for complaint in feeding(self.root):
-            self.found.setdefault(complaint.mark, complaint)
+            self.complain.add(complaint)
         graph = nx.DiGraph()
         graph.add_nodes_from([*self.inputs, *placed])
         graph.add_edges_from((source, layer.name) for layer in placed.values() for source in layer.sources)
         self.refuse_cycles(graph, placed)
-        if self.found:
-            return Wiring(complaints=tuple(self.found.values()))
+        if self.complain.found:
+            return Wiring(complaints=self.complain.complaints)
         outputs = (loss,) if loss else tuple(name for name in placed if not graph.out_degree(name))
         self.refuse_unused(graph, placed, outputs)
-        return Wiring(_ordered(graph, placed), outputs, tuple(self.found.values()))
+        return Wiring(_ordered(graph, placed), outputs, self.complain.complaints)
 
     def sources(self, place: Place) -> tuple[str, ...]:
         """The full names that a place reads; empty where one of them is unknown."""
@@ -107,7 +105,12 @@ class _Wirer:
             return place.name
         found = self.resolve(stated, place.parent)
         if found and found[0] in self.inputs:
-            self.complain(stated.mark, f"{stated.value!r} has no parameters to share", "name a layer of the same kind")
+            self.complain(
+                stated.mark,
+                f"{stated.value!r} has no parameters to share",
+                "name a layer of the same kind",
+                rules.NOTHING_TO_SHARE,
+            )
         return found[0] if found else place.name
 
     def last_owner(self, place: Place, owners: Mapping[str, str]) -> str:
@@ -116,7 +119,10 @@ class _Wirer:
         while (owner := owners.get(name, name)) != name:
             if owner in passed:
                 self.complain(
-                    place.node.children["share"].mark, "layers share each other's parameters in a circle", "let one keep its own"
+                    place.node.children["share"].mark,
+                    "layers share each other's parameters in a circle",
+                    "let one keep its own",
+                    rules.CIRCLE,
                 )
                 return place.name
             passed.add(owner)
@@ -129,10 +135,13 @@ class _Wirer:
             return
         least, most = LAYERS[kind].takes
         mark = place.node.mark if stated is None else stated.mark
-        if len(sources) < least:
-            self.complain(mark, f"{kind} takes {least} or more inputs, found {len(sources)}", "name them: from: [a, b]")
-        elif most is not None and len(sources) > most:
-            self.complain(mark, f"{kind} takes one input, found {len(sources)}", "join them with an add or concat layer first")
+        number = len(sources)
+        if number < least:
+            hint = "name them: from: [a, b]"
+            self.complain(mark, f"{kind} takes {least} or more inputs, found {number}", hint, rules.NUMBER_OF_INPUTS)
+        elif most is not None and number > most:
+            hint = "join them with an add or concat layer first"
+            self.complain(mark, f"{kind} takes one input, found {number}", hint, rules.NUMBER_OF_INPUTS)
 
     def resolve(self, reference: Node, scope: Place) -> tuple[str, ...]:
         if not isinstance(reference.value, str):
@@ -167,6 +176,7 @@ class _Wirer:
             reference.mark,
             f"unknown layer {name!r}",
             nearest(name, known) or (f"known here: {listed}" if known else "it holds no layers"),
+            rules.UNKNOWN_LAYER,
         )
 
     def loss(self, top: Place) -> str | None:
@@ -176,8 +186,7 @@ class _Wirer:
             return None
         target = loss.get("target")
         if target is not None and isinstance(target.value, str) and target.value not in self.inputs:
-            unknown = unknown_input(target.value, target.mark, self.inputs)
-            self.found.setdefault(target.mark, unknown)
+            self.complain.add(unknown_input(target.value, target.mark, self.inputs))
         stated = loss.get("input")
         if stated is None:
             return top.output.name
@@ -203,18 +212,22 @@ class _Wirer:
                 mark,
                 f"layers read each other in a circle: {' -> '.join([*cycle, cycle[0]])}",
                 "let one of them read something else",
+                rules.CIRCLE,
             )
 
     def refuse_unused(self, graph: nx.DiGraph, placed: dict[str, Placed], outputs: Sequence[str]) -> None:
         used = set(outputs).union(*(nx.ancestors(graph, output) for output in outputs))
         for name, layer in placed.items():
             if name not in used:
-                self.complain(layer.mark, f"layer {name!r} never reaches the loss", "remove it, or let another layer read it")
+                hint = "remove it, or let another layer read it"
+                self.complain(layer.mark, f"layer {name!r} never reaches the loss", hint, rules.DEAD_LAYER)
         loss = self.root.get("loss")
         target = loss.get("target") if loss is not None else None
+        if loss is not None and target is None:
+            return  # it is told elsewhere, and any input may be meant
         for name, mark in self.inputs.items():
             if name not in used and (target is None or target.value != name):
-                self.complain(mark, f"input {name!r} is not used", "remove it, or let a layer read it")
+                self.complain(mark, f"input {name!r} is not used", "remove it, or let a layer read it", rules.UNUSED_INPUT)
 
 
 def _ordered(graph: nx.DiGraph, placed: dict[str, Placed]) -> tuple[Placed, ...]:

@@ -1,0 +1,129 @@
+"""VG3: what does not fit together once shapes are known."""
+
+from __future__ import annotations
+
+from vgcompile.rules.rule import error
+
+UNFIT = error(
+    "VG301",
+    "unfit-input",
+    "The input's shape does not suit the layer: a rank that it does not take, an axis that is not there, a kernel "
+    "that is too large.",
+    """
+    inputs: {image: {shape: [batch, 1, 8, 8]}}
+    layers:
+      - {kind: dense, units: 10}
+    """,
+    """
+    inputs: {image: {shape: [batch, 1, 8, 8]}}
+    layers:
+      - {kind: flatten}
+      - {kind: dense, units: 10}
+    """,
+)
+
+UNEQUAL_SHAPES = error(
+    "VG302",
+    "unequal-shapes",
+    "What is joined must agree in shape: a sum everywhere, a concatenation on every axis but its own. Nothing is broadcast.",
+    """
+    inputs: {x: {shape: [batch, 4]}}
+    layers:
+      - {kind: dense, name: wide, units: 64}
+      - {kind: dense, name: narrow, from: x, units: 32}
+      - {kind: add, from: [wide, narrow]}
+    """,
+    """
+    inputs: {x: {shape: [batch, 4]}}
+    layers:
+      - {kind: dense, name: wide, units: 64}
+      - {kind: dense, name: narrow, from: x, units: 64}
+      - {kind: add, from: [wide, narrow]}
+    """,
+)
+
+CLASS_NUMBERS = error(
+    "VG303",
+    "class-numbers",
+    "An input of `type: int64` holds class numbers, of which no sum or product means anything.",
+    """
+    inputs: {word: {shape: [batch], type: int64, classes: 100}}
+    layers:
+      - {kind: relu}
+    """,
+    """
+    inputs: {word: {shape: [batch, 100]}}
+    layers:
+      - {kind: relu}
+    """,
+)
+
+UNFIT_LOSS = error(
+    "VG304",
+    "unfit-loss",
+    "Output and target of the loss do not suit each other, in shape, type or number of classes.",
+    """
+    inputs: {x: {shape: [batch, 4]}, label: {shape: [batch], type: int64, classes: 10}}
+    layers:
+      - {kind: dense, name: logits, units: 9}
+    loss: {kind: cross_entropy, target: label}
+    """,
+    """
+    inputs: {x: {shape: [batch, 4]}, label: {shape: [batch], type: int64, classes: 10}}
+    layers:
+      - {kind: dense, name: logits, units: 10}
+    loss: {kind: cross_entropy, target: label}
+    """,
+)
+
+UNFIT_SHARE = error(
+    "VG305",
+    "unfit-share",
+    "Layers that share parameters need them in one shape.",
+    """
+    inputs: {x: {shape: [batch, 4]}}
+    layers:
+      - {kind: dense, name: first, units: 8, activation: relu}
+      - {kind: dense, units: 8, share: first}
+    """,
+    """
+    inputs: {x: {shape: [batch, 8]}}
+    layers:
+      - {kind: dense, name: first, units: 8, activation: relu}
+      - {kind: dense, units: 8, share: first}
+    """,
+)
+
+TOO_MANY_WEIGHTS = error(
+    "VG306",
+    "too-many-weights",
+    "The parameters together pass what one file may hold.",
+    """
+    inputs: {x: {shape: [batch, 4000]}}
+    layers:
+      - {kind: dense, units: 2000000}
+    """,
+    """
+    inputs: {x: {shape: [batch, 4000]}}
+    layers:
+      - {kind: dense, units: 200}
+    """,
+)
+
+INFINITE_WEIGHTS = error(
+    "VG307",
+    "infinite-weights",
+    "Initial values as drawn are beyond the largest float32, about 3.4e38.",
+    """
+    inputs: {x: {shape: [batch, 4]}}
+    layers:
+      - {kind: dense, units: 50, init: {weight: {kind: normal, sd: 3e38}}}
+    """,
+    """
+    inputs: {x: {shape: [batch, 4]}}
+    layers:
+      - {kind: dense, units: 50, init: {weight: {kind: normal, sd: 0.1}}}
+    """,
+)
+
+RULES = (UNFIT, UNEQUAL_SHAPES, CLASS_NUMBERS, UNFIT_LOSS, UNFIT_SHARE, TOO_MANY_WEIGHTS, INFINITE_WEIGHTS)
