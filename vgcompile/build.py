@@ -91,7 +91,7 @@ class _Builder:
             return
         layer = self.spec.layer(placed)
         found = {"class numbers" if value.dtype is _DTYPES["int64"] else "real numbers" for value in present}
-        if found - {layer.reads}:
+        if layer.reads != "either" and found - {layer.reads}:
             hint = (
                 "put an embedding before it, or use them as the target of cross_entropy" if layer.reads == "real numbers" else ""
             )
@@ -145,13 +145,18 @@ class _Builder:
     ) -> ir.Value:
         if (shared := self._held.get(f"{self._owner}/{name}")) is not None:
             return self._fitting(shared, shape)
-        distribution = distribution or getattr(self.spec.document.init, name)
+        defaults = self.spec.document.init
+        distribution = distribution or (defaults.bias if name.endswith("bias") else defaults.weight)
         initial = distribution.initial(tuple(shape), fan_in, fan_out)
         value = self.state(name, self._drawn(name, initial))
         value.metadata_props[PREFIX + "initial"] = initial.to_json()
         self.graph.inputs.append(value)
         self.parameters.append(str(value.name))
         return value
+
+    def shared(self, name: str) -> Shape | None:
+        made = self._held.get(f"{self._owner}/{name}")
+        return None if made is None else dims(made)
 
     def _fitting(self, shared: ir.Value, shape: Sequence[int]) -> ir.Value:
         """A parameter that another layer has made. Raises Unfit where it has another shape."""

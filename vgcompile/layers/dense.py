@@ -29,10 +29,17 @@ class Dense(Activated):
         shape = site.shape(x)
         if len(shape) not in (2, 3):
             raise Unfit("dense needs an input [batch, features] or [batch, positions, features]", "put flatten before it")
-        fans = {"fan_in": extent(shape, -1), "fan_out": self.units}
-        weight = site.parameter("weight", (fans["fan_in"], self.units), self.init.weight, **fans)
-        bias = site.parameter("bias", (self.units,), self.init.bias, **fans) if self.bias else None
+        return self.activate(op, affine(site, x, self.units, self.init, bias=self.bias))
+
+
+def affine(site: Site, x: ir.Value, units: int, init: Init, *, bias: bool = True, part: str = "") -> ir.Value:
+    """x W + b over the last axis; of a layer that holds several, ``part`` names the one: ``<layer>/<part>/weight``."""
+    shape, prefix = site.shape(x), f"{part}/" if part else ""
+    fans = {"fan_in": extent(shape, -1), "fan_out": units}
+    weight = site.parameter(f"{prefix}weight", (fans["fan_in"], units), init.weight, **fans)
+    added = site.parameter(f"{prefix}bias", (units,), init.bias, **fans) if bias else None
+    with site.op.scope(part) as op:
         if len(shape) == 2:
-            return self.activate(op, op.Gemm(x, weight, bias))
+            return op.Gemm(x, weight, added)  # type: ignore[no-any-return]
         y = op.MatMul(x, weight)
-        return self.activate(op, y if bias is None else op.Add(y, bias))
+        return y if added is None else op.Add(y, added)  # type: ignore[no-any-return]

@@ -67,3 +67,16 @@ class LayerNorm(Activated):
         scale = site.parameter("scale", normalized, self.init.scale)
         bias = site.parameter("bias", normalized, self.init.bias)
         return self.activate(op, op.LayerNormalization(x, scale, bias, axis=self.axis, epsilon=self.epsilon))
+
+
+class RmsNorm(Activated):
+    """Each sample, over the last axis, divided by its root mean square, then scaled (Zhang and Sennrich 2019)."""
+
+    kind: Literal["rms_norm"]
+    epsilon: PositiveFloat = 1e-5
+    init: NormalizationInit = NormalizationInit()
+
+    def emit(self, site: Site, inputs: Sequence[ir.Value]) -> ir.Value:
+        (x,), op = inputs, site.op
+        scale = site.parameter("scale", (extent(site.shape(x), -1),), self.init.scale)
+        return self.activate(op, op.RMSNormalization(x, scale, axis=-1, epsilon=self.epsilon))

@@ -18,7 +18,7 @@ import networkx as nx
 from vgcompile.errors import Complaint, Mark, nearest
 from vgcompile.layers import LAYERS
 from vgcompile.spec.feeding import feeding, unknown_input
-from vgcompile.spec.opening import Place, open_layers, text
+from vgcompile.spec.opening import Place, open_layers, text, written_out
 from vgcompile.spec.reading import Node, Path
 
 
@@ -44,7 +44,7 @@ class Wiring:
 
 
 def wire(root: Node) -> Wiring:
-    return _Wirer(root).wiring()
+    return _Wirer(written_out(root)).wiring()
 
 
 class _Wirer:
@@ -132,7 +132,8 @@ class _Wirer:
         if len(sources) < least:
             self.complain(mark, f"{kind} takes {least} or more inputs, found {len(sources)}", "name them: from: [a, b]")
         elif most is not None and len(sources) > most:
-            self.complain(mark, f"{kind} takes one input, found {len(sources)}", "join them with an add or concat layer first")
+            taken = "one input" if most == 1 else f"at most {most} inputs"
+            self.complain(mark, f"{kind} takes {taken}, found {len(sources)}", "join them with an add or concat layer first")
 
     def resolve(self, reference: Node, scope: Place) -> tuple[str, ...]:
         if not isinstance(reference.value, str):
@@ -143,6 +144,8 @@ class _Wirer:
         while place is not None:
             if first == "input" and not rest and place.parent is not None:
                 return self.sources(place)
+            if first == "memory" and not rest and (memory := place.node.get("memory")) is not None and place.parent is not None:
+                return self.resolve(memory, place.parent)
             if first in place.children:
                 return self.descend(reference, place.children[first], rest)
             known += place.children

@@ -1,0 +1,91 @@
+"""Sequences [batch, time, features]: what their layers share, and those that add a position or keep one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import onnx_ir as ir
+from pydantic import Field
+
+from vgcompile.layers.initialization import AnyDistribution, Normal
+from vgcompile.layers.layer import Layer, Shape, Site, Unfit, extent
+from vgcompile.layers.part import Part
+
+if TYPE_CHECKING:
+    from vgcompile.graph.emit import Emitter
+
+
+class SmallInit(Part):
+    """``init:`` of learned positions and tokens: normal with sd 0.02 as in BERT, GPT-2 and ViT, whatever the model's own says."""
+
+    weight: AnyDistribution = Normal(kind="normal", sd=0.02)
+
+
+class ClassToken(Layer):
+    """One learned vector put before every sequence: [batch, time, features] -> [batch, 1 + time, features] (Devlin et al. 2019)."""
+
+    kind: Literal["class_token"]
+    init: SmallInit = SmallInit()
+
+    def emit(self, site: Site, inputs: Sequence[ir.Value]) -> ir.Value:
+        (x,), op = inputs, site.op
+        shape = require_sequence(self.kind, site.shape(x))
+        features = extent(shape, 2)
+        token = site.parameter("weight", (features,), self.init.weight, fan_in=features, fan_out=features)
+        copies = op.Expand(token, op.Concat(op.Shape(x, end=1), [1, features], axis=0))
+        return op.Concat(typed(copies, (shape[0], 1, features)), x, axis=1)  # type: ignore[no-any-return]
+
+
+class Select(Layer):
+    """One position of each sequence: [batch, time, ...] -> [batch, ...]."""
+
+    kind: Literal["select"]
+    position: Literal["first", "last"] | int = Field(description="first, last, or a number: from 0 on, or from -1 backward")
+
+    def emit(self, site: Site, inputs: Sequence[ir.Value]) -> ir.Value:
+        (x,) = inputs
+        shape = site.shape(x)
+        if len(shape) < 2:
+            raise Unfit("select needs an input [batch, time, ...]")
+        place = {"first": 0, "last": -1}.get(str(self.position), self.position)
+        assert isinstance(place, int)
+        if isinstance(shape[1], int) and not -shape[1] <= place < shape[1]:
+            raise Unfit(f"there is no position {place} among {shape[1]}", f"positions are 0 to {shape[1] - 1}")
+        return site.op.Gather(x, np.asarray(place), axis=1)  # type: ignore[no-any-return]
+
+
+class TimePool(Layer):
+    """The mean, or of each feature the largest value, over time: [batch, time, ...] -> [batch, ...] (Collobert et al. 2011)."""
+
+    kind: Literal["time_pool"]
+    take: Literal["mean", "max"] = "mean"
+
+    def emit(self, site: Site, inputs: Sequence[ir.Value]) -> ir.Value:
+        (x,), op = inputs, site.op
+        if len(site.shape(x)) < 2:
+            raise Unfit("time_pool needs an input [batch, time, ...]")
+        reduce = op.ReduceMean if self.take == "mean" else op.ReduceMax
+        return reduce(x, [1], keepdims=0)  # type: ignore[no-any-return]
+
+
+def require_sequence(kind: str, shape: Shape) -> Shape:
+    """``shape`` itself. Raises Unfit where it is not [batch, time, features]."""
+    if len(shape) != 3:
+        raise Unfit(f"{kind} needs an input [batch, time, features]")
+    return shape
+
+
+def steps(op: Emitter, x: ir.Value, time: int | str) -> ir.Value:
+    """0, 1, ..., time - 1 as int64, counted at run time where ``time``, the extent of axis 1 of ``x``, is a symbol."""
+    if isinstance(time, int):
+        return op.constant(np.arange(time))
+    return typed(op.Range(0, op.Squeeze(op.Shape(x, start=1, end=2), [0]), 1), (time,))
+
+
+def typed(value: Any, shape: Shape) -> ir.Value:
+    """``value`` in a shape that is known here better than ONNX's inference knows it."""
+    assert isinstance(value, ir.Value)
+    value.shape = ir.Shape(shape)
+    return value
