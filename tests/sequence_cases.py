@@ -1,4 +1,4 @@
-"""Sequential layers beside PyTorch's: what a person writes, what is fed, and the same function of the same parameters in torch."""
+"""Sequential layers beside PyTorch's: what a person writes, and the same function of the same parameters in torch."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ VISIBLE = "{shape: [batch, 5], type: int64, classes: 2}"
 
 @dataclass(frozen=True)
 class Case:
-    """``layers`` are flow mappings, one a line, of a model with ``inputs``; ``oracle`` takes their values in order, and parameters by
-    name."""
+    """``layers`` are flow mappings, one a line, of a model with ``inputs``; ``oracle`` takes the inputs' values in order, and the
+    parameters by name."""
 
     layers: str
     oracle: Callable[..., Tensor]
@@ -46,7 +46,9 @@ ORDER = {"rnn": (0,), "gru": (1, 0, 2), "lstm": (0, 2, 3, 1)}
 NAMES = {"weight_ih": "weight", "weight_hh": "recurrent_weight", "bias_ih": "bias", "bias_hh": "recurrent_bias"}
 
 
-def recurrent(kind: str, *, layers: int = 1, both: bool = False, last: bool = False, bias: bool = True, **options: Any) -> Callable[..., Tensor]:
+def recurrent(
+    kind: str, *, layers: int = 1, both: bool = False, last: bool = False, bias: bool = True, **options: Any
+) -> Callable[..., Tensor]:
     def oracle(x: Tensor, p: Parameters) -> Tensor:
         weights: dict[str, Tensor] = {}
         for level in range(layers):
@@ -59,7 +61,7 @@ def recurrent(kind: str, *, layers: int = 1, both: bool = False, last: bool = Fa
         module = made(8, 6, layers, bias=bias, batch_first=True, bidirectional=both, **options)
         y, end = called(module, weights, x)
         state = end[0] if kind == "lstm" else end
-        return (torch.cat(list(state[-1 - both :]), -1) if last else y)  # type: ignore[no-any-return]
+        return torch.cat(list(state[-1 - both :]), -1) if last else y  # type: ignore[no-any-return]
 
     return oracle
 
@@ -79,11 +81,16 @@ def reset_before(x: Tensor, p: Parameters) -> Tensor:
 RECURRENT = {
     "rnn": Case("{kind: rnn, units: 6}", recurrent("rnn")),
     "rnn, relu, stacked, last": Case(
-        "{kind: rnn, units: 6, activation: relu, layers: 2, output: last}", recurrent("rnn", layers=2, last=True, nonlinearity="relu")
+        "{kind: rnn, units: 6, activation: relu, layers: 2, output: last}",
+        recurrent("rnn", layers=2, last=True, nonlinearity="relu"),
     ),
-    "rnn, both ways, no bias": Case("{kind: rnn, units: 6, bidirectional: true, bias: false}", recurrent("rnn", both=True, bias=False)),
+    "rnn, both ways, no bias": Case(
+        "{kind: rnn, units: 6, bidirectional: true, bias: false}", recurrent("rnn", both=True, bias=False)
+    ),
     "gru": Case("{kind: gru, units: 6}", recurrent("gru")),
-    "gru, stacked both ways": Case("{kind: gru, units: 6, layers: 3, bidirectional: true}", recurrent("gru", layers=3, both=True)),
+    "gru, stacked both ways": Case(
+        "{kind: gru, units: 6, layers: 3, bidirectional: true}", recurrent("gru", layers=3, both=True)
+    ),
     "gru, reset before": Case("{kind: gru, units: 6, reset_after: false}", reset_before),
     "lstm": Case("{kind: lstm, units: 6}", recurrent("lstm")),
     "lstm, last": Case("{kind: lstm, units: 6, output: last, bias: false}", recurrent("lstm", last=True, bias=False)),
@@ -128,9 +135,7 @@ TABLES = {
     "positions, longer": Case("{kind: positions, length: 9}", lambda x, p: x + p["positions/weight"][: x.shape[1]]),
     "positions, sinusoidal": Case("{kind: positions, encoding: sinusoidal, length: 7}", sinusoidal),
     "positions, odd width": Case("{kind: positions, encoding: sinusoidal}", sinusoidal, {"x": "{shape: [batch, 5, 7]}"}),
-    "class_token": Case(
-        "{kind: class_token}", lambda x, p: torch.cat([p["class_token/weight"].expand(len(x), 1, -1), x], 1)
-    ),
+    "class_token": Case("{kind: class_token}", lambda x, p: torch.cat([p["class_token/weight"].expand(len(x), 1, -1), x], 1)),
     "select, first": Case("{kind: select, position: first}", lambda x, p: x[:, 0]),
     "select, last": Case("{kind: select, position: last}", lambda x, p: x[:, -1]),
     "select, by number": Case("{kind: select, position: -2}", lambda x, p: x[:, -2]),
@@ -160,7 +165,15 @@ def attending(heads: int, **options: Any) -> Callable[..., Tensor]:
         *given, p = rest
         memory = given[0] if given and given[0].ndim == 3 and given[0].shape[-1] == 8 else x
         masks = {name: make(x, *given) for name, make in options.items()}
-        return called(nn.MultiheadAttention(8, heads, batch_first=True), multihead(p, "attention"), x, memory, memory, need_weights=False, **masks)[0]  # type: ignore[no-any-return]
+        return called(
+            nn.MultiheadAttention(8, heads, batch_first=True),
+            multihead(p, "attention"),
+            x,
+            memory,
+            memory,
+            need_weights=False,
+            **masks,
+        )[0]  # type: ignore[no-any-return]
 
     return oracle
 
@@ -245,7 +258,9 @@ ATTENTION = {
         {"x": SEQUENCE, "memory": "{shape: [batch, 3, 6]}"},
     ),
     "attention, no bias": Case("{kind: attention, heads: 2, bias: false}", written(4)),
-    "attention, rotary": Case("{kind: attention, heads: 2, rotary: true, causal: true}", written(4, change=turned, is_causal=True)),
+    "attention, rotary": Case(
+        "{kind: attention, heads: 2, rotary: true, causal: true}", written(4, change=turned, is_causal=True)
+    ),
     "attention, rotary, half of it": Case(
         "{kind: attention, heads: 2, kv_heads: 1, rotary: {base: 500, fraction: 0.5}}",
         written(4, change=lambda x, s: turned(x, s, base=500.0, pairs=1)),
@@ -326,24 +341,21 @@ TRANSFORMERS = {
     "rms_norm": Case("{kind: rms_norm}", lambda x, p: F.rms_norm(x, (8,), p["rms_norm/scale"], 1e-5)),
     "feed_forward": Case(
         "{kind: feed_forward, activation: relu}",
-        lambda x, p: torch.relu(x @ p["feed_forward/expand/weight"] + p["feed_forward/expand/bias"])
-        @ p["feed_forward/contract/weight"]
-        + p["feed_forward/contract/bias"],
+        lambda x, p: (
+            torch.relu(x @ p["feed_forward/expand/weight"] + p["feed_forward/expand/bias"]) @ p["feed_forward/contract/weight"]
+            + p["feed_forward/contract/bias"]
+        ),
     ),
     "feed_forward, swiglu": Case("{kind: feed_forward, units: 5, activation: swiglu}", gated(F.silu)),
     "feed_forward, geglu": Case("{kind: feed_forward, units: 5, activation: geglu}", gated(F.gelu)),
     "feed_forward, reglu": Case("{kind: feed_forward, units: 5, activation: {kind: reglu}}", gated(torch.relu)),
     "feed_forward, glu": Case("{kind: feed_forward, units: 5, activation: glu}", gated(torch.sigmoid)),
-    "encoder": Case(
-        f"{{kind: transformer_encoder, {FIELDS}, repeat: 2}}", encoder(COPIES, pre=True, activation="gelu")
-    ),
+    "encoder": Case(f"{{kind: transformer_encoder, {FIELDS}, repeat: 2}}", encoder(COPIES, pre=True, activation="gelu")),
     "encoder, post-norm, causal": Case(
         f"{{kind: transformer_encoder, {FIELDS}, norm: post, activation: relu, causal: true}}",
         encoder(["block"], pre=False, activation="relu", causal=True),
     ),
-    "decoder": Case(
-        f"{DECODED}}}", lambda x, memory, p: decoder(COPIES, pre=True)(x, torch.tanh(memory), p), MEMORY
-    ),
+    "decoder": Case(f"{DECODED}}}", lambda x, memory, p: decoder(COPIES, pre=True)(x, torch.tanh(memory), p), MEMORY),
     "decoder, post-norm": Case(
         f"{DECODED}, norm: post}}", lambda x, memory, p: decoder(COPIES, pre=False)(x, torch.tanh(memory), p), MEMORY
     ),

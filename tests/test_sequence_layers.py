@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
@@ -13,12 +14,14 @@ import pytest
 import torch
 from torch import nn
 
-from tests.sequence_cases import CASES, RECURRENT, Case
+from tests.sequence_cases import CASES, Case
+from vgcompile.analysis.pipeline import analyze
 from vgcompile.build import build
-from vgcompile.errors import SpecError
 from vgcompile.graph.emit import dims
 from vgcompile.graph.network import Network
 from vgcompile.passes.gradient import joint
+from vgcompile.passes.inference import inference
+from vgcompile.passes.lower import lower
 from vgcompile.spec import loads
 
 Array = np.ndarray[Any, Any]
@@ -94,3 +97,155 @@ def test_the_length_may_be_a_symbol(name: str) -> None:
     text = re.sub(r"\[batch, 5\b", "[batch, time", CASES[name].text).replace("time, 5]", "time, time]")
     text = text.replace("[batch, 3, ", "[batch, source, ").replace("4, 5, 5]", "4, time, time]")
     compared(CASES[name], text, {"batch": BATCH, "time": 4, "source": 2})
+
+
+def numbers(net: Network) -> int:
+    return sum(math.prod(dims(net.model.graph.initializers[name])) for name in net.parameters)
+
+
+def model(layers: str, inputs: str = "x: {shape: [batch, 5, 8]}", more: str = "") -> Network:
+    listed = "".join(f"  - {line.strip()}\n" for line in layers.strip().splitlines())
+    return build(loads(f"inputs: {{{inputs}}}\n{more}layers:\n{listed}"))
+
+
+# what is written, what is read, how many numbers are learned, and who says so
+PUBLISHED = {
+    "GPT-2 small": (
+        """{kind: embedding, name: tokens, units: 768, init: {weight: zeros}}
+        {kind: positions, length: 1024, init: {weight: zeros}}
+        {kind: transformer_decoder, name: block, heads: 12, repeat: 12, activation: {kind: gelu, approximate: tanh}}
+        {kind: layer_norm}
+        {kind: unembedding, share: tokens}""",
+        "text: {shape: [batch, 64], type: int64, classes: 50257}",
+        124_439_808,  # transformers, GPT2LMHeadModel("gpt2")
+    ),
+    "ViT-S/16": (
+        """{kind: dense, name: patches, units: 384}
+        {kind: class_token}
+        {kind: positions}
+        {kind: transformer_encoder, name: block, heads: 6, repeat: 12, epsilon: 1e-6}
+        {kind: layer_norm, epsilon: 1e-6}
+        {kind: select, position: first}
+        {kind: dense, name: scores, units: 1000}""",
+        "pixels: {shape: [batch, 196, 768]}",
+        22_050_664,  # timm, vit_small_patch16_224
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_published_model_has_its_published_size(name: str) -> None:
+    layers, inputs, size = PUBLISHED[name]
+    assert numbers(model(layers, inputs, "init: {weight: zeros, bias: zeros}\n")) == size
+
+
+MODULES = {
+    "{kind: lstm, units: 12, layers: 2, bidirectional: true}": nn.LSTM(8, 12, 2, bidirectional=True),
+    "{kind: gru, units: 12, layers: 3}": nn.GRU(8, 12, 3),
+    "{kind: rnn, units: 12, bias: false}": nn.RNN(8, 12, bias=False),
+    "{kind: attention, heads: 4}": nn.MultiheadAttention(8, 4),
+    "{kind: transformer_encoder, heads: 4, feed_forward: 20}": nn.TransformerEncoderLayer(8, 4, 20),
+    "{kind: transformer_decoder, heads: 4, feed_forward: 20, memory: x}": nn.TransformerDecoderLayer(8, 4, 20),
+}
+
+
+@pytest.mark.parametrize(("layer", "module"), MODULES.items(), ids=lambda given: given if isinstance(given, str) else "")
+def test_sizes_are_those_of_torchs_modules(layer: str, module: nn.Module) -> None:
+    assert numbers(model(layer)) == sum(parameter.numel() for parameter in module.parameters())
+
+
+DROPPING = [
+    "{kind: lstm, units: 6, layers: 2, dropout: 0.5, name: layer}",
+    "{kind: attention, heads: 2, causal: true, dropout: 0.5, name: layer}",
+    "{kind: attention, heads: 4, kv_heads: 2, rotary: true, dropout: 0.5, from: [x, x], name: layer}",
+    "{kind: feed_forward, dropout: 0.5, name: layer}",
+    "{kind: transformer_encoder, heads: 2, dropout: 0.5, name: layer}",
+    "{kind: transformer_decoder, heads: 2, norm: post, attention_dropout: 0.5, memory: x, name: layer}",
+]
+
+
+@pytest.mark.parametrize("layer", DROPPING)
+def test_at_inference_nothing_is_dropped(layer: str) -> None:
+    dropping, still = model(layer), model(re.sub(r"(attention_)?dropout: 0.5, ", "", layer))
+    feeds = fed(still, {"batch": BATCH})
+    graphs = lower(dropping.model.clone()), inference(dropping), inference(still)
+    trained, predicted, truth = (evaluated(graph, feeds) for graph in graphs)
+    np.testing.assert_allclose(predicted, truth, rtol=1e-5, atol=1e-6)
+    assert np.linalg.norm(trained - truth) > 0.05 * np.linalg.norm(truth)
+
+
+def evaluated(graph: ir.Model, feeds: dict[str, Array]) -> Array:
+    """Its first output; the parameters of an inference graph are set beforehand."""
+    for name, value in graph.graph.initializers.items():
+        if name in feeds:
+            value.const_value = ir.tensor(feeds[name], name=name)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(ir.to_proto(graph).SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return np.asarray(session.run(None, {"x": feeds["x"]})[0])
+
+
+NORMED = ["block/attention/norm", "block/attention/attention", "block/attention/dropout", "block/attention/sum"]
+OPENED = {
+    "transformer_encoder, dropout: 0.1": [
+        *NORMED,
+        *(name.replace("attention", "feed_forward") for name in NORMED),
+    ],
+    "transformer_encoder, norm: post": [
+        *("block/attention/attention", "block/attention/sum", "block/attention_norm"),
+        *("block/feed_forward/feed_forward", "block/feed_forward/sum", "block/feed_forward_norm"),
+    ],
+    "transformer_decoder, memory: x": [
+        f"block/{part}/{layer}"
+        for part in ("attention", "cross_attention", "feed_forward")
+        for layer in ("norm", part.removeprefix("cross_"), "sum")
+    ],
+}
+
+
+@pytest.mark.parametrize("fields", OPENED)
+def test_a_block_opens_into_layers_with_names(fields: str) -> None:
+    spec = loads(f"inputs: {{x: {{shape: [batch, 5, 8]}}}}\nlayers:\n  - {{name: block, heads: 2, kind: {fields}}}\n")
+    assert [layer.name for layer in spec.layers] == OPENED[fields]
+    assert {layer.mark.line for layer in spec.layers} == {3}
+
+
+def test_a_memory_is_looked_up_outside_of_its_block() -> None:
+    """Whatever the block calls its own layers."""
+    spec = loads(
+        "inputs: {x: {shape: [batch, 5, 8]}, memory: {shape: [batch, 3, 8]}}\nlayers:\n"
+        "  - {kind: tanh, name: attention, from: memory}\n"
+        "  - {kind: transformer_decoder, name: a, heads: 2, from: x, memory: attention, repeat: 2}\n"
+        "  - {kind: transformer_decoder, name: b, heads: 2, memory: memory}\n"
+    )
+    sources = {layer.name: layer.sources for layer in spec.layers}
+    assert sources["a/2/cross_attention/attention"] == ("a/2/cross_attention/norm", "attention")
+    assert sources["a/2/attention/norm"] == ("a/1/feed_forward/sum",)
+    assert sources["b/cross_attention/attention"] == ("b/cross_attention/norm", "memory")
+
+
+TARGET = "label: {shape: [batch], type: int64, classes: 3}"
+JUDGED = "{kind: dense, name: scores, units: 3}"
+
+
+@pytest.mark.parametrize("kind", ["rnn", "gru", "lstm"])
+def test_a_last_state_is_not_dead(kind: str) -> None:
+    """The states of all times, which nobody reads, are the operator's first output."""
+    spec = (
+        f"inputs: {{x: {{shape: [batch, 5, 8]}}, {TARGET}}}\nlayers:\n"
+        f"  - {{kind: {kind}, units: 6, output: last}}\n  - {JUDGED}\nloss: {{kind: cross_entropy, target: label}}\n"
+    )
+    first, _ = analyze(build(loads(spec))).layers
+    assert first.verdict.kind == "healthy"
+
+
+@pytest.mark.parametrize("position", ["first", "last", "2"])
+def test_a_selected_positions_gradient_is_predicted(position: str) -> None:
+    """It is all that arrives at the sequence."""
+    spec = (
+        f"inputs: {{x: {{shape: [batch, 5, 8]}}, {TARGET}}}\nlayers:\n  - {{kind: dense, units: 8}}\n"
+        f"  - {{kind: select, position: {position}}}\n  - {JUDGED}\nloss: {{kind: cross_entropy, target: label}}\n"
+    )
+    (gain,) = (edge.gain for edge in analyze(build(loads(spec))).edges if edge.id == "/select/Gather#0")
+    assert gain.expected.mean is not None
+    assert gain.measured == pytest.approx(gain.expected.mean, abs=0.1)

@@ -31,6 +31,10 @@ from vgcompile.spec.wiring import Placed
 
 Mode = Literal["training", "inference"]
 LARGEST = 2**31 - 1  # bytes of weights: those of one protobuf message
+_READING = {
+    "real numbers": "put an embedding before it, or use them as the target of cross_entropy",
+    "class numbers": "let it read an input of type: int64 with its number of classes",
+}
 _DTYPES = {"float32": ir.DataType.FLOAT, "int64": ir.DataType.INT64}
 
 
@@ -92,9 +96,7 @@ class _Builder:
         layer = self.spec.layer(placed)
         found = {"class numbers" if value.dtype is _DTYPES["int64"] else "real numbers" for value in present}
         if layer.reads != "either" and found - {layer.reads}:
-            hint = (
-                "put an embedding before it, or use them as the target of cross_entropy" if layer.reads == "real numbers" else ""
-            )
+            hint = _READING[layer.reads]
             unfit = Unfit(f"{layer.kind} takes {layer.reads}, found {' and '.join(sorted(found - {layer.reads}))}", hint)
             self._complain(placed.mark, unfit, placed.sources)
             return

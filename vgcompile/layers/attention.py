@@ -60,7 +60,8 @@ class Attention(Layer):
     kind: Literal["attention"]
     heads: Positive
     kv_heads: Positive | None = Field(
-        default=None, description="heads of keys and values, each read by heads / kv_heads of the queries; all their own where absent"
+        default=None,
+        description="heads of keys and values, each read by heads / kv_heads of the queries; all their own where absent",
     )
     head_size: Positive | None = Field(default=None, description="entries of a head; the input's features / heads where absent")
     units: Positive | None = Field(default=None, description="size of the output's last axis; the input's where absent")
@@ -98,11 +99,9 @@ class Attention(Layer):
 
     def _heads(self, site: Site, x: ir.Value, memory: ir.Value) -> _Heads:
         """Raises Unfit where the inputs cannot be divided so."""
-        shape = require_sequence(self.kind, site.shape(x))
-        require_sequence(self.kind, site.shape(memory))
-        for value in (x, memory):
-            if site.classes(value) is not None:
-                raise Unfit("attention takes real numbers, found class numbers", "put an embedding before it")
+        if any(site.classes(value) is not None for value in (x, memory)):
+            raise Unfit("attention takes real numbers, found class numbers", "put an embedding before it")
+        shape, _ = (require_sequence(self.kind, site.shape(value)) for value in (x, memory))
         if self.causal and memory is not x and shape[1] != site.shape(memory)[1]:
             raise Unfit("causal attention needs a memory as long as the queries", "drop causal: true")
         groups = self.kv_heads or self.heads
@@ -110,7 +109,10 @@ class Attention(Layer):
             raise Unfit(f"{self.heads} heads cannot share {groups} of keys and values", "choose a kv_heads that divides heads")
         features = extent(shape, 2)
         if self.head_size is None and features % self.heads:
-            raise Unfit(f"{features} features cannot be divided among {self.heads} heads", "choose a number that divides them, or give head_size")
+            raise Unfit(
+                f"{features} features cannot be divided among {self.heads} heads",
+                "choose a number that divides them, or give head_size",
+            )
         return _Heads(groups, self.heads // groups, self.head_size or features // self.heads)
 
     def _angles(self, site: Site, x: ir.Value, heads: _Heads) -> _Angles | None:
@@ -129,7 +131,7 @@ class Attention(Layer):
                 y = op.RMSNormalization(y, scale, axis=-1, epsilon=QK_EPSILON)
             if self.rotary is not None and angles is not None:
                 y = self.rotary.turn(op, y, *angles, site.shape(y))
-            return y  # type: ignore[no-any-return]
+            return y
 
     def _mask(
         self, site: Site, mask: ir.Value | None, heads: _Heads, time: int | str, source: int | str
@@ -140,7 +142,9 @@ class Attention(Layer):
         op, shape = site.op, site.shape(mask)
         forms: list[Shape] = [(source,), (time, source), (heads.count, time, source)]
         if shape[1:] not in forms:
-            raise Unfit(f"a mask is {', '.join(show((shape[0], *form)) for form in forms[:-1])} or {show((shape[0], *forms[-1]))}")
+            raise Unfit(
+                f"a mask is {', '.join(show((shape[0], *form)) for form in forms[:-1])} or {show((shape[0], *forms[-1]))}"
+            )
         classes = site.classes(mask)
         if classes not in (None, 2):
             raise Unfit(f"a mask of class numbers has 2 classes, found {classes}", "1 may be read, 0 is hidden")

@@ -52,10 +52,12 @@ class Embedding(Layer):
 
 
 class Unembedding(Layer):
-    """Logits x W^T (+ b), W of shape [classes, features]: that of an embedding where ``share:`` names one (Press and Wolf 2017)."""
+    """Logits x W^T (+ b), W of shape [classes, features]: an embedding's where ``share:`` names one (Press and Wolf 2017)."""
 
     kind: Literal["unembedding"]
-    classes: Positive | None = Field(default=None, description="size of the output's last axis; that of a shared table where absent")
+    classes: Positive | None = Field(
+        default=None, description="size of the output's last axis; that of a shared table where absent"
+    )
     bias: bool = False
     init: Init = Init()
 

@@ -34,7 +34,9 @@ class Positions(Layer):
         shape = require_sequence(self.kind, site.shape(x))
         time, features = shape[1], extent(shape, 2)
         if self.length is None and isinstance(time, str):
-            raise Unfit(f"the number of positions is not known, only its name {time!r}", "give the length of the longest sequence")
+            raise Unfit(
+                f"the number of positions is not known, only its name {time!r}", "give the length of the longest sequence"
+            )
         length = self.length or extent(shape, 1)
         if isinstance(time, int) and time > length:
             raise Unfit(f"there are {length} positions, and its input has {time}", f"give length: {time} or more")
@@ -76,13 +78,13 @@ class Rotary(Part):
 
     def rotated(self, head_size: int) -> int:
         """How many entries of a head take part. Raises Unfit where they are not pairs."""
-        count = round(self.fraction * head_size)
-        if count % 2 or not count or abs(count - self.fraction * head_size) > 1e-6:
+        share = self.fraction * head_size
+        if abs(share / 2 - round(share / 2)) > 1e-6 or share < 1:
             raise Unfit(
-                f"rotary positions turn pairs, {self.fraction:g} of a head of {head_size} is {self.fraction * head_size:g} entries",
+                f"rotary positions turn pairs, and {share:g} of a head's {head_size} entries are none",
                 "choose a head size or a fraction that gives an even number",
             )
-        return count
+        return round(share)
 
     def angles(self, op: Emitter, x: ir.Value, time: int | str, head_size: int) -> tuple[ir.Value, ir.Value]:
         """Cosine and sine of every angle, [time, pairs]; ``x`` has ``time`` as its axis 1."""

@@ -24,7 +24,7 @@ class SmallInit(Part):
 
 
 class ClassToken(Layer):
-    """One learned vector put before every sequence: [batch, time, features] -> [batch, 1 + time, features] (Devlin et al. 2019)."""
+    """A learned vector put before each sequence: [batch, time, features] -> [batch, 1 + time, features] (Devlin et al. 2019)."""
 
     kind: Literal["class_token"]
     init: SmallInit = SmallInit()
@@ -52,7 +52,7 @@ class Select(Layer):
         place = {"first": 0, "last": -1}.get(str(self.position), self.position)
         assert isinstance(place, int)
         if isinstance(shape[1], int) and not -shape[1] <= place < shape[1]:
-            raise Unfit(f"there is no position {place} among {shape[1]}", f"positions are 0 to {shape[1] - 1}")
+            raise Unfit(f"there is no position {place} in a sequence of {shape[1]}", f"positions are 0 to {shape[1] - 1}")
         return site.op.Gather(x, np.asarray(place), axis=1)  # type: ignore[no-any-return]
 
 

@@ -1,8 +1,9 @@
-"""Transformer blocks, written out in attention, feed_forward, norms and residuals, whose names a person sees in pictures and files.
+"""Transformer blocks, written out in attention, feed_forward, norms and residuals, whose names are seen in pictures and files.
 
     {kind: transformer_encoder, name: block, repeat: 12, heads: 6}
 
-opens into ``block/1/attention/norm``, ``block/1/attention/attention``, ``block/1/attention/sum``, ``block/1/feed_forward/norm``, ...
+opens into ``block/1/attention/norm``, ``block/1/attention/attention``, ``block/1/attention/sum``, ``block/1/feed_forward/norm``
+and so on.
 With the norm behind the sum the names are ``block/1/attention/sum``, ``block/1/attention_norm``.
 """
 
@@ -98,7 +99,8 @@ class _Transformer(WrittenOut):
 
 
 class TransformerEncoder(_Transformer):
-    """Self-attention and a feed-forward part, each with a norm and a way around it (Vaswani et al. 2017; pre-norm: Xiong et al. 2020)."""
+    """Self-attention and a feed-forward part, each with a norm and a way around it (Vaswani et al. 2017; pre-norm:
+    Xiong et al. 2020)."""
 
     kind: Literal["transformer_encoder"]
     causal: bool = False
@@ -114,7 +116,9 @@ class TransformerDecoder(_Transformer):
 
     kind: Literal["transformer_decoder"]
     causal: bool = True
-    memory: Reference | None = Field(default=None, description="the layer or input that its cross attention reads; none where absent")
+    memory: Reference | None = Field(
+        default=None, description="the layer or input that its cross attention reads; none where absent"
+    )
 
     def parts(self) -> Iterator[tuple[str, Layer]]:
         yield "attention", self.attention(causal=self.causal)

@@ -77,6 +77,12 @@ class _Opening:
         if text(place.node, "kind") not in COMPOSITES or not _mappings(place.node.get("layers")):
             self.leaves.append(place)
             return
+        if "share" in place.node.children:
+            self.complain(
+                place.node.keys["share"],
+                f"a {text(place.node, 'kind')} has no parameters of its own",
+                "share those of its layers",
+            )
         repeat = _repeat(place.node)
         if repeat is None:
             self.fill(place)
@@ -139,7 +145,7 @@ class _Opening:
 def written_out(node: Node) -> Node:
     """A mapping with ``layers:`` in every composite below that states them by its other fields (layers/transformer.py), each of
     them at the composite's own place. One whose fields are wrong is left as it is."""
-    lists = {key: _each(node.children[key]) for key in ("layers", "shortcut") if _mappings(node.get(key))}
+    lists: dict[str | int, Node] = {key: _each(node.children[key]) for key in ("layers", "shortcut") if _mappings(node.get(key))}
     kind = LAYERS.get(text(node, "kind") or "")
     if kind is not None and issubclass(kind, WrittenOut) and "layers" not in node.children:
         try:
@@ -151,15 +157,16 @@ def written_out(node: Node) -> Node:
 
 
 def _each(layers: Node) -> Node:
-    written = {index: written_out(node) for index, node in _mappings(layers)}
+    written: dict[str | int, Node] = {index: written_out(node) for index, node in _mappings(layers)}
     return replace(layers, children={**layers.children, **written})
 
 
 def _node(value: Any, mark: Mark) -> Node:
     """A plain value as a tree, all of it at one place."""
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, tuple) else ()
-    children = {key: _node(item, mark) for key, item in items}
-    return Node(value, mark, children, dict.fromkeys(children, mark) if isinstance(value, dict) else {})
+    if isinstance(value, dict):
+        return Node(value, mark, {key: _node(item, mark) for key, item in value.items()}, dict.fromkeys(value, mark))
+    items = enumerate(value) if isinstance(value, tuple) else ()
+    return Node(value, mark, {index: _node(item, mark) for index, item in items})
 
 
 def _count(layers: Node | None) -> int:

@@ -133,7 +133,9 @@ class _Wirer:
             self.complain(mark, f"{kind} takes {least} or more inputs, found {len(sources)}", "name them: from: [a, b]")
         elif most is not None and len(sources) > most:
             taken = "one input" if most == 1 else f"at most {most} inputs"
-            self.complain(mark, f"{kind} takes {taken}, found {len(sources)}", "join them with an add or concat layer first")
+            crossing = "memory" in LAYERS[kind].model_fields
+            hint = "name what it attends to: memory: NAME" if crossing else "join them with an add or concat layer first"
+            self.complain(mark, f"{kind} takes {taken}, found {len(sources)}", hint)
 
     def resolve(self, reference: Node, scope: Place) -> tuple[str, ...]:
         if not isinstance(reference.value, str):
