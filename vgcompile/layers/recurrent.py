@@ -1,8 +1,8 @@
 """Recurrent layers over [batch, time, features], by ONNX's own operators, which put time first.
 
     rnn     h' = phi(W x + b + R h + c)
-    gru     h' = (1 - z) n + z h, gates in the order z, r, n      (Cho et al. 2014)
-    lstm    c' = f c + i g, h' = o tanh(c'), gates in the order i, o, f, g      (Hochreiter and Schmidhuber 1997, Gers et al. 2000)
+    gru     h' = (1 - z) n + z h, gates in the order z, r, n     (Cho et al. 2014)
+    lstm    c' = f c + i g, h' = o tanh(c'), gates in the order i, o, f, g     (Hochreiter and Schmidhuber 1997, Gers et al. 2000)
 
 W is ``weight`` [gates units, features], R ``recurrent_weight`` [gates units, units], b ``bias`` and c ``recurrent_bias``
 [gates units]: PyTorch's weight_ih, weight_hh, bias_ih and bias_hh, whose rows stand in the order r, z, n and i, f, g, o.
