@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from vgcompile.errors import Mark
 from vgcompile.layers import LAYERS
 from vgcompile.layers.composite import Composite, WrittenOut
-from vgcompile.spec.reading import Node, Path
+from vgcompile.spec.reading import Node, Path, list_of, mapping_of
 
 MOST_LAYERS = 100_000
 COMPOSITES = frozenset(kind for kind, cls in LAYERS.items() if issubclass(cls, Composite))
@@ -164,9 +164,8 @@ def _each(layers: Node) -> Node:
 def _node(value: Any, mark: Mark) -> Node:
     """A plain value as a tree, all of it at one place."""
     if isinstance(value, dict):
-        return Node(value, mark, {key: _node(item, mark) for key, item in value.items()}, dict.fromkeys(value, mark))
-    items = enumerate(value) if isinstance(value, tuple) else ()
-    return Node(value, mark, {index: _node(item, mark) for index, item in items})
+        return mapping_of({key: _node(item, mark) for key, item in value.items()}, mark)
+    return list_of([_node(item, mark) for item in value], mark) if isinstance(value, tuple) else Node(value, mark)
 
 
 def _count(layers: Node | None) -> int:
