@@ -157,6 +157,8 @@ DROPPING = [
     "{kind: lstm, units: 6, layers: 2, dropout: 0.5, name: layer}",
     "{kind: attention, heads: 2, causal: true, dropout: 0.5, name: layer}",
     "{kind: attention, heads: 4, kv_heads: 2, rotary: true, dropout: 0.5, from: [x, x], name: layer}",
+    "{kind: attention, heads: 2, causal: true, dropout: 0.5, from: [x, x, seen], name: layer}",
+    "{kind: attention, heads: 4, kv_heads: 1, dropout: 0.5, from: [x, x, added], name: layer}",
     "{kind: feed_forward, dropout: 0.5, name: layer}",
     "{kind: transformer_encoder, heads: 2, dropout: 0.5, name: layer}",
     "{kind: transformer_decoder, heads: 2, norm: post, attention_dropout: 0.5, memory: x, name: layer}",
@@ -165,7 +167,9 @@ DROPPING = [
 
 @pytest.mark.parametrize("layer", DROPPING)
 def test_at_inference_nothing_is_dropped(layer: str) -> None:
-    dropping, still = model(layer), model(re.sub(r"(attention_)?dropout: 0.5, ", "", layer))
+    masks = {"seen": "{shape: [batch, 5], type: int64, classes: 2}", "added": "{shape: [batch, 4, 5, 5]}"}
+    inputs = ", ".join(["x: {shape: [batch, 5, 8]}", *(f"{name}: {mask}" for name, mask in masks.items() if name in layer)])
+    dropping, still = (model(text, inputs) for text in (layer, re.sub(r"(attention_)?dropout: 0.5, ", "", layer)))
     feeds = fed(still, {"batch": BATCH})
     predicted, truth = (evaluated(inference(net), feeds) for net in (dropping, still))
     trained = differentiated(dropping, feeds, np.ones_like(truth))[""]
@@ -181,7 +185,7 @@ def evaluated(graph: ir.Model, feeds: dict[str, Array]) -> Array:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(ir.to_proto(graph).SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return np.asarray(session.run(None, {"x": feeds["x"]})[0])
+    return np.asarray(session.run(None, {value.name: feeds[value.name] for value in session.get_inputs()})[0])
 
 
 NORMED = ["block/attention/norm", "block/attention/attention", "block/attention/dropout", "block/attention/sum"]
