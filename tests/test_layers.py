@@ -35,11 +35,10 @@ ROW, TOKENS, PICTURE = (6,), (5, 6), (4, 8, 8)
 def network(
     layers: str, shape: tuple[int, ...] = ROW, *, mode: Any = "training", seed: int | None = None, more: str = ""
 ) -> Network:
-    """A net without a loss; ``layers`` are flow mappings, one a line."""
+    """A net without a loss; ``layers`` are flow mappings, one a line. An embedding's input are class numbers."""
     listed = "".join(f"  - {line.strip()}\n" for line in layers.strip().splitlines())
-    return build(
-        loads(f"inputs: {{x: {{shape: [batch, {', '.join(map(str, shape))}]}}}}\n{more}layers:\n{listed}"), mode=mode, seed=seed
-    )
+    stated = f"shape: [batch, {', '.join(map(str, shape))}]" + (", type: int64, classes: 3" if "embedding," in layers else "")
+    return build(loads(f"inputs: {{x: {{{stated}}}}}\n{more}layers:\n{listed}"), mode=mode, seed=seed)
 
 
 def checked(net: Network) -> onnx.ModelProto:
@@ -53,7 +52,8 @@ def run(net: Network, x: Array) -> Array:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # a warning for each overridable parameter
     session = onnxruntime.InferenceSession(checked(net).SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return np.asarray(session.run(list(net.outputs), {"x": x})[0])
+    given = np.abs(x).astype(np.int64) if net.inputs["x"].classes else x
+    return np.asarray(session.run(list(net.outputs), {"x": given})[0])
 
 
 def data(shape: tuple[int, ...], batch: int = 3) -> Array:
@@ -71,6 +71,20 @@ SAMPLES: dict[str, tuple[str, tuple[int, ...]]] = {
     "batch_norm": ("{kind: batch_norm, activation: sigmoid}", PICTURE),
     "layer_norm": ("{kind: layer_norm, axis: 1}", TOKENS),
     "dropout": ("{kind: dropout, rate: 0.5}", ROW),
+    "rms_norm": ("{kind: rms_norm}", TOKENS),
+    "embedding": ("{kind: embedding, units: 4, size: 9, padding: 1}", ROW),
+    "unembedding": ("{kind: embedding, name: tokens, units: 4}\n{kind: unembedding, share: tokens}", ROW),
+    "positions": ("{kind: positions, encoding: sinusoidal, length: 7}", TOKENS),
+    "class_token": ("{kind: class_token}", TOKENS),
+    "select": ("{kind: select, position: last}", TOKENS),
+    "time_pool": ("{kind: time_pool, take: max}", TOKENS),
+    "rnn": ("{kind: rnn, units: 3, layers: 2, dropout: 0.5, activation: relu}", TOKENS),
+    "gru": ("{kind: gru, units: 3, output: last}", TOKENS),
+    "lstm": ("{kind: lstm, units: 3, bidirectional: true}", TOKENS),
+    "attention": ("{kind: attention, heads: 3, causal: true, dropout: 0.5, rotary: true, qk_norm: true}", TOKENS),
+    "feed_forward": ("{kind: feed_forward, activation: swiglu, dropout: 0.5}", TOKENS),
+    "transformer_encoder": ("{kind: transformer_encoder, heads: 2, repeat: 2, dropout: 0.5}", TOKENS),
+    "transformer_decoder": ("{kind: transformer_decoder, heads: 2, norm: post, memory: x}", TOKENS),
     "add": ("{kind: tanh}\n{kind: add, from: [x, tanh, x], activation: relu}", ROW),
     "concat": ("{kind: tanh}\n{kind: concat, from: [x, tanh], axis: -1}", TOKENS),
     "block": ("{kind: block, repeat: 2, layers: [{kind: dense, units: 6}, {kind: relu}]}", ROW),

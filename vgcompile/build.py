@@ -36,6 +36,10 @@ from vgcompile.spec.wiring import Placed
 
 Mode = Literal["training", "inference"]
 LARGEST = 2**31 - 1  # bytes of weights: those of one protobuf message
+_READING = {
+    "real numbers": "put an embedding before it, or use them as the target of cross_entropy",
+    "class numbers": "let it read an input of type: int64 with its number of classes",
+}
 _DTYPES = {"float32": ir.DataType.FLOAT, "int64": ir.DataType.INT64}
 
 
@@ -97,12 +101,9 @@ class _Builder:
             return
         layer = self.spec.layer(placed)
         found = {"class numbers" if value.dtype is _DTYPES["int64"] else "real numbers" for value in present}
-        if found - {layer.reads}:
-            hint = (
-                "put an embedding before it, or use them as the target of cross_entropy" if layer.reads == "real numbers" else ""
-            )
+        if layer.reads != "either" and found - {layer.reads}:
             message = f"{layer.kind} takes {layer.reads}, found {' and '.join(sorted(found - {layer.reads}))}"
-            self._complain(placed, Unfit(message, hint, rules.CLASS_NUMBERS))
+            self._complain(placed, Unfit(message, _READING[layer.reads], rules.CLASS_NUMBERS))
             return
         with self._at(placed.name, layer.kind, placed.mark, placed.owner):
             try:
@@ -151,7 +152,8 @@ class _Builder:
     ) -> ir.Value:
         if (shared := self._held.get(f"{self._owner}/{name}")) is not None:
             return self._fitting(shared, shape)
-        distribution = distribution or getattr(self.spec.document.init, name.rpartition("/")[2])
+        defaults = self.spec.document.init
+        distribution = distribution or (defaults.bias if name.endswith("bias") else defaults.weight)
         initial = distribution.initial(tuple(shape), fan_in, fan_out)
         value = self.state(name, self._drawn(name, initial))
         value.metadata_props[PREFIX + "initial"] = initial.to_json()
@@ -161,6 +163,10 @@ class _Builder:
 
     def mean_square(self, parameter: ir.Value) -> float:
         return Initial.from_json(parameter.metadata_props[PREFIX + "initial"]).square
+
+    def shared(self, name: str) -> Shape | None:
+        made = self._held.get(f"{self._owner}/{name}")
+        return None if made is None else dims(made)
 
     def _fitting(self, shared: ir.Value, shape: Sequence[int]) -> ir.Value:
         """A parameter that another layer has made. Raises Unfit where it has another shape."""

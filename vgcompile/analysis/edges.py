@@ -10,7 +10,7 @@ import networkx as nx
 import onnx_ir as ir
 
 from vgcompile.analysis.result import Edge, Expected, Reason, Sound, Tiers
-from vgcompile.analysis.uses import Use, learned
+from vgcompile.analysis.uses import Use, learned, read_output
 from vgcompile.graph.network import Network
 from vgcompile.graph.view import dependencies
 
@@ -41,7 +41,7 @@ def _leading_to(names: Set[str | None], graph: nx.DiGraph) -> set[ir.Node]:
 
 
 def _edge(use: Use, network: Network, tiers: Tiers3, shared: Set[ir.Value], in_loss: bool) -> Edge:
-    output, parameter = use.node.outputs[0], use.value in shared
+    output, parameter = read_output(use.node), use.value in shared
     key = (use.node, use.position)
     bounds = tiers.sound.gain.get(key) if tiers.sound else None
     prediction = tiers.expected.gain.get(key) if tiers.expected else None

@@ -77,6 +77,11 @@ def layer_of(node: ir.Node) -> str:
     return fact(node, "layer") or ""
 
 
+def read_output(node: ir.Node) -> ir.Value:
+    """The first output that anything reads: a recurrent operator may be asked for its last state alone."""
+    return next((value for value in node.outputs if value.uses() or value.is_graph_output()), node.outputs[0])
+
+
 @dataclass(frozen=True)
 class ParameterLayer:
     """A layer that holds parameters.
@@ -108,5 +113,5 @@ def _layer(name: str, members: list[ir.Node], parameters: set[str]) -> Parameter
     held = [v for node in members for v in node.inputs if v is not None and v.name in parameters]
     matrices = [v for v in held if len(dims(v)) >= 2]
     return ParameterLayer(
-        name, fact(last, "kind") or last.op_type, line_of(last), last.outputs[0], tuple(matrices or held), bool(matrices)
+        name, fact(last, "kind") or last.op_type, line_of(last), read_output(last), tuple(matrices or held), bool(matrices)
     )

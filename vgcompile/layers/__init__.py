@@ -9,18 +9,25 @@ from typing import TYPE_CHECKING, Annotated, get_args
 from pydantic import Field
 
 from vgcompile.layers import activation
+from vgcompile.layers.attention import Attention
 from vgcompile.layers.composite import Block, Residual
 from vgcompile.layers.convolution import Conv, ConvTranspose, DepthwiseConv, SeparableConv
 from vgcompile.layers.dense import Dense
 from vgcompile.layers.dropout import AlphaDropout, Dropout, GaussianDropout, GaussianNoise
+from vgcompile.layers.embedding import Embedding, Unembedding
 from vgcompile.layers.expression import ExpressionLayer
+from vgcompile.layers.feed_forward import FeedForward
 from vgcompile.layers.gating import Scale, SqueezeExcite, StopGradient
 from vgcompile.layers.layer import Layer
 from vgcompile.layers.layout import Flatten, Reshape, Select, Slice, Split, Transpose
 from vgcompile.layers.merge import Add, Concat, Multiply
 from vgcompile.layers.normalization import BatchNorm, GroupNorm, InstanceNorm, LayerNorm, RmsNorm
 from vgcompile.layers.pooling import AdaptiveAveragePool, AdaptiveMaxPool, AveragePool, GlobalPool, MaxPool
+from vgcompile.layers.positions import Positions
+from vgcompile.layers.recurrent import Gru, Lstm, Rnn
 from vgcompile.layers.resampling import Pad, Upsample
+from vgcompile.layers.sequence import ClassToken, TimePool
+from vgcompile.layers.transformer import TransformerDecoder, TransformerEncoder
 
 _CLASSES: tuple[type[Layer], ...] = (
     Dense,
@@ -32,6 +39,9 @@ _CLASSES: tuple[type[Layer], ...] = (
     *(Dropout, AlphaDropout, GaussianDropout, GaussianNoise),
     *(Add, Multiply, Concat),
     *(Scale, SqueezeExcite, StopGradient),
+    *(Embedding, Unembedding, Positions, ClassToken, TimePool),
+    *(Rnn, Gru, Lstm),
+    *(Attention, FeedForward, TransformerEncoder, TransformerDecoder),
     *(Block, Residual),
     ExpressionLayer,
     *activation.LAYERS,

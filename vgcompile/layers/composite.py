@@ -8,7 +8,9 @@ They emit nothing themselves: spec/opening.py opens them.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
@@ -31,16 +33,28 @@ class Composite(Layer):
     repeat: Positive | None = Field(default=None, description="so many copies, one behind the other, named 1, 2, ...")
     index: Name = Field(default="i", description="what expressions inside call the number of the copy, 0, 1, ...")
     of: str | None = Field(default=None, exclude=True, description="the kind of block that it was written out for")
-    layers: Layers
 
     def emit(self, site: Site, inputs: Sequence[ir.Value]) -> ir.Value:
         raise AssertionError(f"{self.kind} is opened before anything is emitted")
+
+
+class WrittenOut(Composite):
+    """A composite whose layers follow from its other fields."""
+
+    @abstractmethod
+    def written_out(self) -> tuple[Layer, ...]:
+        """Its layers, as a person would state them."""
+
+    @cached_property
+    def layers(self) -> tuple[Layer, ...]:
+        return self.written_out()
 
 
 class Block(Composite):
     """A chain of layers under one name."""
 
     kind: Literal["block"]
+    layers: Layers
 
 
 class ResidualSum(Add):
@@ -63,6 +77,7 @@ class Residual(Composite, Activated):
     """
 
     kind: Literal["residual"]
+    layers: Layers
     shortcut: Layers | None = Field(default=None, description="layers on the way around; the input itself where absent")
     scale: Factor | None = Field(default=None, description="multiplies what `layers` make: a number, or {learned: 0.0}")
 

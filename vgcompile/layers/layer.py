@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from vgcompile.graph.emit import Emitter
 
 Shape = tuple[int | str, ...]
+Reads = Literal["real numbers", "class numbers", "either"]  # what the inputs of a layer hold; with either, it sees to it itself
 Name = Annotated[str, Field(pattern=r"^([A-Za-z_][A-Za-z0-9_.-]*|[0-9]+)$")]
 NAME_OR_PATH = r"^[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*$"
 Reference = Annotated[str, Field(pattern=NAME_OR_PATH)]
@@ -67,7 +68,12 @@ class Site(Protocol):
         self, name: str, shape: Sequence[int], distribution: Distribution | None, *, fan_in: int = 1, fan_out: int = 1
     ) -> ir.Value:
         """A trainable parameter ``<layer>/<name>``, that of another layer where ``share:`` names one; without a distribution,
-        the model's default for that name. Raises Unfit where the other layer has it in another shape."""
+        the model's default for biases (whose names end so) or weights. Raises Unfit where the other layer has it in another
+        shape."""
+        ...
+
+    def shared(self, name: str) -> Shape | None:
+        """The shape of that parameter, where the layer that ``share:`` names has made it already."""
         ...
 
     def mean_square(self, parameter: ir.Value) -> float:
@@ -88,7 +94,7 @@ class Layer(Part):
     they hold."""
 
     takes: ClassVar[tuple[int, int | None]] = (1, 1)
-    reads: ClassVar[Literal["real numbers", "class numbers"]] = "real numbers"
+    reads: ClassVar[Reads] = "real numbers"
 
     kind: str
     name: Name | None = Field(default=None, description="the layer's name; its kind, numbered, where absent")

@@ -78,20 +78,21 @@ def _gather_norms(case: Case, position: int) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class LookedUp:
-    """Moments of a lookup by indices spread evenly over the rows: two lookups meet in one row with probability 1 / rows."""
+    """Moments of a lookup by indices spread evenly over the rows: two lookups meet in one row with probability 1 / rows. One that
+    is known, a position of every sequence, is no draw: the element is moved, and its adjoint is moved back."""
 
     def forward(self, case: Case, signals: Sequence[Signal | None]) -> Signal:
         x = signals[0]
         assert x is not None
         rows = self._rows(case)
-        if x.across < x.square * (1.0 - 1e-12) or rows < 2:
+        if self._one_place(case) or x.across < x.square * (1.0 - 1e-12) or rows < 2:
             return x
         met = x.square / rows + x.mean**2 * (1.0 - 1.0 / rows)  # a table: different rows are independent draws
         return replace(x, within=met, across=met)
 
     def backward(self, case: Case, position: int, adjoint: Signal, signals: Sequence[Signal | None]) -> Signal:
         x = signals[0]
-        if x is None or x.across < x.square * (1.0 - 1e-12):  # a table's statistics are known
+        if self._one_place(case) or x is None or x.across < x.square * (1.0 - 1e-12):  # a table's statistics are known
             return adjoint.scaled(case.count(case.outputs[0]) / max(case.count(case.shapes[0]), 1))
         rows, lookups = self._rows(case), case.count(case.shapes[1])
         n = case.batch
@@ -99,6 +100,10 @@ class LookedUp:
         pairs = p * (p - 1) * adjoint.within + (n - 1) * p * p * adjoint.across
         square = max((n * p * adjoint.square + n * pairs / rows) / rows, 0.0)
         return replace(adjoint, mean=0.0, square=square, within=square, across=square)
+
+    @staticmethod
+    def _one_place(case: Case) -> bool:
+        return case.values[1:2] != () and case.values[1] is not None and case.values[1].size == 1
 
     @staticmethod
     def _rows(case: Case) -> int:

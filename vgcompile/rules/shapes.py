@@ -10,15 +10,15 @@ UNFIT = error(
     "The input's shape does not suit the layer: a rank that it does not take, an axis that is not there, a kernel "
     "that is too large.",
     """
-    inputs: {image: {shape: [batch, 1, 8, 8]}}
+    inputs: {pixels: {shape: [batch, 64]}}
     layers:
-      - {kind: dense, units: 10}
+      - {kind: conv2d, filters: 4, kernel: 3}
     """,
     """
-    inputs: {image: {shape: [batch, 1, 8, 8]}}
+    inputs: {pixels: {shape: [batch, 64]}}
     layers:
-      - {kind: flatten}
-      - {kind: dense, units: 10}
+      - {kind: reshape, shape: [1, 8, 8]}
+      - {kind: conv2d, filters: 4, kernel: 3}
     """,
 )
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from vgcompile.errors import Complaint, Mark, Note
-from vgcompile.layers.activation import Activation
+from vgcompile.layers.function import Activation
 from vgcompile.layers.initialization import Constant, Distribution, Fixed, Init, NormalizationInit
 from vgcompile.layers.layer import Layer
 from vgcompile.rules import designs as rules

@@ -10,16 +10,20 @@ been is said elsewhere (complaints.py).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
-from typing import Literal
+from typing import Any, Literal
+
+from pydantic import ValidationError
 
 from vgcompile.errors import Complain, Mark, Note
+from vgcompile.layers import LAYERS
+from vgcompile.layers.composite import Composite, WrittenOut
 from vgcompile.rules import wires as rules
-from vgcompile.spec.reading import Node, Path
+from vgcompile.spec.reading import Node, Path, list_of, mapping_of
 
 MOST_LAYERS = 100_000
-COMPOSITES = ("block", "residual")
+COMPOSITES = frozenset(kind for kind, cls in LAYERS.items() if issubclass(cls, Composite))
 
 
 @dataclass(eq=False)
@@ -77,6 +81,12 @@ class _Opening:
         if text(place.node, "kind") not in COMPOSITES or not _mappings(place.node.get("layers")):
             self.leaves.append(place)
             return
+        if "share" in place.node.children:
+            self.complain(
+                place.node.keys["share"],
+                f"a {text(place.node, 'kind')} has no parameters of its own",
+                "share those of its layers",
+            )
         repeat = _repeat(place.node)
         if repeat is None:
             self.fill(place)
@@ -136,6 +146,32 @@ class _Opening:
         if text(parent.node, "kind") == "residual":
             names |= {"shortcut": "it is the residual's own", "sum": "it is the residual's own"}
         return names
+
+
+def written_out(node: Node) -> Node:
+    """A mapping with ``layers:`` in every composite below that states them by its other fields (layers/transformer.py), each of
+    them at the composite's own place. One whose fields are wrong is left as it is."""
+    lists: dict[str | int, Node] = {key: _each(node.children[key]) for key in ("layers", "shortcut") if _mappings(node.get(key))}
+    kind = LAYERS.get(text(node, "kind") or "")
+    if kind is not None and issubclass(kind, WrittenOut) and "layers" not in node.children:
+        try:
+            layers = kind.model_validate(node.value).layers
+        except ValidationError:
+            return node
+        lists["layers"] = _node(tuple(layer.model_dump(by_alias=True, exclude_unset=True) for layer in layers), node.mark)
+    return replace(node, children={**node.children, **lists}) if lists else node
+
+
+def _each(layers: Node) -> Node:
+    written: dict[str | int, Node] = {index: written_out(node) for index, node in _mappings(layers)}
+    return replace(layers, children={**layers.children, **written})
+
+
+def _node(value: Any, mark: Mark) -> Node:
+    """A plain value as a tree, all of it at one place."""
+    if isinstance(value, dict):
+        return mapping_of({key: _node(item, mark) for key, item in value.items()}, mark)
+    return list_of([_node(item, mark) for item in value], mark) if isinstance(value, tuple) else Node(value, mark)
 
 
 def _count(layers: Node | None) -> int:

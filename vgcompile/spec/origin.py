@@ -12,6 +12,8 @@ def expansion(root: Node, placed: Placed) -> tuple[Note, ...]:
     names = iter(placed.name.split("/"))
     node, notes = root, []
     for step in placed.path:
+        if step not in node.children:  # a layer that its kind opens into has no text of its own
+            break
         node = node.children[step]
         if not isinstance(node.value, dict):
             continue

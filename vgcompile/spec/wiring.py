@@ -19,7 +19,7 @@ from vgcompile.errors import Complaint, Findings, Mark, nearest
 from vgcompile.layers import LAYERS
 from vgcompile.rules import wires as rules
 from vgcompile.spec.feeding import feeding, unknown_input
-from vgcompile.spec.opening import Place, open_layers, text
+from vgcompile.spec.opening import Place, open_layers, text, written_out
 from vgcompile.spec.reading import Node, Path
 
 
@@ -45,7 +45,7 @@ class Wiring:
 
 
 def wire(root: Node) -> Wiring:
-    return _Wirer(root).wiring()
+    return _Wirer(written_out(root)).wiring()
 
 
 class _Wirer:
@@ -140,8 +140,10 @@ class _Wirer:
             hint = "name them: from: [a, b]"
             self.complain(mark, f"{kind} takes {least} or more inputs, found {number}", hint, rules.NUMBER_OF_INPUTS)
         elif most is not None and number > most:
-            hint = "join them with an add or concat layer first"
-            self.complain(mark, f"{kind} takes one input, found {number}", hint, rules.NUMBER_OF_INPUTS)
+            taken = "one input" if most == 1 else f"at most {most} inputs"
+            crossing = "memory" in LAYERS[kind].model_fields
+            hint = "name what it attends to: memory: NAME" if crossing else "join them with an add or concat layer first"
+            self.complain(mark, f"{kind} takes {taken}, found {number}", hint, rules.NUMBER_OF_INPUTS)
 
     def resolve(self, reference: Node, scope: Place) -> tuple[str, ...]:
         if not isinstance(reference.value, str):
@@ -152,6 +154,8 @@ class _Wirer:
         while place is not None:
             if first == "input" and not rest and place.parent is not None:
                 return self.sources(place)
+            if first == "memory" and not rest and (memory := place.node.get("memory")) is not None and place.parent is not None:
+                return self.resolve(memory, place.parent)
             if first in place.children:
                 return self.descend(reference, place.children[first], rest)
             known += place.children
