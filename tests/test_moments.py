@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.one_node import ROWS, OneNode, case_in, over, samples, stream
-from vgcompile.analysis.quadrature import gaussian
+from vgcompile.quadrature import gaussian
 from vgcompile.interval import WHOLE
 from vgcompile.ops import NUMPY, OPS
 from vgcompile.ops.moments import Reduced

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from vgcompile.analysis.quadrature import gaussian
+from vgcompile.quadrature import gaussian
 from vgcompile.interval import WHOLE
 from vgcompile.ops import NUMPY, OPS
 from vgcompile.ops.op import Case, at

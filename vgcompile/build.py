@@ -2,12 +2,12 @@
 
     hidden/3/dense  ->  /hidden/3/dense/Gemm, /hidden/3/dense/Sigmoid, reading hidden/3/dense/weight and hidden/3/dense/bias
 
-What a layer emits it says itself (layers); here its operators get their names and metadata, its parameters their first values.
+What a layer emits it says itself (layers); here its operators get their names and metadata. Its parameters are parameters.py's,
+the loss is objective.py's.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Literal
@@ -18,11 +18,11 @@ import onnx_ir as ir
 from vgcompile.errors import Complaint, Mark, ModelError, SpecError
 from vgcompile.graph.emit import IR_VERSION, OPSET, Emitter, dims
 from vgcompile.graph.network import DataFile, Drawn, Input, Network, Table
-from vgcompile.graph.provenance import PREFIX
-from vgcompile.initial import Initial, stream
+from vgcompile.initial import stream
 from vgcompile.layers.initialization import Distribution
-from vgcompile.layers.layer import Shape, Unfit, show
-from vgcompile.layers.loss import AnyLoss
+from vgcompile.layers.layer import Layer, Shape, Unfit, show
+from vgcompile.objective import Objective, objective
+from vgcompile.parameters import Parameters
 from vgcompile.spec import Spec, capped
 from vgcompile.spec.data import OFFERED
 from vgcompile.spec.distributions import BernoulliInput, ConstantInput, LinearInput, NormalInput
@@ -30,7 +30,6 @@ from vgcompile.spec.document import InputFields
 from vgcompile.spec.wiring import Placed
 
 Mode = Literal["training", "inference"]
-LARGEST = 2**31 - 1  # bytes of weights: those of one protobuf message
 _DTYPES = {"float32": ir.DataType.FLOAT, "int64": ir.DataType.INT64}
 
 
@@ -43,10 +42,13 @@ def build(spec: Spec, *, mode: Mode = "training", seed: int | None = None) -> Ne
     builder = _Builder(spec, mode == "training", spec.document.seed if seed is None else seed)
     for placed in spec.layers:
         builder.place(placed)
-    loss = builder.loss(spec.document.loss) if spec.document.loss else None
+    store = builder.store
+    found = objective(builder, spec, {name: store.held[name] for name in store.trainable})
+    if not builder.complaints:
+        builder.complaints += store.complaints()
     if builder.complaints:
         raise SpecError(capped(builder.complaints))
-    outputs = builder.outputs(spec.outputs, loss)
+    outputs = builder.outputs(spec.outputs, found)
     model = ir.Model(builder.graph, ir_version=IR_VERSION, producer_name="vgcompile")
     return Network(
         name=spec.name,
@@ -54,9 +56,10 @@ def build(spec: Spec, *, mode: Mode = "training", seed: int | None = None) -> Ne
         model=model,
         inputs={name: _input(spec, name, fields) for name, fields in spec.document.inputs.items()},
         outputs=outputs,
-        loss=loss.name if loss else None,
-        reduction=spec.document.loss.reduction if spec.document.loss else "mean",
-        parameters=tuple(builder.parameters),
+        loss=found.total.name if found.total is not None else None,
+        parts=found.parts,
+        reduction=" and ".join(dict.fromkeys(loss.reduction for loss in spec.document.loss)) or "mean",
+        parameters=tuple(store.trainable),
         data=_data(spec),
         text=spec.text,
         seed=builder.seed,
@@ -77,11 +80,10 @@ class _Builder:
         self.op = Emitter(self.graph)
         self.marks = spec.marks
         self.complaints: list[Complaint] = []
-        self.parameters: list[str] = []
-        self._held: dict[str, ir.Value] = {}  # parameters and state, by full name
+        self.store = Parameters(self.op, spec, seed)
+        self._placed: Layer | None = None
         self._layer = ""
         self._owner = ""  # the layer whose parameters are used, as a rule the one that is placed
-        self._bytes = 0  # of parameters
 
     def place(self, placed: Placed) -> None:
         inputs = [self.values[name] for name in placed.sources]
@@ -96,31 +98,17 @@ class _Builder:
                 "put an embedding before it, or use them as the target of cross_entropy" if layer.reads == "real numbers" else ""
             )
             unfit = Unfit(f"{layer.kind} takes {layer.reads}, found {' and '.join(sorted(found - {layer.reads}))}", hint)
-            self._complain(placed.mark, unfit, placed.sources)
+            self.complain(placed.mark, unfit, placed.sources)
             return
-        with self._at(placed.name, layer.kind, placed.mark, placed.owner):
+        self._placed = layer
+        with self.at(placed.name, layer.kind, placed.mark, placed.owner):
             try:
                 self.values[placed.name] = layer.emit(self, present)
             except (Unfit, ModelError) as error:
-                self._complain(placed.mark, error, placed.sources)
+                self.complain(placed.mark, error, placed.sources)
 
-    def loss(self, loss: AnyLoss) -> ir.Value | None:
-        (source,) = self.spec.outputs
-        x, target = self.values[source], self.values[loss.target]
-        if x is None or target is None:
-            return None
-        mark = self.spec.mark("loss")
-        with self._at("loss", loss.kind, mark, "loss"):
-            try:
-                value = loss.emit(self, x, target, self.spec.document.inputs[loss.target].classes)
-            except (Unfit, ModelError) as error:
-                self._complain(mark, error, (source, loss.target))
-                return None
-        value.name = self.op.fresh_value_name("loss")
-        return value
-
-    def outputs(self, names: Sequence[str], loss: ir.Value | None) -> tuple[str, ...]:
-        """Make graph outputs of the named layers, each under the layer's own name, and of the loss."""
+    def outputs(self, names: Sequence[str], found: Objective) -> tuple[str, ...]:
+        """Make graph outputs of the named layers, each under the layer's own name, of the loss and of its parts."""
         made = []
         for name in names:
             value = self.values[name]
@@ -128,7 +116,8 @@ class _Builder:
             if value.producer() is not None:
                 value.name = self.op.fresh_value_name(name)
             made.append(value)
-        self.graph.outputs.extend([*made, *([loss] if loss is not None else [])])
+        parts = {value.name: value for node in self.graph for value in node.outputs if value.name in found.parts}
+        self.graph.outputs.extend([*made, *([found.total] if found.total is not None else []), *(parts[n] for n in found.parts)])
         return tuple(str(value.name) for value in made)
 
     # The site of the layer that is being placed
@@ -143,49 +132,20 @@ class _Builder:
     def parameter(
         self, name: str, shape: Sequence[int], distribution: Distribution | None, *, fan_in: int = 1, fan_out: int = 1
     ) -> ir.Value:
-        if (shared := self._held.get(f"{self._owner}/{name}")) is not None:
-            return self._fitting(shared, shape)
-        distribution = distribution or getattr(self.spec.document.init, name)
-        initial = distribution.initial(tuple(shape), fan_in, fan_out)
-        value = self.state(name, self._drawn(name, initial))
-        value.metadata_props[PREFIX + "initial"] = initial.to_json()
-        self.graph.inputs.append(value)
-        self.parameters.append(str(value.name))
-        return value
-
-    def _fitting(self, shared: ir.Value, shape: Sequence[int]) -> ir.Value:
-        """A parameter that another layer has made. Raises Unfit where it has another shape."""
-        if dims(shared) != tuple(shape):
-            raise Unfit(
-                f"the shared {shared.name} is {show(dims(shared))}, this layer needs {show(tuple(shape))}",
-                "share among layers of one size",
-            )
-        return shared
-
-    def _drawn(self, name: str, initial: Initial) -> np.ndarray[Any, Any]:
-        self._bytes += 4 * math.prod(initial.shape)
-        if self._bytes > LARGEST:
-            raise Unfit(f"with {name} {show(initial.shape)} the weights pass 2 GB", "make the layers narrower")
-        with np.errstate(over="ignore"):
-            array = initial.draw(f"{self._owner}/{name}", self.seed)
-        if not np.isfinite(array).all():
-            raise Unfit(f"initial values of {name} are beyond the largest float32", "choose a smaller sd, gain or scale")
-        return array
+        assert self._placed is not None
+        return self.store.parameter(self._placed, self._owner, name, tuple(shape), distribution, fan_in, fan_out)
 
     def state(self, name: str, array: np.ndarray[Any, Any]) -> ir.Value:
-        full = f"{self._owner}/{name}"
-        if full not in self._held:
-            self._held[full] = self.op.constant(array, full)
-        return self._held[full]
+        return self.store.state(self._owner, name, array)
 
     def stream(self, name: str) -> int:
         return int(stream(self.seed, f"{self._layer}/{name}").integers(2**31))
 
-    def _at(self, name: str, kind: str, mark: Mark, owner: str) -> AbstractContextManager[Emitter]:
+    def at(self, name: str, kind: str, mark: Mark, owner: str) -> AbstractContextManager[Emitter]:
         self._layer, self._owner = name, owner
         return self.op.scope(name, layer=name, kind=kind, source=str(mark))
 
-    def _complain(self, mark: Mark, error: Unfit | ModelError, sources: Sequence[str]) -> None:
+    def complain(self, mark: Mark, error: Unfit | ModelError, sources: Sequence[str] = ()) -> None:
         """At ``mark``, with the place and the shape of every input: what does not fit was made there."""
         message, hint = (error.message, error.hint) if isinstance(error, Unfit) else (str(error), "")
         made = [
@@ -193,12 +153,12 @@ class _Builder:
             for name in sources
             if (value := self.values[name]) is not None
         ]
-        self.complaints.append(Complaint(mark, f"{message}: {', '.join(made)}", hint))
+        self.complaints.append(Complaint(mark, f"{message}: {', '.join(made)}" if made else message, hint))
 
 
 def _input(spec: Spec, name: str, fields: InputFields) -> Input:
-    loss = spec.document.loss
-    read = {source for layer in spec.layers for source in layer.sources}
+    losses = list(zip(spec.losses, spec.document.loss, strict=True))
+    read = {name for layer in spec.layers for name in layer.sources} | {name for loss in spec.losses for name in loss.sources}
     distribution, mean, sd, of = _drawn_from(fields)
     return Input(
         name=name,
@@ -210,7 +170,8 @@ def _input(spec: Spec, name: str, fields: InputFields) -> Input:
         sd=sd,
         of=of,
         classes=fields.classes,
-        role="target" if loss and loss.target == name and name not in read else "input",
+        ignored=next((loss.ignored for placed, loss in losses if placed.target == name and loss.ignored is not None), None),
+        role="target" if name not in read and any(placed.target == name for placed in spec.losses) else "input",
     )
 
 
@@ -240,8 +201,8 @@ def _data(spec: Spec) -> DataFile | None:
         arrays = {name: name for name in data.columns or same}
     else:
         arrays = data.files or data.arrays or (same if read else {})
-    target = spec.document.loss.target if spec.document.loss else None
-    real = [name for name, fields in inputs.items() if fields.type == "float32" and name in arrays and name != target]
+    targets = {placed.target for placed in spec.losses}
+    real = [name for name, fields in inputs.items() if fields.type == "float32" and name in arrays and name not in targets]
     return DataFile(
         path=data.file or (images.folder if images else "." if data.files else ""),
         arrays=arrays,

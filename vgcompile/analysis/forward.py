@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from vgcompile.analysis.quadrature import Gaussian, gaussian
+from vgcompile.quadrature import Gaussian, gaussian
 from vgcompile.graph.case import case_of
 from vgcompile.graph.emit import constant_of, dims
 from vgcompile.graph.network import Network

@@ -51,7 +51,9 @@ def check(
     network = open_model(model, loss, output, mode, variant=variant, settings=settings)
     from vgcompile.analysis import Options
     from vgcompile.analysis.measured import instrument
+    from vgcompile.analysis.pipeline import Tier
     from vgcompile.errors import GradientRefused
+    from vgcompile.graph.skeleton import IN_MEMORY
     from vgcompile.passes.gradient import gradient
 
     lines = _description(network)
@@ -59,7 +61,11 @@ def check(
         instrument(network) if network.loss is None else gradient(network)
     except GradientRefused as refused:
         lines.append(f"{model}: no gradient: {refused}")
-    analysis = analysed(network, Options(data=data, tiers=("sound", "expected"), mode=mode))
+    tiers: list[Tier] = ["sound", "expected"]
+    if 4 * sum(network.sizes().values()) > IN_MEMORY:
+        tiers.remove("sound")
+        lines.append("  bounds  need the weights, which check does not draw where they are large: see vgcompile analyze")
+    analysis = analysed(network, Options(data=data, tiers=tiers, mode=mode))
     typer.echo("\n".join([*lines, *findings(analysis, KINDS)]))
     if findings(analysis, kinds):
         raise typer.Exit(FOUND)
@@ -68,7 +74,7 @@ def check(
 def _description(network: Network) -> list[str]:
     from vgcompile.analysis.uses import parameter_layers
 
-    sizes = [array.size for array in network.parameter_values().values()]
+    sizes = network.sizes().values()
     operators = sum(1 for _ in network.model.graph)
     return [
         f"{network.name}: {operators} operators, opset {network.model.opset_imports['']}",

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol
 
 from pydantic import BeforeValidator, Field
 
-from vgcompile.layers.initialization import Distribution
 from vgcompile.layers.part import NotEmpty, Part
 
 if TYPE_CHECKING:
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from vgcompile.graph.emit import Emitter
+    from vgcompile.layers.initialization import Distribution
 
 Shape = tuple[int | str, ...]
 Name = Annotated[str, Field(pattern=r"^([A-Za-z_][A-Za-z0-9_.-]*|[0-9]+)$")]

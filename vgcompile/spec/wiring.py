@@ -10,16 +10,21 @@ A name is looked up among the layers beside it, then outward block by block, the
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 import networkx as nx
 
 from vgcompile.errors import Complaint, Mark, nearest
 from vgcompile.layers import LAYERS
+from vgcompile.layers.loss import LOSSES
 from vgcompile.spec.feeding import feeding, unknown_input
 from vgcompile.spec.opening import Place, open_layers, text
 from vgcompile.spec.reading import Node, Path
+
+
+MOST_COMPARED = {kind: loss.most for loss in LOSSES for kind in get_args(loss.model_fields["kind"].annotation)}
 
 
 @dataclass(frozen=True)
@@ -35,10 +40,21 @@ class Placed:
 
 
 @dataclass(frozen=True)
+class PlacedLoss:
+    """A loss: its name, and the full names of the layers and of the target that it compares."""
+
+    name: str
+    sources: tuple[str, ...]
+    target: str
+    mark: Mark
+
+
+@dataclass(frozen=True)
 class Wiring:
-    """``layers`` come each behind what they read; ``outputs`` enter the loss or, without one, are read by nobody."""
+    """``layers`` come each behind what they read; ``outputs`` enter a loss or, without one, are read by nobody."""
 
     layers: tuple[Placed, ...] = ()
+    losses: tuple[PlacedLoss, ...] = ()
     outputs: tuple[str, ...] = ()
     complaints: tuple[Complaint, ...] = ()
 
@@ -66,7 +82,7 @@ class _Wirer:
             leaf.name: Placed(leaf.name, leaf.path, self.sources(leaf), leaf.node.mark, self.last_owner(leaf, owners))
             for leaf in leaves
         }
-        loss = self.loss(top)
+        losses = self.losses(top)
         for complaint in feeding(self.root):
             self.found.setdefault(complaint.mark, complaint)
         graph = nx.DiGraph()
@@ -75,9 +91,12 @@ class _Wirer:
         self.refuse_cycles(graph, placed)
         if self.found:
             return Wiring(complaints=tuple(self.found.values()))
-        outputs = (loss,) if loss else tuple(name for name in placed if not graph.out_degree(name))
-        self.refuse_unused(graph, placed, outputs)
-        return Wiring(_ordered(graph, placed), outputs, tuple(self.found.values()))
+        compared = dict.fromkeys(name for loss in losses for name in (*loss.sources, loss.target))
+        outputs = tuple(name for name in compared if name in placed)
+        if not losses:
+            outputs = tuple(name for name in placed if not graph.out_degree(name))
+        self.refuse_unused(graph, placed, outputs, compared)
+        return Wiring(_ordered(graph, placed), losses, outputs, tuple(self.found.values()))
 
     def sources(self, place: Place) -> tuple[str, ...]:
         """The full names that a place reads; empty where one of them is unknown."""
@@ -169,20 +188,42 @@ class _Wirer:
             nearest(name, known) or (f"known here: {listed}" if known else "it holds no layers"),
         )
 
-    def loss(self, top: Place) -> str | None:
-        """The full name of what enters the loss, or None without a loss."""
-        loss = self.root.get("loss")
-        if loss is None or not loss.keys:
-            return None
-        target = loss.get("target")
-        if target is not None and isinstance(target.value, str) and target.value not in self.inputs:
-            unknown = unknown_input(target.value, target.mark, self.inputs)
-            self.found.setdefault(target.mark, unknown)
-        stated = loss.get("input")
-        if stated is None:
-            return top.output.name
-        found = self.resolve(stated, top)
-        return found[0] if found else None
+    def losses(self, top: Place) -> tuple[PlacedLoss, ...]:
+        stated = self.root.get("loss")
+        several = [] if stated is None else [stated] if stated.keys else [node for node in stated.children.values() if node.keys]
+        names: dict[str, int] = {}
+        return tuple(self.loss(node, top, names) for node in several)
+
+    def loss(self, node: Node, top: Place, names: dict[str, int]) -> PlacedLoss:
+        """One loss; ``names`` counts those that are taken. Without a name it has its kind, numbered from the second of it."""
+        base = text(node, "name") or text(node, "kind") or "loss"
+        names[base] = count = names.get(base, 0) + 1
+        if count > 1 and text(node, "name"):
+            self.complain(node.children["name"].mark, f"the name {base!r} is taken", "each loss has a name of its own")
+        stated = node.get("input")
+        sources: tuple[str, ...] = (top.output.name,)
+        if stated is not None:
+            given = list(stated.children.values()) or [stated]
+            sources = tuple(name for reference in given for name in self.resolve(reference, top))
+            self.check_compared(node, stated, len(given))
+        return PlacedLoss(base if count == 1 else f"{base}_{count}", sources, self.target(node.get("target"), top), node.mark)
+
+    def check_compared(self, node: Node, stated: Node, count: int) -> None:
+        kind = text(node, "kind") or ""
+        most = MOST_COMPARED.get(kind, count)
+        if count > most:
+            self.complain(stated.mark, f"{kind} takes one input, found {count}", "state a list of losses, one for each")
+
+    def target(self, stated: Node | None, top: Place) -> str:
+        """An input or, where none is called so, a layer."""
+        if stated is None or not isinstance(stated.value, str):
+            return ""
+        if stated.value in self.inputs:
+            return stated.value
+        if stated.value.split("/")[0] in top.children:
+            return "".join(self.resolve(stated, top))
+        self.found.setdefault(stated.mark, unknown_input(stated.value, stated.mark, self.inputs))
+        return ""
 
     # What the wires must not do
 
@@ -205,15 +246,15 @@ class _Wirer:
                 "let one of them read something else",
             )
 
-    def refuse_unused(self, graph: nx.DiGraph, placed: dict[str, Placed], outputs: Sequence[str]) -> None:
+    def refuse_unused(
+        self, graph: nx.DiGraph, placed: dict[str, Placed], outputs: Sequence[str], compared: Collection[str]
+    ) -> None:
         used = set(outputs).union(*(nx.ancestors(graph, output) for output in outputs))
         for name, layer in placed.items():
             if name not in used:
                 self.complain(layer.mark, f"layer {name!r} never reaches the loss", "remove it, or let another layer read it")
-        loss = self.root.get("loss")
-        target = loss.get("target") if loss is not None else None
         for name, mark in self.inputs.items():
-            if name not in used and (target is None or target.value != name):
+            if name not in used and name not in compared:
                 self.complain(mark, f"input {name!r} is not used", "remove it, or let a layer read it")
 
 
