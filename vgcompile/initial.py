@@ -39,8 +39,8 @@ class Initial:
     matrix [shape[0], the rest] has orthonormal rows or columns, whichever are fewer, times sd sqrt(max(rows, columns)). Entries
     of an orthonormal vector of length n have mean square 1/n, so that these have standard deviation ``sd`` (Saxe et al. 2013).
     ``truncated_normal`` has the standard deviation ``sd`` after the cut, at ``cut`` standard deviations of the normal that it is
-    cut from. ``identity`` has the same number on the diagonal of each of ``groups`` blocks of rows, at the middle tap of a kernel,
-    and 0 elsewhere; ``mean`` and ``sd`` are those of its entries.
+    cut from. ``identity`` has the same number on the diagonal of each of ``groups`` blocks of rows, at the middle tap of a
+    kernel, and 0 elsewhere; ``mean`` and ``sd`` are those of its entries.
     """
 
     kind: Kind
@@ -72,7 +72,8 @@ class Initial:
     def draw(self, name: str, seed: int) -> Array:
         """A float32 array of ``shape``: the same for the same name and seed, on every machine with the same NumPy.
 
-        Raises UserError where it is larger than the machine's memory. An orthogonal one may differ in its last bits where the linear algebra library differs.
+        An orthogonal one may differ in its last bits where the linear algebra library differs. Raises UserError where it is
+        larger than the machine's memory.
         """
         size = 4 * math.prod(self.shape)
         if size > _memory():

@@ -1,13 +1,12 @@
 """The parameters of a network under construction: made once, shared by name, given their first values.
 
-Where a layer states no distribution, the last pattern of the model's ``init:`` counts that takes the parameter, then what the layer
-is drawn from as a rule, then the model's default. What a weights file holds comes in the place of a draw.
+Where a layer states no distribution, the last pattern of the model's ``init:`` counts that takes the parameter, then what the
+layer is drawn from as a rule, then the model's default. What a weights file holds comes in the place of a draw.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 

@@ -11,6 +11,7 @@ import re
 import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -73,11 +74,11 @@ def _npz(path: Path) -> dict[str, Stored]:
     with zipfile.ZipFile(path) as archive:
         for member in archive.namelist():
             with archive.open(member) as file:
-                version = np.lib.format.read_magic(file)  # type: ignore[no-untyped-call]
+                version = np.lib.format.read_magic(file)
                 header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-                shape, _, dtype = header(file)  # type: ignore[no-untyped-call]
+                shape, _, dtype = header(file)
             name = member.removesuffix(".npy")
-            found[name] = Stored(tuple(shape), dtype.kind == "f", lambda name=name: _array_of(path, name))
+            found[name] = Stored(tuple(shape), dtype.kind == "f", partial(_array_of, path, name))
     return found
 
 
@@ -97,9 +98,7 @@ def _safetensors(path: Path) -> dict[str, Stored]:
         with safe_open(path, framework="numpy") as file:
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
             return {
-                name: Stored(
-                    tuple(part.get_shape()), part.get_dtype() in ("F16", "BF16", "F32", "F64"), lambda name=name: read(name)
-                )
+                name: Stored(tuple(part.get_shape()), part.get_dtype() in ("F16", "BF16", "F32", "F64"), partial(read, name))
                 for name, part in slices.items()
             }
     except SafetensorError as error:

@@ -47,8 +47,8 @@ def cross_entropy(
 ) -> Any:
     """-w_t log softmax(x)_t for logits [N, C, ...] and class numbers t [N, ...]; the mean is over the sum of the weights w_t.
 
-    Smoothed by e (Szegedy et al. 2016, section 7) the target is (1 - e) onehot(t) + e / C, each class counting with its own weight
-    and the mean dividing as before, as in PyTorch. Labels ``ignore_index`` count nowhere.
+    Smoothed by e (Szegedy et al. 2016, section 7) the target is (1 - e) onehot(t) + e / C, each class counting with its own
+    weight and the mean dividing as before, as in PyTorch. Labels ``ignore_index`` count nowhere.
     """
     logits, weights = classes_second(op, logits, class_axis), _vector(op, class_weights)
     given = {"reduction": reduction, "ignore_index": ignore_index}
@@ -189,7 +189,8 @@ def cosine(op: Emitter, x: Any, target: Any, reduction: str, *, axis: int = -1) 
 
 def cosine_of_pairs(op: Emitter, pair: Sequence[Any], alike: Any, reduction: str, *, axis: int = -1, margin: float = 0.0) -> Any:
     """1 - cos(a, b) where ``alike`` is 1, max(0, cos(a, b) - margin) where it is 0: PyTorch's CosineEmbeddingLoss, its -1 a 0."""
-    near = _cosine(op, *pair, axis)
+    a, b = pair
+    near = _cosine(op, a, b, axis)
     apart = op.Relu(op.Sub(near, margin))
     return _reduced(op, op.Where(op.Equal(alike, np.ones((), alike.dtype.numpy())), op.Sub(1.0, near), apart), reduction)
 

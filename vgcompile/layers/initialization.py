@@ -235,8 +235,8 @@ class Rule(NamedTuple):
         return self.name == name and (matches(self.pattern, f"{layer}/{name}") or matches(self.pattern, layer))
 
 
-_DRAWN: TypeAdapter[Distribution] = TypeAdapter(AnyDistribution)
-_BY_NAME: TypeAdapter[dict[str, Distribution]] = TypeAdapter(dict[str, AnyDistribution])
+_DRAWN: TypeAdapter[Any] = TypeAdapter(AnyDistribution)
+_BY_NAME: TypeAdapter[Any] = TypeAdapter(dict[str, AnyDistribution])
 
 
 def _drawn_or_by_name(given: Any, handler: Any) -> Any:

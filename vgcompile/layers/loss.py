@@ -136,7 +136,8 @@ class Hinge(_OfClasses):
     power: Literal[1, 2] = Field(default=1, description="2 for the squared hinge")
 
     def emit(self, site: Site, inputs: Sequence[ir.Value], target: ir.Value) -> ir.Value:
-        (x,), given = inputs, {"margin": self.margin, "power": self.power}
+        (x,) = inputs
+        given: dict[str, Any] = {"margin": self.margin, "power": self.power}
         if not _is_real(target):
             self.require_classes(site, x, target)
             return criterion.class_hinge(site.op, x, target, self.reduction, **self.options(), **given)  # type: ignore[no-any-return]
@@ -208,8 +209,8 @@ class Kl(_Elementwise):
 
 
 class Cosine(Loss):
-    """1 - cos(x, target) along an axis; for two inputs, and a target of two classes, 1 - cos where it is 1 (alike), and where it is
-    0 what the cosine is above ``margin``."""
+    """1 - cos(x, target) along an axis; for two inputs, and a target of two classes, 1 - cos where it is 1 (alike), and where it
+    is 0 what the cosine is above ``margin``."""
 
     most: ClassVar[int] = 2
 

@@ -108,7 +108,7 @@ class Document(Part):
     )
     blocks: dict[Name, BlockDefinition] = Field(default={}, description="kinds of layers of one's own")
     inputs: Annotated[dict[Name, InputFields], NotEmpty, AfterValidator(_one_batch)]
-    init: InitDefaults = InitDefaults()
+    init: InitDefaults = Field(default_factory=InitDefaults.model_construct)
     layers: Annotated[tuple[AnyLayer, ...], NotEmpty]
     loss: Losses = Field(
         default=(),

@@ -23,7 +23,6 @@ from vgcompile.spec.feeding import feeding, unknown_input
 from vgcompile.spec.opening import Place, open_layers, text
 from vgcompile.spec.reading import Node, Path
 
-
 MOST_COMPARED = {kind: loss.most for loss in LOSSES for kind in get_args(loss.model_fields["kind"].annotation)}
 
 
