@@ -22,7 +22,7 @@ from vgcompile.initial import stream
 from vgcompile.layers.initialization import Distribution
 from vgcompile.layers.layer import Layer, Shape, Unfit, show
 from vgcompile.objective import Objective, objective
-from vgcompile.parameters import Parameters
+from vgcompile.parameters import Fans, Parameters
 from vgcompile.spec import Spec, capped
 from vgcompile.spec.data import OFFERED
 from vgcompile.spec.distributions import BernoulliInput, ConstantInput, LinearInput, NormalInput
@@ -130,10 +130,17 @@ class _Builder:
         return stated.classes if stated is not None and value.is_graph_input() else None
 
     def parameter(
-        self, name: str, shape: Sequence[int], distribution: Distribution | None, *, fan_in: int = 1, fan_out: int = 1
+        self,
+        name: str,
+        shape: Sequence[int],
+        distribution: Distribution | None,
+        *,
+        fan_in: int = 1,
+        fan_out: int = 1,
+        parts: int = 1,
     ) -> ir.Value:
         assert self._placed is not None
-        return self.store.parameter(self._placed, self._owner, name, tuple(shape), distribution, fan_in, fan_out)
+        return self.store.parameter(self._placed, self._owner, name, tuple(shape), distribution, Fans(fan_in, fan_out, parts))
 
     def state(self, name: str, array: np.ndarray[Any, Any]) -> ir.Value:
         return self.store.state(self._owner, name, array)

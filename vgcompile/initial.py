@@ -35,12 +35,12 @@ def stream(seed: int, name: str) -> np.random.Generator:
 class Initial:
     """What a parameter of one shape is drawn from.
 
-    ``normal`` (mean, sd); ``uniform`` on [mean - sqrt(3) sd, mean + sqrt(3) sd]; ``constant`` (mean); or ``orthogonal``: the
-    matrix [shape[0], the rest] has orthonormal rows or columns, whichever are fewer, times sd sqrt(max(rows, columns)). Entries
-    of an orthonormal vector of length n have mean square 1/n, so that these have standard deviation ``sd`` (Saxe et al. 2013).
-    ``truncated_normal`` has the standard deviation ``sd`` after the cut, at ``cut`` standard deviations of the normal that it is
-    cut from. ``identity`` has the same number on the diagonal of each of ``groups`` blocks of rows, at the middle tap of a
-    kernel, and 0 elsewhere; ``mean`` and ``sd`` are those of its entries.
+    ``normal`` (mean, sd); ``truncated_normal``, of standard deviation ``sd`` after the cut, at ``cut`` standard deviations of the
+    normal that it is cut from; ``uniform`` on [mean - sqrt(3) sd, mean + sqrt(3) sd]; ``constant`` (mean). Of the matrix
+    [shape[0], the rest], whose rows are those of ``parts`` matrices one behind another: ``orthogonal`` has in each orthonormal
+    rows or columns, whichever are fewer, times sd sqrt(max(rows, columns)); entries of an orthonormal vector of length n have
+    mean square 1/n, so that these have standard deviation ``sd`` (Saxe et al. 2013). ``identity`` has in each the same number on
+    the diagonal, at the middle tap of a kernel, and 0 elsewhere; ``mean`` and ``sd`` are those of its entries.
     """
 
     kind: Kind
@@ -48,7 +48,7 @@ class Initial:
     mean: float = 0.0
     sd: float = 0.0
     cut: float = CUT
-    groups: int = 1
+    parts: int = 1
 
     @property
     def reach(self) -> float:
@@ -57,7 +57,7 @@ class Initial:
         if self.kind == "truncated_normal":
             far = self.cut / left_by_cut(self.cut)
         if self.kind == "orthogonal":
-            far = math.sqrt(max(self.shape[0], math.prod(self.shape[1:])))
+            far = math.sqrt(max(self.shape[0] // self.parts, math.prod(self.shape[1:])))
         return self._diagonal if self.kind == "identity" else abs(self.mean) + far * self.sd
 
     @property
@@ -93,9 +93,9 @@ class Initial:
             return (self.mean + parent * _cut_normal(rng, self.cut, self.shape)).astype(np.float32)
         if self.kind == "identity":
             return self._identity()
-        rows, columns = self.shape[0], math.prod(self.shape[1:])
-        matrix = _orthonormal(rng, rows, columns) * (self.sd * math.sqrt(max(rows, columns)))
-        return matrix.reshape(self.shape).astype(np.float32)
+        rows, columns = self.shape[0] // self.parts, math.prod(self.shape[1:])
+        matrices = [_orthonormal(rng, rows, columns) for _ in range(self.parts)]
+        return (np.concatenate(matrices) * (self.sd * math.sqrt(max(rows, columns)))).reshape(self.shape).astype(np.float32)
 
     def _in_pieces(self, draw: Callable[[int], Array]) -> Array:
         """The same numbers as in one go, without all of them in double at once."""
@@ -107,11 +107,11 @@ class Initial:
 
     def _identity(self) -> Array:
         array = np.zeros(self.shape, np.float32)
-        rows, columns = self.shape[0] // self.groups, self.shape[1]
+        rows, columns = self.shape[0] // self.parts, self.shape[1]
         middle = tuple(extent // 2 for extent in self.shape[2:])
-        for group in range(self.groups):
+        for part in range(self.parts):
             for index in range(min(rows, columns)):
-                array[(group * rows + index, index, *middle)] = self._diagonal
+                array[(part * rows + index, index, *middle)] = self._diagonal
         return array
 
     def to_json(self) -> str:

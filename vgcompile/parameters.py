@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import onnx_ir as ir
@@ -27,6 +27,15 @@ if TYPE_CHECKING:
     from vgcompile.spec import Spec
 
 
+class Fans(NamedTuple):
+    """What a parameter's shape alone does not tell of it: the inputs that a unit sees, the outputs that an input reaches, and the
+    matrices that stand one behind another along its first axis."""
+
+    inputs: int = 1
+    outputs: int = 1
+    parts: int = 1
+
+
 class Parameters:
     """What layers have made so far: ``held`` by full name, states that no gradient reaches among them; ``trainable`` in order."""
 
@@ -38,14 +47,14 @@ class Parameters:
         self._used: set[int] = set()  # of the rules, by place
 
     def parameter(
-        self, layer: Layer, owner: str, name: str, shape: tuple[int, ...], given: Distribution | None, fan_in: int, fan_out: int
+        self, layer: Layer, owner: str, name: str, shape: tuple[int, ...], given: Distribution | None, fans: Fans
     ) -> ir.Value:
         """The parameter ``<owner>/<name>`` of a layer. Raises Unfit where it was made with another shape, or for first values
         that it cannot have."""
         full = f"{owner}/{name}"
         if (shared := self.held.get(full)) is not None:
             return _fitting(shared, shape)
-        initial = self._initial(self._distribution(layer, owner, name, given), name, shape, fan_in, fan_out)
+        initial = self._initial(self._distribution(layer, owner, name, given), name, shape, fans)
         value = self._hold(full, drawn(initial, full, self.seed))
         value.metadata_props[PREFIX + "initial"] = initial.to_json()
         self.op.graph.inputs.append(value)
@@ -73,10 +82,10 @@ class Parameters:
             return given
         return self._rules[applying[-1]].distribution if applying else given or self.spec.document.init.default(name)
 
-    def _initial(self, stated: Distribution, name: str, shape: tuple[int, ...], fan_in: int, fan_out: int) -> Initial:
+    def _initial(self, stated: Distribution, name: str, shape: tuple[int, ...], fans: Fans) -> Initial:
         try:
             gain = gain_of(stated.gain) if isinstance(stated, Gained) else 1.0
-            initial = stated.initial(shape, fan_in, fan_out, gain)
+            initial = stated.initial(shape, fans.inputs, fans.outputs, gain, fans.parts)
         except ValueError as error:
             raise Unfit(f"{name} {show(shape)}: {error}") from None
         if not initial.reach < LARGEST:

@@ -42,7 +42,9 @@ class Conv2d(Activated):
             )
         taps = self.kernel[0] * self.kernel[1]
         fans = {"fan_in": channels // self.groups * taps, "fan_out": self.filters * taps}
-        weight = site.parameter("weight", (self.filters, channels // self.groups, *self.kernel), self.init.weight, **fans)
+        weight = site.parameter(
+            "weight", (self.filters, channels // self.groups, *self.kernel), self.init.weight, **fans, parts=self.groups
+        )
         bias = site.parameter("bias", (self.filters,), self.init.bias, **fans) if self.bias else None
         y = op.Conv(
             x,

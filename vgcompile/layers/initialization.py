@@ -21,7 +21,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, WrapValida
 
 from vgcompile.initial import CUT, Initial, Kind, left_by_cut
 from vgcompile.layers.activation import AnyActivation
-from vgcompile.layers.part import Finite, Part, Positive, PositiveFloat, kind_alone
+from vgcompile.layers.part import Finite, Part, PositiveFloat, kind_alone
 from vgcompile.layers.pattern import matches
 
 Fan = Literal["fan_in", "fan_out", "fan_avg"]
@@ -44,9 +44,10 @@ class Distribution(Part):
     kind: str
 
     @abstractmethod
-    def initial(self, shape: tuple[int, ...], fan_in: int, fan_out: int, gain: float = 1.0) -> Initial:
-        """The distribution of a parameter of this shape; ``gain`` is the number that its own ``gain``, if it has one, stands
-        for. Raises ValueError for a shape that it has no meaning for."""
+    def initial(self, shape: tuple[int, ...], fan_in: int, fan_out: int, gain: float = 1.0, parts: int = 1) -> Initial:
+        """The distribution of a parameter of this shape; ``gain`` is the number that its own ``gain``, if it has one, stands for,
+        ``parts`` counts the matrices that stand one behind another along the first axis. Raises ValueError for a shape that it
+        has no meaning for."""
 
 
 class Gain(Part):
@@ -92,7 +93,7 @@ class Scaled(Gained):
             raise ValueError(f"{self.kind} holds the gain of relu already: write {{kind: {plain}, gain: ...}}")
         return self
 
-    def initial(self, shape: tuple[int, ...], fan_in: int, fan_out: int, gain: float = 1.0) -> Initial:
+    def initial(self, shape: tuple[int, ...], fan_in: int, fan_out: int, gain: float = 1.0, parts: int = 1) -> Initial:
         drawn, scale, fan = _SCALED[self.kind]
         return Initial(drawn, shape, sd=gain * math.sqrt(scale / _fan(fan, fan_in, fan_out)))
 
@@ -105,7 +106,7 @@ class VarianceScaling(Gained):
     mode: Fan = "fan_in"
     distribution: Literal["normal", "uniform", "truncated_normal"] = "normal"
 
-    def initial(self, shape: tuple[int, ...], fan_in: int, fan_out: int, gain: float = 1.0) -> Initial:
+    def initial(self, shape: tuple[int, ...], fan_in: int, fan_out: int, gain: float = 1.0, parts: int = 1) -> Initial:
         return Initial(self.distribution, shape, sd=gain * math.sqrt(self.scale / _fan(self.mode, fan_in, fan_out)))
 
 
@@ -115,25 +116,24 @@ class Orthogonal(Gained):
 
     kind: Literal["orthogonal"]
 
-    def initial(self, shape: tuple[int, ...], fan_in: int, fan_out: int, gain: float = 1.0) -> Initial:
+    def initial(self, shape: tuple[int, ...], fan_in: int, fan_out: int, gain: float = 1.0, parts: int = 1) -> Initial:
         if not shape:
             raise ValueError("orthogonal needs a vector or a matrix, not a single number")
-        longer = max(shape[0], math.prod(shape[1:]))
-        return Initial("orthogonal", shape, sd=gain / math.sqrt(longer))
+        longer = max(shape[0] // parts, math.prod(shape[1:]))
+        return Initial("orthogonal", shape, sd=gain / math.sqrt(longer), parts=parts)
 
 
 class Identity(Gained):
     """``gain`` on the diagonal, 0 elsewhere: a matrix that hands on what enters, as far as the narrower side goes; of a kernel
-    (``dirac``) the diagonal of filters and channels at the middle tap, in each of its ``groups``."""
+    (``dirac``) the diagonal of filters and channels at the middle tap."""
 
     kind: Literal["identity", "dirac"]
-    groups: Positive = Field(default=1, description="of a grouped convolution: as many diagonals")
 
-    def initial(self, shape: tuple[int, ...], fan_in: int, fan_out: int, gain: float = 1.0) -> Initial:
-        if len(shape) < 2 or shape[0] % self.groups:
-            raise ValueError(f"{self.kind} needs a matrix or a kernel whose first axis the groups divide, found {list(shape)}")
-        share = self.groups * min(shape[0] // self.groups, shape[1]) / math.prod(shape)
-        return Initial("identity", shape, gain * share, gain * math.sqrt(share * (1.0 - share)), groups=self.groups)
+    def initial(self, shape: tuple[int, ...], fan_in: int, fan_out: int, gain: float = 1.0, parts: int = 1) -> Initial:
+        if len(shape) < 2:
+            raise ValueError(f"{self.kind} needs a matrix or a kernel")
+        share = parts * min(shape[0] // parts, shape[1]) / math.prod(shape)
+        return Initial("identity", shape, gain * share, gain * math.sqrt(share * (1.0 - share)), parts=parts)
 
 
 class Normal(Distribution):
@@ -141,7 +141,7 @@ class Normal(Distribution):
     sd: PositiveFloat
     mean: Finite = 0.0
 
-    def initial(self, shape: tuple[int, ...], fan_in: int, fan_out: int, gain: float = 1.0) -> Initial:
+    def initial(self, shape: tuple[int, ...], fan_in: int, fan_out: int, gain: float = 1.0, parts: int = 1) -> Initial:
         return Initial("normal", shape, self.mean, self.sd)
 
 
@@ -154,7 +154,7 @@ class TruncatedNormal(Distribution):
     mean: Finite = 0.0
     cut: Annotated[float, Field(ge=0.1, le=30)] = CUT
 
-    def initial(self, shape: tuple[int, ...], fan_in: int, fan_out: int, gain: float = 1.0) -> Initial:
+    def initial(self, shape: tuple[int, ...], fan_in: int, fan_out: int, gain: float = 1.0, parts: int = 1) -> Initial:
         return Initial("truncated_normal", shape, self.mean, self.sd * left_by_cut(self.cut), cut=self.cut)
 
 
@@ -171,7 +171,7 @@ class Uniform(Distribution):
             raise ValueError("range is [lo, hi] with lo below hi")
         return self
 
-    def initial(self, shape: tuple[int, ...], fan_in: int, fan_out: int, gain: float = 1.0) -> Initial:
+    def initial(self, shape: tuple[int, ...], fan_in: int, fan_out: int, gain: float = 1.0, parts: int = 1) -> Initial:
         lo, hi = self.range or (-(self.half_width or 0.0), self.half_width or 0.0)
         return Initial("uniform", shape, (lo + hi) / 2.0, (hi - lo) / math.sqrt(12.0))
 
@@ -179,7 +179,7 @@ class Uniform(Distribution):
 class Fixed(Distribution):
     kind: Literal["zeros", "ones"]
 
-    def initial(self, shape: tuple[int, ...], fan_in: int, fan_out: int, gain: float = 1.0) -> Initial:
+    def initial(self, shape: tuple[int, ...], fan_in: int, fan_out: int, gain: float = 1.0, parts: int = 1) -> Initial:
         return Initial("constant", shape, {"zeros": 0.0, "ones": 1.0}[self.kind])
 
 
@@ -187,7 +187,7 @@ class Constant(Distribution):
     kind: Literal["constant"]
     value: Finite
 
-    def initial(self, shape: tuple[int, ...], fan_in: int, fan_out: int, gain: float = 1.0) -> Initial:
+    def initial(self, shape: tuple[int, ...], fan_in: int, fan_out: int, gain: float = 1.0, parts: int = 1) -> Initial:
         return Initial("constant", shape, self.value)
 
 
@@ -230,9 +230,10 @@ class Rule(NamedTuple):
     distribution: Distribution
 
     def applies(self, layer: str, name: str) -> bool:
+        full = f"{layer}/{name}"
         if self.name is None:
-            return matches(self.pattern, f"{layer}/{name}")
-        return self.name == name and (matches(self.pattern, f"{layer}/{name}") or matches(self.pattern, layer))
+            return matches(self.pattern, full)
+        return full.endswith(f"/{self.name}") and (matches(self.pattern, full) or matches(self.pattern, layer))
 
 
 _DRAWN: TypeAdapter[Any] = TypeAdapter(AnyDistribution)

@@ -62,10 +62,21 @@ class Site(Protocol):
         ...
 
     def parameter(
-        self, name: str, shape: Sequence[int], distribution: Distribution | None, *, fan_in: int = 1, fan_out: int = 1
+        self,
+        name: str,
+        shape: Sequence[int],
+        distribution: Distribution | None,
+        *,
+        fan_in: int = 1,
+        fan_out: int = 1,
+        parts: int = 1,
     ) -> ir.Value:
-        """A trainable parameter ``<layer>/<name>``, that of another layer where ``share:`` names one; without a distribution,
-        the model's default for that name. Raises Unfit where the other layer has it in another shape."""
+        """A trainable parameter ``<layer>/<name>``, that of another layer where ``share:`` names one.
+
+        ``distribution`` is that of the layer's ``init`` or, where this does not state one, what it is drawn from as a rule; None
+        stands for the model's default. ``parts`` counts the matrices that stand one behind another along the first axis: gates,
+        the groups of a convolution. Raises Unfit where the other layer has it in another shape.
+        """
         ...
 
     def state(self, name: str, array: np.ndarray[Any, Any]) -> ir.Value:

@@ -142,8 +142,9 @@ def _inside(part: Schema, step: str | int) -> Schema:
         return {} if reference is None else {"$ref": reference}
     if isinstance(step, int):
         return part.get("prefixItems", {step: None})[step] or part.get("items", {})  # type: ignore[no-any-return]
-    others = part.get("additionalProperties") or next(iter(part.get("patternProperties", {}).values()), {})
-    return part.get("properties", {}).get(step) or others  # type: ignore[no-any-return]
+    patterns: Schema = part.get("patternProperties", {})
+    others: Schema = part.get("additionalProperties") or next(iter(patterns.values()), {})
+    return part.get("properties", {}).get(step) or others
 
 
 def _forms(schema: Schema, part: Schema) -> list[Schema]:
