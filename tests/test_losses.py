@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args
 
 import numpy as np
 import onnxruntime
@@ -56,6 +57,18 @@ def some_ignored(shape: tuple[int, ...]) -> Array:
     return np.where(RNG.uniform(size=shape) < 0.4, -100, labels(shape))
 
 
+def sequences(shape: tuple[int, ...]) -> Array:
+    """Labels filled up with zeros: of every length, with repetitions."""
+    found = RNG.integers(1, 5, shape)
+    found[1:3, 1] = found[1:3, 0]
+    return np.where(np.arange(shape[1]) < np.arange(shape[0])[:, None] % (shape[1] + 1), found, 0)
+
+
+def other_blank(shape: tuple[int, ...]) -> Array:
+    found = sequences(shape)
+    return np.where(found == 0, 4, found % 4)
+
+
 CLASSES = "type: int64, classes: 5"
 W = (0.5, 2.0, 1.0, 0.25, 3.0)
 TW = torch.tensor(W, dtype=torch.float64)
@@ -90,6 +103,12 @@ def margins(x: torch.Tensor, t: torch.Tensor, reduction: str) -> torch.Tensor:
 
 def cosines(x: torch.Tensor, t: torch.Tensor, reduction: str) -> torch.Tensor:
     return F.cosine_embedding_loss(x, t, torch.ones(len(x)), reduction=reduction)
+
+
+def alignments(x: torch.Tensor, t: torch.Tensor, reduction: str, blank: int = 0) -> torch.Tensor:
+    """PyTorch's, of logits [N, T, C]."""
+    lengths = (t != blank).sum(1)
+    return F.ctc_loss(F.log_softmax(x, -1).movedim(1, 0), t, (x.shape[1],) * len(x), tuple(lengths.tolist()), blank, reduction)
 
 
 # fields of the loss, shape of x, target's shape, target's fields, the target, PyTorch's
@@ -154,6 +173,11 @@ CASES: dict[str, tuple[str, str, str, str, Callable[[tuple[int, ...]], Array], C
     "hinge, classes of images": (
         "kind: hinge", IMAGE, "[n, 3, 2]", CLASSES, labels, margins,
     ),
+    "ctc": ("kind: ctc", "[n, 9, 5]", "[n, 4]", CLASSES, sequences, alignments),
+    "ctc, another blank": (
+        "kind: ctc, blank: 4", "[n, 9, 5]", "[n, 4]", CLASSES, other_blank,
+        lambda x, t, reduction: alignments(x, t, reduction, 4),
+    ),
     "hinge, all options": (
         f"kind: hinge, margin: 0.7, power: 2, class_weights: {list(W)}", ROWS, "[n]", CLASSES, labels,
         lambda x, t, **given: F.multi_margin_loss(x, t, p=2, margin=0.7, weight=TW, **given),
@@ -188,7 +212,7 @@ def near(found: Array, expected: torch.Tensor | None) -> None:
 
 def test_every_kind_has_a_case() -> None:
     stated = {case[0].split(",")[0].removeprefix("kind: ") for case in CASES.values()}
-    assert stated == {kind for loss in LOSSES for kind in loss.model_fields["kind"].annotation.__args__}  # type: ignore[union-attr]
+    assert stated == {kind for loss in LOSSES for kind in get_args(loss.model_fields["kind"].annotation)}
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
@@ -348,3 +372,15 @@ def test_names_of_losses_are_their_own() -> None:
         net(two, ROWS, ROWS, "")
     network = net("[{kind: mse, target: t}, {kind: mse, target: t}]", ROWS, ROWS, "")
     assert network.parts == ("loss/mse", "loss/mse_2")
+
+
+def test_labels_that_no_path_spells_cost_infinity() -> None:
+    network = net("{kind: ctc, target: t}", "[n, 3, 5]", "[n, 3]", CLASSES)
+    feeds = {"x": real((1, 3, 5)), "t": np.array([[1, 1, 1]])}
+    assert run(network, feeds, ["x"])["loss"] == np.inf
+
+
+def test_the_documentation_names_every_loss() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "yaml.md").read_text()
+    kinds = [kind for loss in LOSSES for kind in get_args(loss.model_fields["kind"].annotation)]
+    assert [kind for kind in kinds if f"`{kind}`" not in text] == []

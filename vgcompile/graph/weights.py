@@ -63,10 +63,10 @@ def open_weights(path: Path) -> dict[str, Stored]:
         found = "a folder" if path.is_dir() else "no such file"
         raise UserError(f"{path}: {found}; the path starts from the model file's folder")
     try:
-        found = readers[path.suffix](path)
-        if not found:
+        tensors = readers[path.suffix](path)
+        if not tensors:
             raise ValueError("it holds no tensors")
-        return found
+        return tensors
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, DecodeError, onnx.checker.ValidationError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{path}: not a {path.suffix} file that can be read: {reason}") from None

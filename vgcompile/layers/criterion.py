@@ -20,7 +20,7 @@ Criterion = Callable[["Emitter", "ir.Value", "ir.Value", str], "ir.Value"]
 SMALLEST_SQUARE = 1e-12  # PyTorch's, in cosine_embedding_loss: what keeps the cosine of a vector of zeros a number
 
 
-def _reduced(op: Emitter, x: Any, reduction: str) -> Any:
+def reduced(op: Emitter, x: Any, reduction: str) -> Any:
     return op.ReduceMean(x, keepdims=0) if reduction == "mean" else op.ReduceSum(x, keepdims=0)
 
 
@@ -65,7 +65,7 @@ def cross_entropy(
 def _over_labels(op: Emitter, x: Any, labels: Any, weights: Any, ignored: Any, reduction: str) -> Any:
     """What each position adds, summed, or over the sum of the labels' weights; without the positions that are ignored."""
     if ignored is None and weights is None:
-        return _reduced(op, x, reduction)
+        return reduced(op, x, reduction)
     total = op.ReduceSum(x if ignored is None else op.Where(ignored, 0.0, x), keepdims=0)
     if reduction == "sum":
         return total
@@ -90,7 +90,7 @@ def soft_cross_entropy(
         target = op.Add(op.Mul(target, 1.0 - label_smoothing), label_smoothing / int(logits.shape[class_axis]))
     if weights is not None:
         target = op.Mul(target, _along(op, weights, len(logits.shape), class_axis))
-    return _reduced(op, op.Neg(op.ReduceSum(op.Mul(target, logs), [class_axis], keepdims=0)), reduction)
+    return reduced(op, op.Neg(op.ReduceSum(op.Mul(target, logs), [class_axis], keepdims=0)), reduction)
 
 
 def nll(
@@ -116,25 +116,25 @@ def kl(op: Emitter, x: Any, target: Any, reduction: str, *, class_axis: int = -1
     logs = op.LogSoftmax(x, axis=class_axis) if logits else x
     present = op.Where(op.Greater(target, 0.0), target, 1.0)
     parts = op.Mul(target, op.Sub(op.Log(present), logs))
-    return _reduced(op, op.ReduceSum(parts, [class_axis], keepdims=0), reduction)
+    return reduced(op, op.ReduceSum(parts, [class_axis], keepdims=0), reduction)
 
 
 def mse(op: Emitter, x: Any, target: Any, reduction: str) -> Any:
     """(x - target)^2."""
     error = op.Sub(x, target)
-    return _reduced(op, op.Mul(error, error), reduction)
+    return reduced(op, op.Mul(error, error), reduction)
 
 
 def mae(op: Emitter, x: Any, target: Any, reduction: str) -> Any:
     """|x - target|."""
-    return _reduced(op, op.Abs(op.Sub(x, target)), reduction)
+    return reduced(op, op.Abs(op.Sub(x, target)), reduction)
 
 
 def huber(op: Emitter, x: Any, target: Any, reduction: str, *, delta: float = 1.0) -> Any:
     """e^2 / 2 for |e| <= d, else d (|e| - d / 2), with e = x - target (Huber 1964): c (|e| - c / 2) with c = min(|e|, d)."""
     error = op.Abs(op.Sub(x, target))
     near = op.Min(error, delta)
-    return _reduced(op, op.Mul(near, op.Sub(error, op.Mul(near, 0.5))), reduction)
+    return reduced(op, op.Mul(near, op.Sub(error, op.Mul(near, 0.5))), reduction)
 
 
 def binary_cross_entropy(
@@ -146,16 +146,16 @@ def binary_cross_entropy(
     (1 - t) x + (1 + (p - 1) t) log(1 + exp(-x)).
     """
     if pos_weight is None:
-        return _reduced(op, op.Sub(op.Softplus(logits), op.Mul(logits, target)), reduction)
+        return reduced(op, op.Sub(op.Softplus(logits), op.Mul(logits, target)), reduction)
     more = np.asarray(pos_weight, op.dtype.numpy()) - np.asarray(1.0, op.dtype.numpy())
     positive = op.Add(op.Mul(target, more), 1.0)
     parts = op.Add(op.Mul(op.Sub(1.0, target), logits), op.Mul(positive, op.Softplus(op.Neg(logits))))
-    return _reduced(op, parts, reduction)
+    return reduced(op, parts, reduction)
 
 
 def hinge(op: Emitter, x: Any, target: Any, reduction: str, *, margin: float = 1.0, power: int = 1) -> Any:
     """max(0, margin - t x)^power, for targets t of -1 and 1."""
-    return _reduced(op, _power(op, op.Relu(op.Sub(margin, op.Mul(target, x))), power), reduction)
+    return reduced(op, _power(op, op.Relu(op.Sub(margin, op.Mul(target, x))), power), reduction)
 
 
 def class_hinge(
@@ -179,12 +179,12 @@ def class_hinge(
     parts = op.ReduceMean(op.Where(mine, 0.0, beyond), [1], keepdims=0)
     if class_weights is not None:
         parts = op.Mul(parts, op.Gather(_vector(op, class_weights), labels, axis=0))
-    return _reduced(op, parts, reduction)
+    return reduced(op, parts, reduction)
 
 
 def cosine(op: Emitter, x: Any, target: Any, reduction: str, *, axis: int = -1) -> Any:
     """1 - cos(x, target), of vectors along ``axis``."""
-    return _reduced(op, op.Sub(1.0, _cosine(op, x, target, axis)), reduction)
+    return reduced(op, op.Sub(1.0, _cosine(op, x, target, axis)), reduction)
 
 
 def cosine_of_pairs(op: Emitter, pair: Sequence[Any], alike: Any, reduction: str, *, axis: int = -1, margin: float = 0.0) -> Any:
@@ -192,7 +192,7 @@ def cosine_of_pairs(op: Emitter, pair: Sequence[Any], alike: Any, reduction: str
     a, b = pair
     near = _cosine(op, a, b, axis)
     apart = op.Relu(op.Sub(near, margin))
-    return _reduced(op, op.Where(op.Equal(alike, np.ones((), alike.dtype.numpy())), op.Sub(1.0, near), apart), reduction)
+    return reduced(op, op.Where(op.Equal(alike, np.ones((), alike.dtype.numpy())), op.Sub(1.0, near), apart), reduction)
 
 
 def _cosine(op: Emitter, a: Any, b: Any, axis: int) -> Any:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from vgcompile.layers import criterion
+from vgcompile.layers import alignment, criterion
 from vgcompile.layers.layer import Name, Reference, References, Shape, Site, Unfit, show
-from vgcompile.layers.part import Finite, NotEmpty, Part, PositiveFloat
+from vgcompile.layers.part import Finite, Natural, NotEmpty, Part, PositiveFloat
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -242,6 +242,32 @@ class Cosine(Loss):
         )
 
 
+class Ctc(Loss):
+    """-log of the probability of all alignments of a label sequence with the time steps (Graves et al. 2006).
+
+    Logits [batch, time, classes], labels [batch, length], filled up at their ends with ``blank``. The mean divides each sample's
+    loss by its number of labels first, as in PyTorch.
+    """
+
+    kind: Literal["ctc"]
+    blank: Natural = Field(default=0, description="the class that stands for no label")
+    logits: bool = Field(default=True, description="false: the input holds logarithms of probabilities already")
+
+    def emit(self, site: Site, inputs: Sequence[ir.Value], target: ir.Value) -> ir.Value:
+        (x,), classes = inputs, site.classes(target)
+        shape, labels = site.shape(x), site.shape(target)
+        if len(shape) != 3 or len(labels) != 2 or shape[0] != labels[0]:
+            raise Unfit("ctc needs logits [batch, time, classes] and labels [batch, length]")
+        if classes is None or shape[2] != classes or self.blank >= classes:
+            raise Unfit(
+                f"ctc needs labels of as many classes as the logits have, {self.blank} for no label among them",
+                "give the target type: int64 and its number of classes, the blank counted",
+            )
+        if isinstance(shape[1], str) or isinstance(labels[1], str):
+            raise Unfit("ctc needs a known number of time steps, and of labels", "give the inputs fixed sizes beyond the batch")
+        return alignment.ctc(site.op, x, target, self.reduction, blank=self.blank, logits=self.logits)  # type: ignore[no-any-return]
+
+
 def _is_real(value: ir.Value) -> bool:
     return value.dtype is not None and value.dtype.is_floating_point()
 
@@ -256,7 +282,7 @@ def _require_axis(axis: int, shape: Shape) -> None:
         raise Unfit(f"axis {axis} is not an axis of {show(shape)} behind the batch", "use -1 for the last one")
 
 
-LOSSES: tuple[type[Loss], ...] = (CrossEntropy, Nll, Mse, Mae, Huber, BinaryCrossEntropy, Kl, Cosine, Hinge)
+LOSSES: tuple[type[Loss], ...] = (CrossEntropy, Nll, Mse, Mae, Huber, BinaryCrossEntropy, Kl, Cosine, Hinge, Ctc)
 
 
 def _listed(given: object) -> object:
