@@ -303,6 +303,13 @@ def test_a_network_of_several_losses_is_analysed() -> None:
     assert analysis.self_check.violations == ()
 
 
+def test_what_each_of_several_losses_sends_is_not_predicted() -> None:
+    for text, confident in ((TWO_HEADS, False), (TWO_HEADS[: TWO_HEADS.index("  - {kind: cross_entropy, input")], True)):
+        text = text if not confident else text.replace("  - {kind: dense, name: side, units: 3}\n", "").replace(", target: {shape: [n, 4]}", "")
+        edges = analyze(build(loads(text)), Options(batch=8, tiers=("expected",))).edges
+        assert any(edge.total.expected.confidence == "high" for edge in edges) == confident
+
+
 def test_a_single_loss_with_a_weight() -> None:
     x, t = real((N, 5)), real((N, 5))
     whole, third = (

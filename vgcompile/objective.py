@@ -36,7 +36,7 @@ class LossSite(Site, Protocol):
 @dataclass(frozen=True)
 class Objective:
     """``total`` is None where there is no loss or one was complained about; ``parts`` names its terms, each without its weight,
-    where there are several."""
+    where the total is not the only one itself."""
 
     total: ir.Value | None = None
     parts: tuple[str, ...] = ()
@@ -46,6 +46,7 @@ def objective(site: LossSite, spec: Spec, parameters: Mapping[str, ir.Value]) ->
     """Emit every loss and penalty of a model, and their sum. ``parameters`` are those that are trained."""
     losses, penalties = spec.document.loss, spec.document.penalty
     several = len(losses) + len(penalties) > 1
+    summed = several or any(loss.weight != 1.0 for loss in losses)
     found = [_loss(site, placed, loss) for placed, loss in zip(spec.losses, losses, strict=True)]
     found += [_penalty(site, _mark(spec, "penalty", index), penalty, parameters) for index, penalty in enumerate(penalties)]
     terms = [term for term in found if term is not None]
@@ -55,7 +56,7 @@ def objective(site: LossSite, spec: Spec, parameters: Mapping[str, ir.Value]) ->
         *(f"{TOTAL}/{placed.name}" for placed in spec.losses),
         *(f"{TOTAL}/{name}" for name in _penalty_names(len(penalties))),
     ]
-    if several:
+    if summed:
         for term, name in zip(terms, names, strict=True):
             term.name = site.op.fresh_value_name(name)
     with site.at(TOTAL, "sum" if several else losses[0].kind, spec.mark("loss"), TOTAL) as op:
@@ -63,7 +64,7 @@ def objective(site: LossSite, spec: Spec, parameters: Mapping[str, ir.Value]) ->
         weighted = [term if weight == 1.0 else op.Mul(term, weight) for term, weight in zip(terms, weights, strict=True)]
         total = op.Sum(*weighted) if several else weighted[0]
     total.name = site.op.fresh_value_name(TOTAL)
-    return Objective(total, tuple(str(term.name) for term in terms) if several else ())
+    return Objective(total, tuple(str(term.name) for term in terms) if summed else ())
 
 
 def _loss(site: LossSite, placed: PlacedLoss, loss: Loss) -> ir.Value | None:

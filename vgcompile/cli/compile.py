@@ -34,7 +34,7 @@ def compile(
     refuse_stdout(folder)
     for path in compiled.write(folder):
         typer.echo(f"wrote {path}", err=True)
-    if compiled.gradient is None:
+    if len(compiled.outlines) == 1:
         typer.echo(
             f"note: {model} has no loss, so there is no NAME.grad.onnx; state one (`loss:` in YAML, --loss for ONNX)", err=True
         )
