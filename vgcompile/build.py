@@ -8,6 +8,7 @@ the loss is objective.py's.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Literal

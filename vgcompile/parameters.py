@@ -105,7 +105,8 @@ class Parameters:
             if place not in self._used:
                 pattern = rule.written
                 which = "" if rule.name in (None, pattern) else f" called {rule.name!r}"
-                hint = nearest(pattern, [*self.trainable, "weight", "bias"]) or _some(self.trainable)
+                near = nearest(pattern, [*self.trainable, "weight", "bias"]) if not which else ""
+                hint = near or _some(self.trainable)
                 yield Complaint(keys[pattern], f"the pattern {pattern!r} takes no parameter{which}", hint)
 
     def _load(self) -> Iterator[Complaint]:
