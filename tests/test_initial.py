@@ -4,6 +4,7 @@ before it is read, and files give what they hold."""
 from __future__ import annotations
 
 import math
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from vgcompile.graph import storing
 from vgcompile.graph.gains import gain_of
 from vgcompile.graph.network import Network
 from vgcompile.graph.provenance import fact
+from vgcompile.graph.weights import Stored, numbers
 from vgcompile.initial import FARTHEST, Initial, left_by_cut, stream
 from vgcompile.layers.initialization import Gain
 from vgcompile.runtime.session import Session
@@ -453,3 +455,22 @@ def test_a_file_that_is_cut_off(kind: str, tmp_path: Path) -> None:
     (tmp_path / f"w.{kind}").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(SpecError, match=f"not a .{kind} file that can be read"):
         build(load(model(tmp_path, f"w.{kind}")))
+
+
+@pytest.mark.parametrize("number", [np.nan, 1e200])
+def test_numbers_that_are_not_finite_are_said_when_they_are_read(number: float, tmp_path: Path) -> None:
+    np.savez_compressed(tmp_path / "w.npz", **{**arrays(), "bn.bias": np.array([1, number, 1, 1])})  # type: ignore[arg-type]
+    network = build(load(model(tmp_path, "w.npz")))
+    said = "the tensor for 'bn/bias' holds numbers that are not finite in float32"
+    with pytest.raises(UserError, match=said):
+        _ = compile_network(network).forward
+    with pytest.raises(UserError, match=said):
+        network.parameter_values()
+
+
+def test_a_tensor_that_is_spoilt_behind_its_header() -> None:
+    def read() -> Array:
+        raise zipfile.BadZipFile("Bad CRC-32")
+
+    with pytest.raises(UserError, match=r"w\.npz: the tensor for 'a' cannot be read: Bad CRC-32"):
+        numbers(Stored((3,), True, read), "w.npz: the tensor for 'a'")

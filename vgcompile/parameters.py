@@ -7,6 +7,7 @@ layer is drawn from as a rule, then the model's default. What a weights file hol
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,7 +19,7 @@ from vgcompile.graph.emit import Emitter, dims
 from vgcompile.graph.gains import gain_of
 from vgcompile.graph.provenance import PREFIX
 from vgcompile.graph.tensors import drawn, made_when_read
-from vgcompile.graph.weights import Flaw, matched, open_weights
+from vgcompile.graph.weights import Flaw, matched, numbers, open_weights
 from vgcompile.initial import LARGEST, Initial
 from vgcompile.layers.initialization import Distribution, Gained
 from vgcompile.layers.layer import Layer, Unfit, show
@@ -128,7 +129,8 @@ class Parameters:
             return
         for name, tensor in found.tensors.items():
             value = self.held[name]
-            value.const_value = made_when_read(tensor.read, shapes[name], str(value.name))
+            read = partial(numbers, tensor, f"{path}: the tensor for {name!r}")
+            value.const_value = made_when_read(read, shapes[name], str(value.name))
             value.metadata_props.pop(PREFIX + "initial", None)
 
     def _place_of(self, flaw: Flaw) -> Any:

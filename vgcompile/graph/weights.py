@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -26,6 +27,7 @@ from vgcompile.layers.pattern import matches
 Array = np.ndarray[Any, Any]
 LISTED = 4  # names in one complaint
 KINDS = (".npz", ".safetensors", ".onnx")
+_UNREADABLE = (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error, DecodeError, onnx.checker.ValidationError)
 
 
 @dataclass(frozen=True)
@@ -67,9 +69,22 @@ def open_weights(path: Path) -> dict[str, Stored]:
         if not tensors:
             raise ValueError("it holds no tensors")
         return tensors
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, DecodeError, onnx.checker.ValidationError) as error:
+    except _UNREADABLE as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{path}: not a {path.suffix} file that can be read: {reason}") from None
+
+
+def numbers(tensor: Stored, what: str) -> Array:
+    """The tensor in float32. Raises UserError where it cannot be read, or holds what is not finite."""
+    try:
+        array = tensor.read()
+    except _UNREADABLE as error:
+        raise UserError(f"{what} cannot be read: {' '.join(str(error).split())}") from None
+    with np.errstate(over="ignore"):
+        array = array.astype(np.float32)
+    if not np.isfinite(array).all():
+        raise UserError(f"{what} holds numbers that are not finite in float32")
+    return array
 
 
 def _npz(path: Path) -> dict[str, Stored]:
