@@ -136,9 +136,9 @@ TABLES = {
     "positions, sinusoidal": Case("{kind: positions, encoding: sinusoidal, length: 7}", sinusoidal),
     "positions, odd width": Case("{kind: positions, encoding: sinusoidal}", sinusoidal, {"x": "{shape: [batch, 5, 7]}"}),
     "class_token": Case("{kind: class_token}", lambda x, p: torch.cat([p["class_token/weight"].expand(len(x), 1, -1), x], 1)),
-    "select, first": Case("{kind: select, position: first}", lambda x, p: x[:, 0]),
-    "select, last": Case("{kind: select, position: last}", lambda x, p: x[:, -1]),
-    "select, by number": Case("{kind: select, position: -2}", lambda x, p: x[:, -2]),
+    "select, first": Case("{kind: select, index: 0}", lambda x, p: x[:, 0]),
+    "select, last": Case("{kind: select, index: -1}", lambda x, p: x[:, -1]),
+    "select, by number": Case("{kind: select, index: -2}", lambda x, p: x[:, -2]),
     "time_pool": Case("{kind: time_pool}", lambda x, p: x.mean(1)),
     "time_pool, max": Case("{kind: time_pool, take: max}", lambda x, p: x.amax(1)),
 }

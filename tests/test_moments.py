@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from tests.one_node import ROWS, OneNode, case_in, over, samples, stream
-from vgcompile.analysis.quadrature import gaussian
 from vgcompile.interval import WHOLE
 from vgcompile.ops import NUMPY, OPS
 from vgcompile.ops.moments import Reduced
 from vgcompile.ops.op import Case, Op, at
 from vgcompile.ops.reading import slope, slope_range
+from vgcompile.quadrature import gaussian
 from vgcompile.signal import Signal, constant
 
 DRAWN = Signal(0.3, 0.3**2 + 0.8**2, 0.3**2, 0.3**2)  # independent normal draws

@@ -7,11 +7,11 @@ import math
 import numpy as np
 import pytest
 
-from vgcompile.analysis.quadrature import gaussian
 from vgcompile.interval import WHOLE
 from vgcompile.ops import NUMPY, OPS
 from vgcompile.ops.op import Case, at
 from vgcompile.ops.reading import slope, slope_range
+from vgcompile.quadrature import gaussian
 
 # Second moments of phi and phi' under N(0, 1), as published with the mean-field literature.
 CONSTANTS = {

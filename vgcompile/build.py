@@ -2,7 +2,8 @@
 
     hidden/3/dense  ->  /hidden/3/dense/Gemm, /hidden/3/dense/Sigmoid, reading hidden/3/dense/weight and hidden/3/dense/bias
 
-What a layer emits it says itself (layers); here its operators get their names and metadata, its parameters their first values.
+What a layer emits it says itself (layers); here its operators get their names and metadata. Its parameters are parameters.py's,
+the loss is objective.py's.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -22,10 +22,10 @@ from vgcompile.graph.network import DataFile, Drawn, Input, Network, Table
 from vgcompile.graph.provenance import PREFIX
 from vgcompile.initial import Initial, stream
 from vgcompile.layers.initialization import Distribution
-from vgcompile.layers.layer import Shape, Unfit, show
-from vgcompile.layers.loss import AnyLoss
+from vgcompile.layers.layer import Layer, Shape, Unfit, show
+from vgcompile.objective import TOTAL, Objective, objective
+from vgcompile.parameters import Fans, Parameters
 from vgcompile.rules import shapes as rules
-from vgcompile.rules.rule import Rule
 from vgcompile.spec import Spec, capped
 from vgcompile.spec.data import OFFERED
 from vgcompile.spec.distributions import BernoulliInput, ConstantInput, LinearInput, NormalInput
@@ -35,7 +35,6 @@ from vgcompile.spec.origin import expansion
 from vgcompile.spec.wiring import Placed
 
 Mode = Literal["training", "inference"]
-LARGEST = 2**31 - 1  # bytes of weights: those of one protobuf message
 _READING = {
     "real numbers": "put an embedding before it, or use them as the target of cross_entropy",
     "class numbers": "let it read an input of type: int64 with its number of classes",
@@ -52,10 +51,13 @@ def build(spec: Spec, *, mode: Mode = "training", seed: int | None = None) -> Ne
     builder = _Builder(spec, mode == "training", spec.document.seed if seed is None else seed)
     for placed in spec.layers:
         builder.place(placed)
-    loss = builder.loss(spec.document.loss) if spec.document.loss else None
+    store = builder.store
+    found = objective(builder, spec, {name: store.held[name] for name in store.trainable})
+    if not builder.complaints:
+        builder.complaints += store.complaints()
     if builder.complaints:
         raise SpecError(capped(builder.complaints))
-    outputs = builder.outputs(spec.outputs, loss)
+    outputs = builder.outputs(spec.outputs, found)
     model = ir.Model(builder.graph, ir_version=IR_VERSION, producer_name="vgcompile")
     return Network(
         name=spec.name,
@@ -63,9 +65,10 @@ def build(spec: Spec, *, mode: Mode = "training", seed: int | None = None) -> Ne
         model=model,
         inputs={name: _input(spec, name, fields) for name, fields in spec.document.inputs.items()},
         outputs=outputs,
-        loss=loss.name if loss else None,
-        reduction=spec.document.loss.reduction if spec.document.loss else "mean",
-        parameters=tuple(builder.parameters),
+        loss=found.total.name if found.total is not None else None,
+        parts=found.parts,
+        reduction=" and ".join(dict.fromkeys(loss.reduction for loss in spec.document.loss)) or "mean",
+        parameters=tuple(store.trainable),
         data=_data(spec),
         text=spec.text,
         seed=builder.seed,
@@ -87,11 +90,10 @@ class _Builder:
         self.op = Emitter(self.graph)
         self.marks = spec.marks
         self.complaints: list[Complaint] = []
-        self.parameters: list[str] = []
-        self._held: dict[str, ir.Value] = {}  # parameters and state, by full name
+        self.store = Parameters(self.op, spec, seed)
+        self._placed: Layer | None = None
         self._layer = ""
         self._owner = ""  # the layer whose parameters are used, as a rule the one that is placed
-        self._bytes = 0  # of parameters
 
     def place(self, placed: Placed) -> None:
         inputs = [self.values[name] for name in placed.sources]
@@ -103,31 +105,17 @@ class _Builder:
         found = {"class numbers" if value.dtype is _DTYPES["int64"] else "real numbers" for value in present}
         if layer.reads != "either" and found - {layer.reads}:
             message = f"{layer.kind} takes {layer.reads}, found {' and '.join(sorted(found - {layer.reads}))}"
-            self._complain(placed, Unfit(message, _READING[layer.reads], rules.CLASS_NUMBERS))
+            self.complain(placed.mark, Unfit(message, _READING[layer.reads], rules.CLASS_NUMBERS), placed.sources, placed)
             return
-        with self._at(placed.name, layer.kind, placed.mark, placed.owner):
+        self._placed = layer
+        with self.at(placed.name, layer.kind, placed.mark, placed.owner):
             try:
                 self.values[placed.name] = layer.emit(self, present)
             except (Unfit, ModelError) as error:
-                self._complain(placed, error)
+                self.complain(placed.mark, error, placed.sources, placed)
 
-    def loss(self, loss: AnyLoss) -> ir.Value | None:
-        (source,) = self.spec.outputs
-        x, target = self.values[source], self.values[loss.target]
-        if x is None or target is None:
-            return None
-        mark = self.spec.mark("loss")
-        with self._at("loss", loss.kind, mark, "loss"):
-            try:
-                value = loss.emit(self, x, target, self.spec.document.inputs[loss.target].classes)
-            except (Unfit, ModelError) as error:
-                self.complaints.append(self._complaint(mark, error, (source, loss.target), rules.UNFIT_LOSS))
-                return None
-        value.name = self.op.fresh_value_name("loss")
-        return value
-
-    def outputs(self, names: Sequence[str], loss: ir.Value | None) -> tuple[str, ...]:
-        """Make graph outputs of the named layers, each under the layer's own name, and of the loss."""
+    def outputs(self, names: Sequence[str], found: Objective) -> tuple[str, ...]:
+        """Make graph outputs of the named layers, each under the layer's own name, of the loss and of its parts."""
         made = []
         for name in names:
             value = self.values[name]
@@ -135,7 +123,8 @@ class _Builder:
             if value.producer() is not None:
                 value.name = self.op.fresh_value_name(name)
             made.append(value)
-        self.graph.outputs.extend([*made, *([loss] if loss is not None else [])])
+        parts = {value.name: value for node in self.graph for value in node.outputs if value.name in found.parts}
+        self.graph.outputs.extend([*made, *([found.total] if found.total is not None else []), *(parts[n] for n in found.parts)])
         return tuple(str(value.name) for value in made)
 
     # The site of the layer that is being placed
@@ -148,82 +137,55 @@ class _Builder:
         return stated.classes if stated is not None and value.is_graph_input() else None
 
     def parameter(
-        self, name: str, shape: Sequence[int], distribution: Distribution | None, *, fan_in: int = 1, fan_out: int = 1
+        self,
+        name: str,
+        shape: Sequence[int],
+        distribution: Distribution | None,
+        *,
+        fan_in: int = 1,
+        fan_out: int = 1,
+        parts: int = 1,
     ) -> ir.Value:
-        if (shared := self._held.get(f"{self._owner}/{name}")) is not None:
-            return self._fitting(shared, shape)
-        defaults = self.spec.document.init
-        distribution = distribution or (defaults.bias if name.endswith("bias") else defaults.weight)
-        initial = distribution.initial(tuple(shape), fan_in, fan_out)
-        value = self.state(name, self._drawn(name, initial))
-        value.metadata_props[PREFIX + "initial"] = initial.to_json()
-        self.graph.inputs.append(value)
-        self.parameters.append(str(value.name))
-        return value
+        assert self._placed is not None
+        return self.store.parameter(self._placed, self._owner, name, tuple(shape), distribution, Fans(fan_in, fan_out, parts))
 
     def mean_square(self, parameter: ir.Value) -> float:
         return Initial.from_json(parameter.metadata_props[PREFIX + "initial"]).square
 
     def shared(self, name: str) -> Shape | None:
-        made = self._held.get(f"{self._owner}/{name}")
+        made = self.store.held.get(f"{self._owner}/{name}")
         return None if made is None else dims(made)
 
-    def _fitting(self, shared: ir.Value, shape: Sequence[int]) -> ir.Value:
-        """A parameter that another layer has made. Raises Unfit where it has another shape."""
-        if dims(shared) != tuple(shape):
-            raise Unfit(
-                f"the shared {shared.name} is {show(dims(shared))}, this layer needs {show(tuple(shape))}",
-                "share among layers of one size",
-                rules.UNFIT_SHARE,
-            )
-        return shared
-
-    def _drawn(self, name: str, initial: Initial) -> np.ndarray[Any, Any]:
-        self._bytes += 4 * math.prod(initial.shape)
-        if self._bytes > LARGEST:
-            message = f"with {name} {show(initial.shape)} the weights pass 2 GB"
-            raise Unfit(message, "make the layers narrower", rules.TOO_MANY_WEIGHTS)
-        with np.errstate(over="ignore"):
-            array = initial.draw(f"{self._owner}/{name}", self.seed)
-        if not np.isfinite(array).all():
-            message = f"initial values of {name} are beyond the largest float32"
-            raise Unfit(message, "choose a smaller sd, gain or scale", rules.INFINITE_WEIGHTS)
-        return array
-
     def state(self, name: str, array: np.ndarray[Any, Any]) -> ir.Value:
-        full = f"{self._owner}/{name}"
-        if full not in self._held:
-            self._held[full] = self.op.constant(array, full)
-        return self._held[full]
+        return self.store.state(self._owner, name, array)
 
     def stream(self, name: str) -> int:
         return int(stream(self.seed, f"{self._layer}/{name}").integers(2**31))
 
-    def _at(self, name: str, kind: str, mark: Mark, owner: str) -> AbstractContextManager[Emitter]:
+    def at(self, name: str, kind: str, mark: Mark, owner: str) -> AbstractContextManager[Emitter]:
         self._layer, self._owner = name, owner
         return self.op.scope(name, layer=name, kind=kind, source=str(mark))
 
-    def _complain(self, placed: Placed, error: Unfit | ModelError) -> None:
-        complaint = self._complaint(placed.mark, error, placed.sources, rules.UNFIT)
-        self.complaints.append(replace(complaint, notes=(*complaint.notes, *expansion(self.spec.tree, placed))))
-
-    def _complaint(self, mark: Mark, error: Unfit | ModelError, sources: Sequence[str], rule: Rule) -> Complaint:
+    def complain(self, mark: Mark, error: Unfit | ModelError, sources: Sequence[str] = (), placed: Placed | None = None) -> None:
         """At ``mark``, with the place and the shape of every input: what does not fit was made there.
 
         An error that states a rule of its own keeps it.
         """
         message, hint = (error.message, error.hint) if isinstance(error, Unfit) else (str(error), "")
+        rule = rules.UNFIT_LOSS if self._layer == TOTAL else rules.UNFIT
         if isinstance(error, Unfit) and error.rule is not rules.UNFIT:
             rule = error.rule
         shapes = {name: show(dims(value)) for name in sources if (value := self.values[name]) is not None}
         made = [f"{name!r} (line {self.marks[name].line}) gives {shape}" for name, shape in shapes.items()]
-        notes = tuple(Note(f"{name!r} is {shape}", self.marks[name]) for name, shape in shapes.items())
-        return Complaint(mark, f"{message}: {', '.join(made)}", hint, rule, notes)
+        notes = [Note(f"{name!r} is {shape}", self.marks[name]) for name, shape in shapes.items()]
+        if placed is not None:
+            notes += expansion(self.spec.tree, placed)
+        self.complaints.append(Complaint(mark, f"{message}: {', '.join(made)}" if made else message, hint, rule, tuple(notes)))
 
 
 def _input(spec: Spec, name: str, fields: InputFields) -> Input:
-    loss = spec.document.loss
-    read = {source for layer in spec.layers for source in layer.sources}
+    losses = list(zip(spec.losses, spec.document.loss, strict=True))
+    read = {name for layer in spec.layers for name in layer.sources} | {name for loss in spec.losses for name in loss.sources}
     distribution, mean, sd, of = _drawn_from(fields)
     return Input(
         name=name,
@@ -235,7 +197,8 @@ def _input(spec: Spec, name: str, fields: InputFields) -> Input:
         sd=sd,
         of=of,
         classes=fields.classes,
-        role="target" if loss and loss.target == name and name not in read else "input",
+        ignored=next((loss.ignored for placed, loss in losses if placed.target == name and loss.ignored is not None), None),
+        role="target" if name not in read and any(placed.target == name for placed in spec.losses) else "input",
     )
 
 
@@ -265,8 +228,8 @@ def _data(spec: Spec) -> DataFile | None:
         arrays = {name: name for name in data.columns or same}
     else:
         arrays = data.files or data.arrays or (same if read else {})
-    target = spec.document.loss.target if spec.document.loss else None
-    real = [name for name, fields in inputs.items() if fields.type == "float32" and name in arrays and name != target]
+    targets = {placed.target for placed in spec.losses}
+    real = [name for name, fields in inputs.items() if fields.type == "float32" and name in arrays and name not in targets]
     return DataFile(
         path=data.file or (images.folder if images else "." if data.files else ""),
         arrays=arrays,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -19,15 +20,42 @@ if TYPE_CHECKING:
     import onnx
 
     from vgcompile.graph.network import Network
+    from vgcompile.graph.skeleton import Outline
 
 
 @dataclass(frozen=True)
 class Compiled:
-    """The files of one network, by file name, in memory."""
+    """The graphs of one network, by file name: ``NAME.onnx`` and, where it has a loss, ``NAME.grad.onnx``.
 
-    forward: onnx.ModelProto
-    gradient: onnx.ModelProto | None
-    files: Mapping[str, bytes]
+    Their weights are drawn when they are asked for: ``write`` holds one of them at a time, what is in memory holds all.
+    """
+
+    name: str
+    outlines: Mapping[str, Outline]
+
+    @cached_property
+    def forward(self) -> onnx.ModelProto:
+        return self.outlines[f"{self.name}.onnx"].whole()
+
+    @cached_property
+    def gradient(self) -> onnx.ModelProto | None:
+        joint = self.outlines.get(f"{self.name}.grad.onnx")
+        return None if joint is None else joint.whole()
+
+    @property
+    def files(self) -> dict[str, bytes]:
+        """The content of each file, weights and all, which must be less than 2 GB."""
+        protos = zip(self.outlines, (self.forward, self.gradient), strict=False)
+        return {name: proto.SerializeToString(deterministic=True) for name, proto in protos if proto is not None}
+
+    def write(self, folder: str | Path) -> tuple[Path, ...]:
+        """Write the files; returns them. Weights of more than 256 MB lie in ``NAME.data`` beside, which both graphs read.
+
+        Raises UserError where the place cannot be written."""
+        from vgcompile.graph.storing import save_models
+
+        folder = Path(folder)
+        return save_models({folder / name: outline for name, outline in self.outlines.items()}, folder / f"{self.name}.data")
 
 
 def open_network(
@@ -81,13 +109,11 @@ def compile_network(network: Network) -> Compiled:
 
     Raises GradientRefused where an operator has no gradient rule for its case.
     """
-    from vgcompile.passes.check import check
+    from vgcompile.passes.check import verified
     from vgcompile.passes.gradient import gradient
     from vgcompile.passes.inference import inference
 
-    forward = check(inference(network))
-    joint = check(gradient(network)) if network.loss is not None else None
-    files = {f"{network.name}.onnx": forward.SerializeToString(deterministic=True)}
-    if joint is not None:
-        files[f"{network.name}.grad.onnx"] = joint.SerializeToString(deterministic=True)
-    return Compiled(forward, joint, files)
+    outlines = {f"{network.name}.onnx": verified(inference(network))}
+    if network.loss is not None:
+        outlines[f"{network.name}.grad.onnx"] = verified(gradient(network))
+    return Compiled(network.name, outlines)

@@ -136,16 +136,18 @@ class _Backward:
         count = self._case_count(output)
         width = max(count // self.batch, 1)
         seed = Signal(0.0, 1.0, 0.0, 0.0, alignment=1.0 / width)
+        losses = {self.network.loss, *self.network.parts}
         for node, position in ((use.node, use.idx) for use in output.uses()):
             row = lookup(node.op_type, node.domain)
-            if row is None or row.moments is None or node.outputs[0].name != self.network.loss:
+            if row is None or row.moments is None or node.outputs[0].name not in losses:
                 continue
             try:
                 signals = self.forward.signals_of(node)
                 seed = row.moments.backward(self.forward.case(node), position, Signal(0.0, 1.0, 1.0, 1.0), signals)
             except (NotImplementedError, AssertionError):
                 continue
-        return self._wave(replace(seed, spread=0.0), 0.0, None, self.batch, output)
+        shares_known = len(self.outputs) == 1 or self.network.loss is None  # of several losses, what each sends is not predicted
+        return self._wave(replace(seed, spread=0.0, reliable=shares_known), 0.0, None, self.batch, output)
 
     def _case_count(self, value: ir.Value) -> int:
         return Case(batch=self.batch).count(dims(value))

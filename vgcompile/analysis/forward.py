@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from vgcompile.analysis.quadrature import Gaussian, gaussian
 from vgcompile.graph.case import case_of
 from vgcompile.graph.emit import constant_of, dims
 from vgcompile.graph.network import Network
@@ -28,6 +27,7 @@ from vgcompile.ops import lookup
 from vgcompile.ops.families import Carried
 from vgcompile.ops.moments import role
 from vgcompile.ops.op import Case, Moments, Op, at
+from vgcompile.quadrature import Gaussian, gaussian
 from vgcompile.signal import Signal, constant
 
 Array = np.ndarray[Any, Any]

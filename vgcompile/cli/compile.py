@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from vgcompile.cli.files import deliver, within
+from vgcompile.cli.files import refuse_stdout
 from vgcompile.cli.parameters import Loss, Model, Output, Seed, Settings, Variant, open_model
 
 
@@ -31,9 +31,10 @@ def compile(
     from vgcompile.compiler import compile_network
 
     compiled = compile_network(open_model(model, loss, output, seed=seed, variant=variant, settings=settings))
-    for name, content in compiled.files.items():
-        deliver(within(folder, name), content)
-    if compiled.gradient is None:
+    refuse_stdout(folder)
+    for path in compiled.write(folder):
+        typer.echo(f"wrote {path}", err=True)
+    if len(compiled.outlines) == 1:
         typer.echo(
             f"note: {model} has no loss, so there is no NAME.grad.onnx; state one (`loss:` in YAML, --loss for ONNX)", err=True
         )

@@ -27,9 +27,14 @@ def write_atomically(path: str | Path, content: bytes) -> None:
 
 def within(folder: str, name: str) -> Path:
     """Where one of several files goes. Raises UserError for stdout, which takes one alone."""
+    refuse_stdout(folder)
+    return Path(folder) / name
+
+
+def refuse_stdout(folder: str) -> None:
+    """Raises UserError where several files are to go to stdout."""
     if folder == STDOUT:
         raise UserError(f"-o {STDOUT}: there are several files to write; name a folder for them")
-    return Path(folder) / name
 
 
 def deliver(target: str | Path, content: bytes) -> None:

@@ -58,11 +58,14 @@ def report(
 
     analysis = analysed(network, Options(data=data, part=part, batch=batch, seed=seed, mode=mode, provider=provider))
     document = dumps(analysis)
-    files = dict(compile_network(network).files)
-    files |= {file_name(network.name, view, "svg"): picture(view, network, analysis, "svg", engine) for view in VIEWS}
+    compiled = compile_network(network)
+    files = {file_name(network.name, view, "svg"): picture(view, network, analysis, "svg", engine) for view in VIEWS}
     files |= {file_name(network.name, view, "dot"): picture(view, network, analysis, "dot") for view in DRAWN}
     files[f"{network.name}.json"] = document.encode()
     files[f"{network.name}.html"] = render(network, analysis, document, engine).encode()
-    for name, content in files.items():
-        deliver(within(folder, name), content)
+    written = {within(folder, name): content for name, content in files.items()}
+    for path in compiled.write(folder):
+        typer.echo(f"wrote {path}", err=True)
+    for path, content in written.items():
+        deliver(path, content)
     typer.echo(f"{analysis.source}: {analysis.verdict.kind} ({analysis.verdict.grade}), {analysis.verdict.why}")

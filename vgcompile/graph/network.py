@@ -38,6 +38,7 @@ class Input:
     sd: float = 1.0
     of: str = ""
     classes: int | None = None
+    ignored: int | None = None  # a class number beside them, which the loss passes over
     role: Literal["input", "target"] = "input"
 
 
@@ -82,6 +83,7 @@ class Network:
     inputs: Mapping[str, Input]
     outputs: tuple[str, ...]
     loss: str | None = None
+    parts: tuple[str, ...] = ()  # of the loss, where it is a sum: without their weights
     reduction: str = "mean"
     parameters: tuple[str, ...] = ()
     data: DataFile | None = None
@@ -89,6 +91,11 @@ class Network:
     seed: int = 0
     notes: tuple[str, ...] = field(default=())  # what the loader did, for stderr
     warnings: tuple[Complaint, ...] = ()  # what is suspicious in the text, for `check`
+
+    def sizes(self) -> dict[str, int]:
+        """How many numbers each trainable parameter holds; none is drawn for it."""
+        tensors = {name: self.model.graph.initializers[name].const_value for name in self.parameters}
+        return {name: tensor.size for name, tensor in tensors.items() if tensor is not None}
 
     def parameter_values(self, seed: int | None = None) -> dict[str, np.ndarray]:
         """Each trainable parameter's array: as it stands in the model or, for a seed, drawn anew from its initial distribution.

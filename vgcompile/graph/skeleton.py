@@ -143,8 +143,9 @@ def _is_large(tensor: ir.TensorProtocol) -> bool:
 
 
 def _in_memory(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
-    """The tensor, out of its file."""
-    return ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name) if isinstance(tensor, ir.ExternalTensor) else tensor
+    """The tensor, out of its file, or drawn: what goes wrong with it is said here, in its own words, and not by a serializer."""
+    waits = isinstance(tensor, ir.ExternalTensor | ir.LazyTensor)
+    return ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name) if waits else tensor
 
 
 def _without_bytes(tensor: ir.TensorProtocol) -> ir.ExternalTensor:

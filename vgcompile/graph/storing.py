@@ -1,9 +1,9 @@
 """Writing a model: one file, or beside it one of its weights where they are large; as a whole or not at all.
 
     NAME.onnx           nodes, small tensors
-    NAME.onnx.data      large tensors, above 256 MB in all
+    NAME.onnx.data      large tensors, above 256 MB in all; several models may share one such file
 
-Both are written aside and renamed, the weights first: an interrupted command leaves what was there before.
+All are written aside and renamed, the weights first: an interrupted command leaves what was there before.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -18,7 +20,7 @@ from typing import BinaryIO
 import onnx_ir as ir
 
 from vgcompile.errors import UserError
-from vgcompile.graph.skeleton import IN_MEMORY, Held, Outline, outlined
+from vgcompile.graph.skeleton import IN_MEMORY, Outline, outlined
 
 ALIGNED = 4096  # offsets of tensors, so that a reader may map them
 SMALL = 1024  # bytes of a tensor that stays in the model's own file
@@ -26,7 +28,6 @@ SMALL = 1024  # bytes of a tensor that stays in the model's own file
 
 @dataclass(frozen=True)
 class _Placed:
-    name: str
     tensor: ir.TensorProtocol
     offset: int
 
@@ -40,23 +41,42 @@ def save_model(model: ir.Model | Outline, path: str | Path, *, in_one_file: int 
     """
     path = Path(path)
     outline = model if isinstance(model, Outline) else outlined(model)
+    return save_models({path: outline}, path.with_name(path.name + ".data"), in_one_file=in_one_file)
+
+
+def save_models(models: Mapping[Path, Outline], data: Path, *, in_one_file: int = IN_MEMORY) -> tuple[Path, ...]:
+    """Write several models; returns the files that it made.
+
+    Where the tensors of all, each counted once, are more than ``in_one_file`` bytes, they go to ``data``, beside the models: a
+    tensor that models have in common is written once. Raises UserError where the place cannot be written.
+    """
+    path = next(iter(models))
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if sum(tensor.nbytes for tensor in outline.held.values()) <= in_one_file:
-            with aside(path) as file:
-                file.write(outline.whole().SerializeToString(deterministic=True))
-            return (path,)
-        data = path.with_name(path.name + ".data")
-        placed = _places(outline.held)
-        content = outline.filled({**outline.held, **{part.name: _reference(part, data.name) for part in placed}})
-        with aside(data) as weights, aside(path) as file:
-            for part in placed:
-                weights.seek(part.offset)
-                _copy(part.tensor, weights)
-            file.write(content.SerializeToString(deterministic=True))
-        return (path, data)
+        for path in models:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        placed = _places(tensor for outline in models.values() for tensor in outline.held.values())
+        if sum(part.tensor.nbytes for part in placed.values()) <= in_one_file:
+            for path, outline in models.items():
+                with aside(path) as file:
+                    file.write(outline.whole().SerializeToString(deterministic=True))
+            return tuple(models)
+        with ExitStack() as files:
+            for path, outline in models.items():
+                content = outline.filled({name: _stored(tensor, placed, data) for name, tensor in outline.held.items()})
+                files.enter_context(aside(path)).write(content.SerializeToString(deterministic=True))
+            weights = files.enter_context(aside(data))  # the last to be entered takes its place first
+            for part in placed.values():
+                if part.tensor.nbytes > SMALL:
+                    weights.seek(part.offset)
+                    _copy(part.tensor, weights)
+        return (*models, data)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}; name another place with -o") from None
+
+
+def _stored(tensor: ir.TensorProtocol, placed: Mapping[int, _Placed], data: Path) -> ir.TensorProtocol:
+    part = placed[id(tensor)]
+    return tensor if tensor.nbytes <= SMALL else _reference(part, data.name)
 
 
 def _copy(tensor: ir.TensorProtocol, file: BinaryIO) -> None:
@@ -100,16 +120,18 @@ class aside:
             Path(self._name).unlink(missing_ok=True)
 
 
-def _places(tensors: Held) -> list[_Placed]:
-    placed, offset = [], 0
-    for name, tensor in tensors.items():
-        if tensor.nbytes > SMALL:
-            placed.append(_Placed(name, tensor, offset))
-            offset += -(-tensor.nbytes // ALIGNED) * ALIGNED
+def _places(tensors: Iterable[ir.TensorProtocol]) -> dict[int, _Placed]:
+    """Each tensor once, by identity, and where it goes, if it is not small."""
+    placed: dict[int, _Placed] = {}
+    offset = 0
+    for tensor in tensors:
+        if id(tensor) not in placed:
+            placed[id(tensor)] = _Placed(tensor, offset)
+            offset += -(-tensor.nbytes // ALIGNED) * ALIGNED if tensor.nbytes > SMALL else 0
     return placed
 
 
 def _reference(part: _Placed, location: str) -> ir.ExternalTensor:
     """The tensor as it stands in the file of weights."""
     tensor, shape = part.tensor, ir.Shape(part.tensor.shape.numpy())
-    return ir.ExternalTensor(location, part.offset, tensor.nbytes, tensor.dtype, shape=shape, name=part.name)
+    return ir.ExternalTensor(location, part.offset, tensor.nbytes, tensor.dtype, shape=shape, name=tensor.name or "")

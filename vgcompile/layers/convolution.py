@@ -64,7 +64,7 @@ class Conv(_Convolution):
         at = self._window(site, x)
         fans = {"fan_in": channels // self.groups * at.taps, "fan_out": self.filters * at.taps}
         shape = (self.filters, channels // self.groups, *at.kernel)
-        weight = self.weight(site, "weight", shape, unit_axis=0, **fans)
+        weight = self.weight(site, "weight", shape, unit_axis=0, **fans, parts=self.groups)
         bias = self.offset(site, self.filters, **fans)
         return self.activate(site, site.op.Conv(x, weight, bias, **at.attributes, group=self.groups))
 
@@ -81,7 +81,7 @@ class DepthwiseConv(_Convolution):
         at = self._window(site, x)
         filters = channels * self.multiplier
         fans = {"fan_in": at.taps, "fan_out": filters * at.taps}
-        weight = self.weight(site, "weight", (filters, 1, *at.kernel), unit_axis=0, **fans)
+        weight = self.weight(site, "weight", (filters, 1, *at.kernel), unit_axis=0, **fans, parts=channels)
         bias = self.offset(site, filters, **fans)
         return self.activate(site, site.op.Conv(x, weight, bias, **at.attributes, group=channels))
 
@@ -105,6 +105,7 @@ class SeparableConv(_Convolution):
             unit_axis=0,
             fan_in=at.taps,
             fan_out=between * at.taps,
+            parts=channels,
         )
         fans = {"fan_in": between, "fan_out": self.filters}
         point = (self.filters, between, *(1 for _ in at.kernel))
@@ -132,7 +133,9 @@ class ConvTranspose(_Convolution):
         at, more = self._spread()
         seen = max(at.taps // math.prod(at.stride), 1)
         fans = {"fan_in": channels // self.groups * seen, "fan_out": self.filters // self.groups * at.taps}
-        weight = self.weight(site, "weight", (channels, self.filters // self.groups, *at.kernel), unit_axis=1, **fans)
+        weight = self.weight(
+            site, "weight", (channels, self.filters // self.groups, *at.kernel), unit_axis=1, **fans, parts=self.groups
+        )
         bias = self.offset(site, self.filters, **fans)
         y = site.op.ConvTranspose(x, weight, bias, **at.attributes, output_padding=list(more), group=self.groups)
         if any(isinstance(size, int) and size < 1 for size in site.shape(y)[2:]):

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol
 
 from pydantic import BeforeValidator, Field
 
-from vgcompile.layers.initialization import Distribution
 from vgcompile.layers.part import NotEmpty, Part
 from vgcompile.rules.rule import Rule
 from vgcompile.rules.shapes import UNFIT
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from vgcompile.graph.emit import Emitter
+    from vgcompile.layers.initialization import Distribution
 
 Shape = tuple[int | str, ...]
 Reads = Literal["real numbers", "class numbers", "either"]  # what the inputs of a layer hold; with either, it sees to it itself
@@ -65,11 +65,21 @@ class Site(Protocol):
         ...
 
     def parameter(
-        self, name: str, shape: Sequence[int], distribution: Distribution | None, *, fan_in: int = 1, fan_out: int = 1
+        self,
+        name: str,
+        shape: Sequence[int],
+        distribution: Distribution | None,
+        *,
+        fan_in: int = 1,
+        fan_out: int = 1,
+        parts: int = 1,
     ) -> ir.Value:
-        """A trainable parameter ``<layer>/<name>``, that of another layer where ``share:`` names one; without a distribution,
-        the model's default for biases (whose names end so) or weights. Raises Unfit where the other layer has it in another
-        shape."""
+        """A trainable parameter ``<layer>/<name>``, that of another layer where ``share:`` names one.
+
+        ``distribution`` is that of the layer's ``init`` or, where this does not state one, what it is drawn from as a rule; None
+        stands for the model's default. ``parts`` counts the matrices that stand one behind another along the first axis: gates,
+        the groups of a convolution. Raises Unfit where the other layer has it in another shape.
+        """
         ...
 
     def shared(self, name: str) -> Shape | None:

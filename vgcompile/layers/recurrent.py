@@ -75,7 +75,11 @@ class _Recurrent(Layer):
             return op.Concat(*made, axis=0) if made[1:] else made[0]  # type: ignore[no-any-return]
 
         def weight(name: str, size: int, stated: AnyDistribution | None) -> ir.Value:
-            return each(lambda way: site.parameter(f"{way}{name}", (rows, size), stated, fan_in=size, fan_out=self.units))
+            return each(
+                lambda way: site.parameter(
+                    f"{way}{name}", (rows, size), stated, fan_in=size, fan_out=self.units, parts=rows // self.units
+                )
+            )
 
         def biases(way: str) -> ir.Value:
             stated = {"bias": self.init.bias, "recurrent_bias": self.init.recurrent_bias or self.init.bias}

@@ -44,9 +44,11 @@ class Weighted(Activated):
             raise ValueError("weight_norm and spectral_norm both set the weight's length: keep one of them")
         return self
 
-    def weight(self, site: Site, name: str, shape: Sequence[int], *, unit_axis: int, fan_in: int, fan_out: int) -> ir.Value:
-        """A weight [shape] whose output units lie along ``unit_axis``, as the layer uses it."""
-        learned = site.parameter(name, shape, self.init.weight, fan_in=fan_in, fan_out=fan_out)
+    def weight(
+        self, site: Site, name: str, shape: Sequence[int], *, unit_axis: int, fan_in: int, fan_out: int, parts: int = 1
+    ) -> ir.Value:
+        """A weight [shape] whose output units lie along ``unit_axis``, as the layer uses it; of ``parts`` along axis 0."""
+        learned = site.parameter(name, shape, self.init.weight, fan_in=fan_in, fan_out=fan_out, parts=parts)
         if self.weight_norm:
             return _of_learned_length(site, learned, name, unit_axis)
         if self.spectral_norm is not None:

@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from vgcompile.errors import UserError, nearest
 from vgcompile.graph.emit import Emitter, dims
-from vgcompile.layers.criterion import CRITERIA
+from vgcompile.layers.criterion import CRITERIA, classes_second
 
 TARGET, LOSS = "target", "loss"
 
@@ -35,9 +35,7 @@ def attach(model: ir.Model, output: ir.Value, kind: str, class_axis: int = 1) ->
             axis = class_axis % rank
             extents.pop(axis)
             dtype = ir.DataType.INT64
-            if axis != 1:
-                order = [0, axis, *(i for i in range(1, rank) if i != axis)] if axis else [1, 0, *range(2, rank)]
-                output = emitter.Transpose(output, perm=order)
+            output = classes_second(emitter, output, axis)
         target = ir.Value(name=emitter.fresh_value_name(TARGET), shape=ir.Shape(extents), type=ir.TensorType(dtype))
         model.graph.inputs.append(target)
         loss = CRITERIA[kind](emitter, output, target, "mean")

@@ -25,7 +25,8 @@ GRADIENT = "grad."  # prefix of the outputs
 
 
 def gradient(network: Network, wanted: Sequence[str] | None = None) -> ir.Model:
-    """Compile the joint graph of a network for ``wanted`` values (default: all parameters): loss, y and gradients come out.
+    """Compile the joint graph of a network for ``wanted`` values (default: all parameters): loss, its parts, y and gradients
+    come out.
 
     Raises UserError for a network without a loss, or with a value that has a gradient's name, and GradientRefused where an
     operator has no rule for its case.
@@ -38,7 +39,7 @@ def gradient(network: Network, wanted: Sequence[str] | None = None) -> ir.Model:
             + choices
         )
     wanted = network.parameters if wanted is None else wanted
-    return joint(network.model.clone(), [network.loss], wanted, [network.loss, *network.outputs])
+    return joint(network.model.clone(), [network.loss], wanted, [network.loss, *network.parts, *network.outputs])
 
 
 def joint(

@@ -94,19 +94,21 @@ UNFIT_SHARE = error(
     """,
 )
 
-TOO_MANY_WEIGHTS = error(
+IDLE_PATTERN = error(
     "VG306",
-    "too-many-weights",
-    "The parameters together pass what one file may hold.",
+    "idle-pattern",
+    "A pattern over parameters' names, in init: or in a penalty, takes none of them.",
     """
-    inputs: {x: {shape: [batch, 4000]}}
+    inputs: {x: {shape: [batch, 4]}}
+    init: {"*.wieght": he_normal}
     layers:
-      - {kind: dense, units: 2000000}
+      - {kind: dense, units: 8, activation: relu}
     """,
     """
-    inputs: {x: {shape: [batch, 4000]}}
+    inputs: {x: {shape: [batch, 4]}}
+    init: {"*.weight": he_normal}
     layers:
-      - {kind: dense, units: 200}
+      - {kind: dense, units: 8, activation: relu}
     """,
 )
 
@@ -126,4 +128,21 @@ INFINITE_WEIGHTS = error(
     """,
 )
 
-RULES = (UNFIT, UNEQUAL_SHAPES, CLASS_NUMBERS, UNFIT_LOSS, UNFIT_SHARE, TOO_MANY_WEIGHTS, INFINITE_WEIGHTS)
+UNFIT_WEIGHTS = error(
+    "VG308",
+    "unfit-weights",
+    "The file that weights: names cannot be read, lacks a tensor for a parameter, or holds one of another shape.",
+    """
+    inputs: {x: {shape: [batch, 4]}}
+    weights: {file: lost.safetensors}
+    layers:
+      - {kind: dense, units: 8}
+    """,
+    """
+    inputs: {x: {shape: [batch, 4]}}
+    layers:
+      - {kind: dense, units: 8}
+    """,
+)
+
+RULES = (UNFIT, UNEQUAL_SHAPES, CLASS_NUMBERS, UNFIT_LOSS, UNFIT_SHARE, IDLE_PATTERN, INFINITE_WEIGHTS, UNFIT_WEIGHTS)

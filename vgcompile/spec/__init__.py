@@ -27,7 +27,7 @@ from vgcompile.spec.including import included
 from vgcompile.spec.overriding import overridden
 from vgcompile.spec.reading import Node, describe, read
 from vgcompile.spec.schema import document_schema
-from vgcompile.spec.wiring import Placed, wire
+from vgcompile.spec.wiring import Placed, PlacedLoss, wire
 
 MOST_COMPLAINTS = 20
 
@@ -37,12 +37,13 @@ class Spec:
     """A model as its author wrote it, checked and wired.
 
     ``layers`` are those that emit operators, blocks and repeats opened, each behind what it reads; ``outputs`` are the names of
-    what enters the loss or, without one, of what nothing reads.
+    what enters a loss or, without one, of what nothing reads. ``losses`` stand in the order of the document's.
     """
 
     name: str
     document: Document
     layers: tuple[Placed, ...]
+    losses: tuple[PlacedLoss, ...]
     outputs: tuple[str, ...]
     file: str
     text: str
@@ -116,7 +117,7 @@ def loads(text: str, file: str = "<text>", *, variant: str | None = None, settin
         raise SpecError(capped(complain.complaints))
     name = document.name or FilePath(file).stem.strip("<>")
     unused = tuple(Complaint(mark, message, "remove it", UNUSED_DEFINITION) for mark, message in written.unused)
-    return Spec(name, document, wiring.layers, wiring.outputs, file, text, tree, unused)
+    return Spec(name, document, wiring.layers, wiring.losses, wiring.outputs, file, text, tree, unused)
 
 
 def capped(found: Sequence[Complaint]) -> list[Complaint]:

@@ -147,36 +147,38 @@ def _one_of(names: Sequence[str]) -> str:
 
 def _fields(schema: Schema, location: Path) -> list[str]:
     """The fields that a mapping at this location may have."""
-    return list(_at(schema, location).get("properties", ()))
+    return next((list(form["properties"]) for form in _at(schema, location) if "properties" in form), [])
 
 
 def _kinds(schema: Schema, location: Path) -> list[str]:
-    return list(_at(schema, location).get("discriminator", {}).get("mapping", ()))
+    return next((list(form["discriminator"]["mapping"]) for form in _at(schema, location) if "discriminator" in form), [])
 
 
-def _at(schema: Schema, location: Path) -> Schema:
-    """The part of a JSON Schema that describes a location, union tags included."""
-    part = _resolved(schema, schema)
+def _at(schema: Schema, location: Path) -> list[Schema]:
+    """The parts of a JSON Schema that describe a location, union tags included: one for each form that a value there may have."""
+    forms = _forms(schema, schema)
     for step in location:
-        if "discriminator" in part:
-            part = {"$ref": part["discriminator"]["mapping"].get(step)}
-        elif isinstance(step, int):
-            part = part.get("prefixItems", [None] * (step + 1))[step] or part.get("items", {})
-        else:
-            part = (
-                part.get("properties", {}).get(step)
-                or part.get("additionalProperties")
-                or next(iter(part.get("patternProperties", {}).values()), {})
-            )
-        part = _resolved(schema, part)
-    return part
+        forms = [inner for form in forms for inner in _forms(schema, _inside(form, step))]
+    return forms
 
 
-def _resolved(schema: Schema, part: Schema) -> Schema:
-    """``part`` with its reference followed and, of several forms, the one with fields."""
+def _inside(part: Schema, step: str | int) -> Schema:
+    """What one step down is described by; empty where nothing is."""
+    if "discriminator" in part:
+        reference = part["discriminator"]["mapping"].get(step)
+        return {} if reference is None else {"$ref": reference}
+    if isinstance(step, int):
+        return part.get("prefixItems", {step: None})[step] or part.get("items", {})  # type: ignore[no-any-return]
+    patterns: Schema = part.get("patternProperties", {})
+    others: Schema = part.get("additionalProperties") or next(iter(patterns.values()), {})
+    return part.get("properties", {}).get(step) or others
+
+
+def _forms(schema: Schema, part: Schema) -> list[Schema]:
+    """``part`` with its reference followed, or each of its alternatives."""
+    if not isinstance(part, Mapping) or not part:
+        return []
     if "$ref" in part:
-        return schema["$defs"][part["$ref"].rsplit("/", 1)[1]]  # type: ignore[no-any-return]
-    for form in part.get("anyOf", ()):
-        if "$ref" in form or "discriminator" in form or "items" in form:
-            return _resolved(schema, form)
-    return part
+        return _forms(schema, schema["$defs"][part["$ref"].rsplit("/", 1)[1]])
+    alternatives = part.get("anyOf")
+    return [part] if alternatives is None else [form for one in alternatives for form in _forms(schema, one)]

@@ -7,10 +7,12 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from vgcompile.layers import AnyLayer
-from vgcompile.layers.initialization import PYTORCH_DEFAULT, AnyDistribution
+from vgcompile.layers.initialization import InitDefaults
 from vgcompile.layers.layer import Name
-from vgcompile.layers.loss import AnyLoss
+from vgcompile.layers.loss import Losses
 from vgcompile.layers.part import Finite, Natural, NotEmpty, Part, Positive
+from vgcompile.layers.pattern import Pattern
+from vgcompile.layers.penalty import Penalties
 from vgcompile.spec.data import Data
 from vgcompile.spec.distributions import InputDistribution, conflict
 
@@ -52,11 +54,18 @@ class InputFields(Part):
         return self
 
 
-class InitDefaults(Part):
-    """What weights and biases are drawn from where a layer does not say."""
+class WeightsFile(Part):
+    """First values from a file: .npz, .safetensors or .onnx."""
 
-    weight: AnyDistribution = PYTORCH_DEFAULT
-    bias: AnyDistribution = PYTORCH_DEFAULT
+    file: str = Field(description="its path, from the model file's folder")
+    map: dict[str, str | None] = Field(
+        default_factory=dict,
+        description="name or pattern in the file -> name here, each * standing for what the pattern's did; null: unused",
+    )
+    transpose: tuple[Pattern, ...] = Field(
+        default=(), description="patterns over the parameters whose matrices the file has turned"
+    )
+    strict: bool = Field(default=True, description="false: parameters and tensors without a counterpart are no mistake")
 
 
 def _one_batch(inputs: dict[str, InputFields]) -> dict[str, InputFields]:
@@ -99,8 +108,19 @@ class Document(Part):
     )
     blocks: dict[Name, BlockDefinition] = Field(default={}, description="kinds of layers of one's own")
     inputs: Annotated[dict[Name, InputFields], NotEmpty, AfterValidator(_one_batch)]
-    init: InitDefaults = InitDefaults()
+    init: InitDefaults = Field(default_factory=InitDefaults.model_construct)
     layers: Annotated[tuple[AnyLayer, ...], NotEmpty]
-    loss: AnyLoss | None = Field(default=None, description="without a loss the outputs are the layers that nothing reads")
+    loss: Losses = Field(
+        default=(),
+        description="one, or a list whose weighted sum is taken; without one the outputs are the layers that nothing reads",
+    )
+    penalty: Penalties = Field(default=(), description="what parameters cost by their size, added to the loss")
     data: Data | None = None
+    weights: WeightsFile | None = Field(default=None, description="first values from a file, in the place of draws")
     seed: Natural = 0
+
+    @model_validator(mode="after")
+    def _penalized(self) -> Self:
+        if self.penalty and not self.loss:
+            raise ValueError("a penalty is added to a loss: state loss:, or drop penalty:")
+        return self

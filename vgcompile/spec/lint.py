@@ -16,16 +16,17 @@ from vgcompile.errors import Complaint, Mark, Note
 from vgcompile.layers.function import Activation
 from vgcompile.layers.initialization import Constant, Distribution, Fixed, Init, NormalizationInit
 from vgcompile.layers.layer import Layer
+from vgcompile.layers.loss import Loss
 from vgcompile.rules import designs as rules
 from vgcompile.rules.rule import Rule
 from vgcompile.spec import Spec
 from vgcompile.spec.ignoring import without_ignored
 from vgcompile.spec.traps import traps
-from vgcompile.spec.wiring import Placed
+from vgcompile.spec.wiring import Placed, PlacedLoss
 
 BATCH_STATISTICS = ("batch_norm", "instance_norm")
 SATURATING = ("sigmoid", "hard_sigmoid", "tanh", "softsign")
-LOGIT_LOSSES = ("cross_entropy", "binary_cross_entropy", "binary_cross_entropy_with_logits")
+LOGIT_LOSSES = ("cross_entropy", "binary_cross_entropy")
 SQUASHING = ("softmax", "sigmoid", "hard_sigmoid", "tanh", "relu")
 
 
@@ -100,9 +101,10 @@ class _Wired:
         return init.scale if isinstance(init, NormalizationInit) else None
 
     @property
-    def judged(self) -> _Step | None:
-        """The layer whose output enters the loss."""
-        return self.steps.get(self.spec.outputs[0]) if self.spec.document.loss is not None else None
+    def judged(self) -> Iterator[tuple[_Step, Loss, PlacedLoss]]:
+        """The layers whose outputs enter a loss, each with that loss and its place."""
+        for loss, placed in zip(self.spec.document.loss, self.spec.losses, strict=True):
+            yield from ((self.steps[name], loss, placed) for name in placed.sources if name in self.steps)
 
 
 def _bias_before_norm(wired: _Wired) -> Iterable[Complaint]:
@@ -115,14 +117,12 @@ def _bias_before_norm(wired: _Wired) -> Iterable[Complaint]:
 
 
 def _squashed_logits(wired: _Wired) -> Iterable[Complaint]:
-    judged, loss = wired.judged, wired.spec.document.loss
-    if judged is None or loss is None or loss.kind not in LOGIT_LOSSES:
-        return
-    function = judged.layer.kind if isinstance(judged.layer, Activation) else judged.activation
-    if function in SQUASHING:
-        note = Note(f"{loss.kind} takes logits", wired.spec.mark("loss"))
-        message = f"{function} before {loss.kind}, which takes logits as they are"
-        yield Complaint(judged.mark, message, f"leave {function} out", rules.SQUASHED_LOGITS, (note,))
+    for step, loss, placed in wired.judged:
+        function = step.layer.kind if isinstance(step.layer, Activation) else step.activation
+        if loss.kind in LOGIT_LOSSES and function in SQUASHING:
+            note = Note(f"{loss.kind} takes logits", placed.mark)
+            message = f"{function} before {loss.kind}, which takes logits as they are"
+            yield Complaint(step.mark, message, f"leave {function} out", rules.SQUASHED_LOGITS, (note,))
 
 
 def _dropout_before_norm(wired: _Wired) -> Iterable[Complaint]:
@@ -190,9 +190,9 @@ def _repeated_activation(wired: _Wired) -> Iterable[Complaint]:
 
 
 def _dropout_before_loss(wired: _Wired) -> Iterable[Complaint]:
-    judged = wired.judged
-    if judged is not None and judged.layer.kind == "dropout":
-        yield _warning(judged, "dropout of what enters the loss", "put it before the last layer", rules.DROPOUT_BEFORE_LOSS)
+    for step, *_ in wired.judged:
+        if step.layer.kind == "dropout":
+            yield _warning(step, "dropout of what enters the loss", "put it before the last layer", rules.DROPOUT_BEFORE_LOSS)
 
 
 def _no_effect(wired: _Wired) -> Iterable[Complaint]:
@@ -209,11 +209,12 @@ def _ones(size: Any) -> bool:
 
 
 def _one_class(wired: _Wired) -> Iterable[Complaint]:
-    document = wired.spec.document
-    target = document.inputs.get(document.loss.target) if document.loss is not None else None
-    if document.loss is not None and document.loss.kind == "cross_entropy" and target is not None and target.classes == 1:
-        mark = wired.spec.mark("inputs", document.loss.target)
-        yield Complaint(mark, "the cross-entropy over one class is always 0", "for yes and no write classes: 2", rules.ONE_CLASS)
+    for loss in wired.spec.document.loss:
+        target = wired.spec.document.inputs.get(loss.target)
+        if loss.kind == "cross_entropy" and target is not None and target.classes == 1:
+            mark = wired.spec.mark("inputs", loss.target)
+            message, hint = "the cross-entropy over one class is always 0", "for yes and no write classes: 2"
+            yield Complaint(mark, message, hint, rules.ONE_CLASS)
 
 
 DESIGNS: tuple[Callable[[_Wired], Iterable[Complaint]], ...] = (

@@ -10,17 +10,21 @@ A name is looked up among the layers beside it, then outward block by block, the
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 import networkx as nx
 
 from vgcompile.errors import Complaint, Findings, Mark, nearest
 from vgcompile.layers import LAYERS
+from vgcompile.layers.loss import LOSSES
 from vgcompile.rules import wires as rules
 from vgcompile.spec.feeding import feeding, unknown_input
 from vgcompile.spec.opening import Place, open_layers, text, written_out
 from vgcompile.spec.reading import Node, Path
+
+MOST_COMPARED = {kind: loss.most for loss in LOSSES for kind in get_args(loss.model_fields["kind"].annotation)}
 
 
 @dataclass(frozen=True)
@@ -36,10 +40,21 @@ class Placed:
 
 
 @dataclass(frozen=True)
+class PlacedLoss:
+    """A loss: its name, and the full names of the layers and of the target that it compares."""
+
+    name: str
+    sources: tuple[str, ...]
+    target: str
+    mark: Mark
+
+
+@dataclass(frozen=True)
 class Wiring:
-    """``layers`` come each behind what they read; ``outputs`` enter the loss or, without one, are read by nobody."""
+    """``layers`` come each behind what they read; ``outputs`` enter a loss or, without one, are read by nobody."""
 
     layers: tuple[Placed, ...] = ()
+    losses: tuple[PlacedLoss, ...] = ()
     outputs: tuple[str, ...] = ()
     complaints: tuple[Complaint, ...] = ()
 
@@ -64,7 +79,7 @@ class _Wirer:
             leaf.name: Placed(leaf.name, leaf.path, self.sources(leaf), leaf.node.mark, self.last_owner(leaf, owners))
             for leaf in leaves
         }
-        loss = self.loss(top)
+        losses = self.losses(top)
         for complaint in feeding(self.root):
             self.complain.add(complaint)
         graph = nx.DiGraph()
@@ -73,9 +88,12 @@ class _Wirer:
         self.refuse_cycles(graph, placed)
         if self.complain.found:
             return Wiring(complaints=self.complain.complaints)
-        outputs = (loss,) if loss else tuple(name for name in placed if not graph.out_degree(name))
-        self.refuse_unused(graph, placed, outputs)
-        return Wiring(_ordered(graph, placed), outputs, self.complain.complaints)
+        compared = dict.fromkeys(name for loss in losses for name in (*loss.sources, loss.target))
+        outputs = tuple(name for name in compared if name in placed)
+        if not losses:
+            outputs = tuple(name for name in placed if not graph.out_degree(name))
+        self.refuse_unused(graph, placed, outputs, compared)
+        return Wiring(_ordered(graph, placed), losses, outputs, self.complain.complaints)
 
     def sources(self, place: Place) -> tuple[str, ...]:
         """The full names that a place reads; empty where one of them is unknown."""
@@ -183,19 +201,49 @@ class _Wirer:
             rules.UNKNOWN_LAYER,
         )
 
-    def loss(self, top: Place) -> str | None:
-        """The full name of what enters the loss, or None without a loss."""
-        loss = self.root.get("loss")
-        if loss is None or not loss.keys:
-            return None
-        target = loss.get("target")
-        if target is not None and isinstance(target.value, str) and target.value not in self.inputs:
-            self.complain.add(unknown_input(target.value, target.mark, self.inputs))
-        stated = loss.get("input")
-        if stated is None:
-            return top.output.name
-        found = self.resolve(stated, top)
-        return found[0] if found else None
+    def losses(self, top: Place) -> tuple[PlacedLoss, ...]:
+        stated = self.root.get("loss")
+        several = [] if stated is None else [stated] if stated.keys else [node for node in stated.children.values() if node.keys]
+        names: dict[str, int] = {}
+        return tuple(self.loss(node, top, names) for node in several)
+
+    def loss(self, node: Node, top: Place, names: dict[str, int]) -> PlacedLoss:
+        """One loss; ``names`` counts those that are taken. Without a name it has its kind, numbered from the second of it."""
+        base = text(node, "name") or text(node, "kind") or "loss"
+        names[base] = count = names.get(base, 0) + 1
+        if count > 1 and text(node, "name"):
+            self.complain(
+                node.children["name"].mark, f"the name {base!r} is taken", "each loss has a name of its own", rules.TAKEN_NAME
+            )
+        stated = node.get("input")
+        sources: tuple[str, ...] = (top.output.name,)
+        if stated is not None:
+            given = list(stated.children.values()) or [stated]
+            sources = tuple(name for reference in given for name in self.resolve(reference, top))
+            self.check_compared(node, stated, len(given))
+        return PlacedLoss(base if count == 1 else f"{base}_{count}", sources, self.target(node.get("target"), top), node.mark)
+
+    def check_compared(self, node: Node, stated: Node, count: int) -> None:
+        kind = text(node, "kind") or ""
+        most = MOST_COMPARED.get(kind, count)
+        if count > most:
+            self.complain(
+                stated.mark,
+                f"{kind} takes one input, found {count}",
+                "state a list of losses, one for each",
+                rules.NUMBER_OF_INPUTS,
+            )
+
+    def target(self, stated: Node | None, top: Place) -> str:
+        """An input or, where none is called so, a layer."""
+        if stated is None or not isinstance(stated.value, str):
+            return ""
+        if stated.value in self.inputs:
+            return stated.value
+        if stated.value.split("/")[0] in top.children:
+            return "".join(self.resolve(stated, top))
+        self.complain.add(unknown_input(stated.value, stated.mark, self.inputs))
+        return ""
 
     # What the wires must not do
 
@@ -219,18 +267,18 @@ class _Wirer:
                 rules.CIRCLE,
             )
 
-    def refuse_unused(self, graph: nx.DiGraph, placed: dict[str, Placed], outputs: Sequence[str]) -> None:
+    def refuse_unused(
+        self, graph: nx.DiGraph, placed: dict[str, Placed], outputs: Sequence[str], compared: Collection[str]
+    ) -> None:
         used = set(outputs).union(*(nx.ancestors(graph, output) for output in outputs))
         for name, layer in placed.items():
             if name not in used:
                 hint = "remove it, or let another layer read it"
                 self.complain(layer.mark, f"layer {name!r} never reaches the loss", hint, rules.DEAD_LAYER)
-        loss = self.root.get("loss")
-        target = loss.get("target") if loss is not None else None
-        if loss is not None and target is None:
-            return  # it is told elsewhere, and any input may be meant
+        if "" in compared:
+            return  # a target is told elsewhere to be missing or unknown, and any input may be meant
         for name, mark in self.inputs.items():
-            if name not in used and (target is None or target.value != name):
+            if name not in used and name not in compared:
                 self.complain(mark, f"input {name!r} is not used", "remove it, or let a layer read it", rules.UNUSED_INPUT)
 
 

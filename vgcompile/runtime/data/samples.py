@@ -74,6 +74,8 @@ def read(declared: Input, given: Samples, rows: Array, scale: float = 1.0, prepa
         return array
     if declared.classes is not None and array.size:
         outside = (array < 0) | (array >= declared.classes)
+        if declared.ignored is not None:
+            outside &= array != declared.ignored
         if (at := _first(outside, rows)) is not None:
             classes = f"classes 0 to {declared.classes - 1}"
             found = f"found {array.min()} to {array.max()}"
