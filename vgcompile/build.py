@@ -21,7 +21,7 @@ from vgcompile.graph.emit import IR_VERSION, OPSET, Emitter, dims
 from vgcompile.graph.network import DataFile, Drawn, Input, Network, Table
 from vgcompile.graph.provenance import PREFIX
 from vgcompile.initial import Initial, stream
-from vgcompile.layers.initialization import Distribution
+from vgcompile.layers.distribution import Distribution
 from vgcompile.layers.layer import Layer, Shape, Unfit, show
 from vgcompile.objective import TOTAL, Objective, objective
 from vgcompile.parameters import Fans, Parameters

@@ -21,7 +21,8 @@ from vgcompile.graph.provenance import PREFIX
 from vgcompile.graph.tensors import drawn, made_when_read
 from vgcompile.graph.weights import Flaw, matched, numbers, open_weights
 from vgcompile.initial import LARGEST, Initial
-from vgcompile.layers.initialization import Distribution, Gained
+from vgcompile.layers.distribution import Distribution
+from vgcompile.layers.initialization import Gained
 from vgcompile.layers.layer import Layer, Unfit, show
 from vgcompile.rules import shapes as rules
 

@@ -6,21 +6,39 @@ The activation is emitted into a graph of its own, which is then read with NumPy
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import onnx_ir as ir
 
 from vgcompile.graph.attributes import attributes_of
-from vgcompile.graph.emit import Emitter, arithmetic
+from vgcompile.graph.emit import Emitter, arithmetic, dims
 from vgcompile.layers.initialization import Gain
+from vgcompile.layers.layer import Shape
 from vgcompile.ops import NUMPY, lookup
 from vgcompile.ops.op import at
 from vgcompile.ops.reading import slope
 from vgcompile.quadrature import gaussian
 
+if TYPE_CHECKING:
+    from vgcompile.layers.layer import Site
+
 Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class _Alone:
+    """The site of an activation that stands in no layer: it has no parameters."""
+
+    op: Emitter
+
+    def shape(self, value: ir.Value) -> Shape:
+        return dims(value)
+
+    def parameter(self, *_: Any, **__: Any) -> Any:
+        raise ValueError("the activation learns, and has no gain of its own; state a number")
 
 
 @lru_cache(maxsize=256)
@@ -32,7 +50,7 @@ def gain_of(gain: float | Gain) -> float:
     z = ir.Value(name="z", shape=ir.Shape([1]), type=ir.TensorType(ir.DataType.FLOAT))
     graph.inputs.append(z)
     with arithmetic(Emitter(graph)) as op:
-        y = gain.activation.apply(op, z)
+        y = gain.activation.apply(cast("Site", _Alone(op)), z)
     nodes = gaussian(0.0, 1.0, _kinks(graph, z))
     value, derivative = _read(graph, z, nodes.x)[y]
     square = nodes.mean((value if gain.keep == "values" else derivative) ** 2)

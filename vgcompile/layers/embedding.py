@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from vgcompile.layers.initialization import AnyDistribution, Init, Normal
+from vgcompile.layers.distribution import Normal
+from vgcompile.layers.initialization import AnyDistribution, Init
 from vgcompile.layers.layer import Layer, Reads, Site, Unfit, extent
 from vgcompile.layers.part import Natural, Part, Positive
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic import Field
 
-from vgcompile.layers.initialization import Constant
+from vgcompile.layers.distribution import Constant
 from vgcompile.layers.layer import Site, behind_batch, extent
 from vgcompile.layers.part import Finite, Part
 

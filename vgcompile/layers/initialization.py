@@ -13,15 +13,15 @@ A gain multiplies the standard deviation: a number, or an activation's own (``Ga
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, WrapValidator, model_validator
 
-from vgcompile.initial import CUT, Initial, Kind, left_by_cut
+from vgcompile.initial import Initial, Kind
 from vgcompile.layers.activation import AnyActivation
-from vgcompile.layers.part import Finite, Part, PositiveFloat, kind_alone
+from vgcompile.layers.distribution import Constant, Distribution, Fixed, Normal, TruncatedNormal, Uniform
+from vgcompile.layers.part import Part, PositiveFloat, kind_alone
 from vgcompile.layers.pattern import matches
 
 Fan = Literal["fan_in", "fan_out", "fan_avg"]
@@ -36,18 +36,6 @@ _SCALED: dict[str, tuple[Kind, float, Fan]] = {
     "he_uniform": ("uniform", 2.0, "fan_in"),
     "pytorch_default": ("uniform", 1.0 / 3.0, "fan_in"),
 }
-
-
-class Distribution(Part):
-    """What a parameter is drawn from, before its shape is known."""
-
-    kind: str
-
-    @abstractmethod
-    def initial(self, shape: tuple[int, ...], fan_in: int, fan_out: int, gain: float = 1.0, parts: int = 1) -> Initial:
-        """The distribution of a parameter of this shape; ``gain`` is the number that its own ``gain``, if it has one, stands for,
-        ``parts`` counts the matrices that stand one behind another along the first axis. Raises ValueError for a shape that it
-        has no meaning for."""
 
 
 class Gain(Part):
@@ -134,61 +122,6 @@ class Identity(Gained):
             raise ValueError(f"{self.kind} needs a matrix or a kernel")
         share = parts * min(shape[0] // parts, shape[1]) / math.prod(shape)
         return Initial("identity", shape, gain * share, gain * math.sqrt(share * (1.0 - share)), parts=parts)
-
-
-class Normal(Distribution):
-    kind: Literal["normal"]
-    sd: PositiveFloat
-    mean: Finite = 0.0
-
-    def initial(self, shape: tuple[int, ...], fan_in: int, fan_out: int, gain: float = 1.0, parts: int = 1) -> Initial:
-        return Initial("normal", shape, self.mean, self.sd)
-
-
-class TruncatedNormal(Distribution):
-    """A normal distribution of standard deviation ``sd``, drawn anew beyond ``cut`` of them: what is left has less, at a cut
-    of 2 the share 0.8796."""
-
-    kind: Literal["truncated_normal"]
-    sd: PositiveFloat
-    mean: Finite = 0.0
-    cut: Annotated[float, Field(ge=0.1, le=30)] = CUT
-
-    def initial(self, shape: tuple[int, ...], fan_in: int, fan_out: int, gain: float = 1.0, parts: int = 1) -> Initial:
-        return Initial("truncated_normal", shape, self.mean, self.sd * left_by_cut(self.cut), cut=self.cut)
-
-
-class Uniform(Distribution):
-    kind: Literal["uniform"]
-    range: tuple[Finite, Finite] | None = None
-    half_width: PositiveFloat | None = None
-
-    @model_validator(mode="after")
-    def _one_of_two(self) -> Self:
-        if (self.range is None) == (self.half_width is None):
-            raise ValueError("uniform needs either range: [lo, hi] or half_width")
-        if self.range is not None and self.range[0] >= self.range[1]:
-            raise ValueError("range is [lo, hi] with lo below hi")
-        return self
-
-    def initial(self, shape: tuple[int, ...], fan_in: int, fan_out: int, gain: float = 1.0, parts: int = 1) -> Initial:
-        lo, hi = self.range or (-(self.half_width or 0.0), self.half_width or 0.0)
-        return Initial("uniform", shape, (lo + hi) / 2.0, (hi - lo) / math.sqrt(12.0))
-
-
-class Fixed(Distribution):
-    kind: Literal["zeros", "ones"]
-
-    def initial(self, shape: tuple[int, ...], fan_in: int, fan_out: int, gain: float = 1.0, parts: int = 1) -> Initial:
-        return Initial("constant", shape, {"zeros": 0.0, "ones": 1.0}[self.kind])
-
-
-class Constant(Distribution):
-    kind: Literal["constant"]
-    value: Finite
-
-    def initial(self, shape: tuple[int, ...], fan_in: int, fan_out: int, gain: float = 1.0, parts: int = 1) -> Initial:
-        return Initial("constant", shape, self.value)
 
 
 def _fan(mode: Fan, fan_in: int, fan_out: int) -> float:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from vgcompile.graph.emit import Emitter
-    from vgcompile.layers.initialization import Distribution
+    from vgcompile.layers.distribution import Distribution
 
 Shape = tuple[int | str, ...]
 Reads = Literal["real numbers", "class numbers", "either"]  # what the inputs of a layer hold; with either, it sees to it itself

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
-import onnx_ir as ir
 from pydantic import BeforeValidator, Field
 
 from vgcompile.layers.layer import Layer, Shape, Site, Unfit, extent
@@ -14,6 +13,8 @@ from vgcompile.layers.part import Part, Positive, PositiveFloat
 from vgcompile.layers.sequence import SmallInit, require_sequence, steps, typed
 
 if TYPE_CHECKING:
+    import onnx_ir as ir
+
     from vgcompile.graph.emit import Emitter
 
 
@@ -92,7 +93,7 @@ class Rotary(Part):
         if isinstance(time, int):
             angles = np.arange(time)[:, None] * frequencies
             return op.constant(np.cos(angles).astype(np.float32)), op.constant(np.sin(angles).astype(np.float32))
-        places = op.Cast(op.Unsqueeze(steps(op, x, time), [1]), to=ir.DataType.FLOAT)
+        places = op.CastLike(op.Unsqueeze(steps(op, x, time), [1]), x)
         turned = op.Mul(places, frequencies.astype(np.float32))
         return op.Cos(turned), op.Sin(turned)
 

@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import onnx_ir as ir
 
-from vgcompile.layers.initialization import AnyDistribution, Normal
+from vgcompile.layers.distribution import Normal
+from vgcompile.layers.initialization import AnyDistribution
 from vgcompile.layers.layer import Layer, Shape, Site, Unfit, extent
 from vgcompile.layers.part import Part
 
 if TYPE_CHECKING:
+    import onnx_ir as ir
+
     from vgcompile.graph.emit import Emitter
 
 
@@ -67,6 +69,8 @@ def steps(op: Emitter, x: ir.Value, time: int | str) -> ir.Value:
 
 def typed(value: Any, shape: Shape) -> ir.Value:
     """``value`` in a shape that is known here better than ONNX's inference knows it."""
+    import onnx_ir as ir  # a complaint about the text comes before it is loaded
+
     assert isinstance(value, ir.Value)
     value.shape = ir.Shape(shape)
     return value

@@ -17,7 +17,8 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from vgcompile.layers.activation import Activated
-from vgcompile.layers.initialization import Constant, Init
+from vgcompile.layers.distribution import Constant
+from vgcompile.layers.initialization import Init
 from vgcompile.layers.layer import Site, Unfit
 from vgcompile.layers.part import Part
 

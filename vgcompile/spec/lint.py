@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from vgcompile.errors import Complaint, Mark, Note
+from vgcompile.layers.distribution import Constant, Distribution, Fixed
 from vgcompile.layers.function import Activation
-from vgcompile.layers.initialization import Constant, Distribution, Fixed, Init, NormalizationInit
+from vgcompile.layers.initialization import Init, NormalizationInit
 from vgcompile.layers.layer import Layer
 from vgcompile.layers.loss import Loss
 from vgcompile.rules import designs as rules

@@ -86,6 +86,7 @@ class _Opening:
                 place.node.keys["share"],
                 f"a {text(place.node, 'kind')} has no parameters of its own",
                 "share those of its layers",
+                rules.NOTHING_TO_SHARE,
             )
         repeat = _repeat(place.node)
         if repeat is None:
