@@ -14,6 +14,7 @@ from vgcompile.cli.compile import compile
 from vgcompile.cli.derivatives import grad, hvp
 from vgcompile.cli.doctor import doctor
 from vgcompile.cli.draw import draw
+from vgcompile.cli.fmt import fmt
 from vgcompile.cli.ops import ops
 from vgcompile.cli.report import report
 from vgcompile.cli.run import run
@@ -39,7 +40,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for command in (check, compile, grad, hvp, verify, analyze, draw, run, report, ops, doctor, schema):
+for command in (check, compile, grad, hvp, verify, analyze, draw, run, report, fmt, ops, doctor, schema):
     app.command()(command)
 
 

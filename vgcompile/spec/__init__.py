@@ -70,15 +70,19 @@ def load(path: str | FilePath, *, variant: str | None = None, settings: Sequence
 
     Raises SpecError with all complaints at once.
     """
+    return loads(read_text(path), str(path), variant=variant, settings=settings)
+
+
+def read_text(path: str | FilePath) -> str:
+    """The text of a model file. Raises SpecError where there is none."""
     try:
-        text = FilePath(path).read_bytes().decode("utf-8-sig")
+        return FilePath(path).read_bytes().decode("utf-8-sig")
     except OSError as error:
         raise SpecError([Complaint(Mark(str(path), 1), f"the file cannot be read: {error.strerror}")]) from None
     except UnicodeDecodeError as error:
         raise SpecError(
             [Complaint(Mark(str(path), 1), f"this is not UTF-8 text (byte {error.start})", "give a .yaml or an .onnx file")]
         ) from None
-    return loads(text, str(path), variant=variant, settings=settings)
 
 
 def loads(text: str, file: str = "<text>", *, variant: str | None = None, settings: Sequence[str] = ()) -> Spec:
