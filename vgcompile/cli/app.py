@@ -19,6 +19,7 @@ from vgcompile.cli.ops import ops
 from vgcompile.cli.report import report
 from vgcompile.cli.run import run
 from vgcompile.cli.schema import schema
+from vgcompile.cli.summary import summary
 from vgcompile.cli.verify import verify
 
 
@@ -40,7 +41,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for command in (check, compile, grad, hvp, verify, analyze, draw, run, report, fmt, ops, doctor, schema):
+for command in (check, summary, compile, grad, hvp, verify, analyze, draw, run, report, fmt, ops, doctor, schema):
     app.command()(command)
 
 

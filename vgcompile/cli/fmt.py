@@ -9,7 +9,7 @@ import typer
 
 from vgcompile.cli.files import write_atomically
 from vgcompile.cli.parameters import FOUND
-from vgcompile.errors import SpecError
+from vgcompile.errors import Complaint, SpecError
 
 
 def fmt(
@@ -29,7 +29,8 @@ def fmt(
     from vgcompile.spec import read_text
     from vgcompile.spec.layout import formatted
 
-    complaints, changed = [], 0
+    complaints: list[Complaint] = []
+    changed = 0
     for file in files:
         try:
             before = read_text(file)

@@ -15,6 +15,7 @@ import numpy as np
 from scipy import stats
 
 from vgcompile.interval import WHOLE, Interval
+from vgcompile.ops import flops
 from vgcompile.ops.op import INTERNAL, Array, Body, Case, Dim, Op, sample
 from vgcompile.ops.shape import added_up, extents, reshaped, shaped, zeros_like
 from vgcompile.ops.window import Window, disputed, same_extents, window
@@ -157,6 +158,7 @@ class Largest:
 MaxPool = Op(
     "MaxPool",
     "The largest element of each window; among equals the first.",
+    flops=flops.pool,
     vjp=_max_vjp,
     saved=(1,),
     range=lambda case: (channelwise(case), WHOLE)[: len(case.outputs)],
@@ -206,6 +208,7 @@ GLOBAL = (sample(("N", 2, 3, 4)), sample(("N", 2, "H", "W")))
 GlobalMaxPool = Op(
     "GlobalMaxPool",
     "The largest element over all positions; among equals the first.",
+    flops=flops.read(),
     vjp=_global_max_vjp,
     range=channelwise,
     norms=lambda case, position: (1.0, 1.0),

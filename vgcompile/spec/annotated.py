@@ -92,7 +92,7 @@ class _Annotator:
         return root
 
     def _comments(self) -> list[_Comment]:
-        tokens = yaml.scan(self.text, Loader=_LOADER)
+        tokens: Iterator[Any] = yaml.scan(self.text, Loader=_LOADER)
         spans = [(token.start_mark.index, token.end_mark.index) for token in tokens if isinstance(token, yaml.ScalarToken)]
         found, position = [], 0
         for start, end in [*spans, (len(self.text), len(self.text))]:
