@@ -1,8 +1,8 @@
 """What a network weighs, layer by layer: output shapes, parameters, operations and memory, read off the graph.
 
 Of the forward pass as it predicts, for one sample: every symbolic extent counts as 1. FLOPs are those of the rows (ops/flops.py),
-a multiply-add is two. Activations are the bytes of every value that the layer's operators make of data; a gradient keeps up to all
-of them. The loss is left out.
+a multiply-add is two. Activations are the bytes of every value that the layer's operators make of data; a gradient keeps up to
+all of them. The loss is left out.
 """
 
 from __future__ import annotations

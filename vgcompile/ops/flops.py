@@ -1,7 +1,7 @@
 """Floating-point operations of one forward node: what a row's ``flops`` is made of.
 
-A multiplication, an addition, a comparison and a function of one number count as one each, so that a multiply-add is two; papers that
-count multiply-adds state half of it. Padding counts as if it were data. A symbolic extent counts as the batch.
+A multiplication, an addition, a comparison and a function of one number count as one each, so that a multiply-add is two; papers
+that count multiply-adds state half of it. Padding counts as if it were data. A symbolic extent counts as the batch.
 """
 
 from __future__ import annotations

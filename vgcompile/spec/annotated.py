@@ -93,7 +93,8 @@ class _Annotator:
 
     def _comments(self) -> list[_Comment]:
         tokens: Iterator[Any] = yaml.scan(self.text, Loader=_LOADER)
-        spans = [(token.start_mark.index, token.end_mark.index) for token in tokens if isinstance(token, yaml.ScalarToken)]
+        scalars: Iterator[Any] = (token for token in tokens if isinstance(token, yaml.ScalarToken))
+        spans = [(token.start_mark.index, token.end_mark.index) for token in scalars]
         found, position = [], 0
         for start, end in [*spans, (len(self.text), len(self.text))]:
             for match in _COMMENT.finditer(self.text, position, start):
@@ -113,7 +114,7 @@ class _Annotator:
     def _value(self, entry: Entry, event: Any) -> None:
         self._trailing(event.start_mark.index)
         if isinstance(event, yaml.AliasEvent):
-            entry.value = Alias(event.anchor)
+            entry.value = Alias(event.anchor or "")
         elif isinstance(event, yaml.ScalarEvent):
             entry.value = _scalar(event)
         else:
@@ -128,11 +129,12 @@ class _Annotator:
             entry = self._entry(item.start_mark.index)
             made.entries.append(entry)
             if mapping:
-                entry.key = Alias(item.anchor) if isinstance(item, yaml.AliasEvent) else _scalar(item)
+                entry.key = Alias(item.anchor or "") if isinstance(item, yaml.AliasEvent) else _scalar(item)
                 item = next(self.events)
             self._value(entry, item)
-        self._trailing(item.start_mark.index)
-        while self.comments and self.comments[0].start < item.start_mark.index:
+        over: Any = item
+        self._trailing(over.start_mark.index)
+        while self.comments and self.comments[0].start < over.start_mark.index:
             if not event.flow_style and self.comments[0].column < column:
                 break
             made.tail += self.comments.pop(0).lines
