@@ -17,9 +17,7 @@ CONVENTIONS = "one forward pass, a multiply-add as 2 (papers that count multiply
 
 def summary(
     model: Model,
-    depth: Annotated[
-        int | None, typer.Option("--depth", metavar="N", min=1, help="Levels of the tree; else all.")
-    ] = None,
+    depth: Annotated[int | None, typer.Option("--depth", metavar="N", min=1, help="Levels of the tree; else all.")] = None,
     as_json: Json = False,
 ) -> None:
     """Print layers, output shapes, parameters, FLOPs and memory.

@@ -19,6 +19,7 @@ from vgcompile.importing.recognition import Array, Found, Unlike, recognized
 from vgcompile.layers import LAYERS
 from vgcompile.ops import lookup
 
+_COPIES = ("Identity", "Cast", "CastLike")
 _OWN = re.compile(r"(.+)[./][^./]+$")  # encoder.fc1.weight: the module's name, then the parameter's
 
 
@@ -41,6 +42,10 @@ class Stack:
 
     layers: tuple[Read, ...]
     outputs: tuple[int, ...]
+
+    def names(self, network: Network) -> list[str]:
+        """The file's outputs in the order of their layers, which is that of the model's."""
+        return [name for _, name in sorted(zip(self.outputs, network.outputs, strict=True))]
 
 
 def read_layers(network: Network) -> Stack:
@@ -82,8 +87,9 @@ class _Reader:
         return place
 
     def place(self, node: ir.Node) -> None:
-        if node.op_type in ("Identity", "Cast") and node.outputs[0].dtype == node.inputs[0].dtype:  # type: ignore[union-attr]
-            self.places[node.outputs[0]] = self.places[node.inputs[0]]  # type: ignore[index]
+        (first, *_), (output, *_) = node.inputs, node.outputs
+        if node.op_type in _COPIES and first in self.places and first.dtype == output.dtype:
+            self.places[output] = self.places[first]
             return
         found = self.activated(_checked(recognized(node, self)))
         sources = tuple(self.places[value] for value in found.sources if value in self.places)

@@ -3,8 +3,8 @@
     Gemm(x, W, b)  ->  dense, {units: 10}, {weight: W, bias: b}, reads x, gives y
 
 One rule an operator, ``(operator, reading) -> Found``; it raises Unlike where no layer is like the node. A rule may take in nodes
-behind its own (a bias), and may name kinds and fields that the language does not have: whoever calls it checks. An operator without
-a rule that bears the name of an activation is that activation.
+behind its own (a bias), and may name kinds and fields that the language does not have: whoever calls it checks. An operator
+without a rule that bears the name of an activation is that activation.
 """
 
 from __future__ import annotations
@@ -163,8 +163,9 @@ def _pool(kind: str) -> Rule:
             raise Unlike("its places are read")
         kernel = given["kernel_shape"]
         fields = {"kernel": _few(kernel), **_window(node, kernel, given)}
-        if fields["stride"] == fields["kernel"]:
-            del fields["stride"]
+        for name, usual in (("stride", fields["kernel"]), ("dilation", 1)):
+            if fields[name] == usual:
+                del fields[name]
         if given.get("ceil_mode"):
             fields["ceil"] = True
         if given.get("count_include_pad") and fields["padding"] != "valid":

@@ -6,7 +6,8 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, count, takewhile
+from itertools import chain, count, dropwhile, takewhile
+from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
@@ -20,7 +21,8 @@ from vgcompile.importing.recognition import Array
 from vgcompile.spec.document import Document
 from vgcompile.spec.layout import formatted
 
-_RESERVED = {"input", "loss", "shortcut", "sum"}
+_RESERVED = {"input", "loss"}
+_RESERVED_INSIDE = {"input", "shortcut", "sum"}
 _UNNAMEABLE = re.compile(r"[^A-Za-z0-9_.-]+")
 
 
@@ -36,18 +38,22 @@ def written(network: Network, stack: Stack, name: str, weights_file: str | None)
     writer = _Writer(network, stack)
     layers = writer.layers()
     loss, notes = _loss(network, writer)
-    if loss is None:
-        notes += [f"the input {target!r} belongs to the loss alone" for target in writer.targets()]
+    notes += _freed(network)
+    if list(stack.outputs) != sorted(stack.outputs):
+        names = ", ".join(writer.visible[place] for place in sorted(stack.outputs))
+        notes.append(f"the outputs come in the order of their layers: {names}")
     weights = {"weights": {"file": weights_file}} if weights_file and "weights" in Document.model_fields else {}
+    title = _nameable(name)
     document = {
-        "name": _nameable(name),
+        "name": title,
         "inputs": {writer.inputs[key]: fields for key, fields in _inputs(network, writer, loss is not None)},
         **weights,
         "layers": layers,
         **({"loss": loss} if loss else {}),
     }
-    text = f"# Imported from {network.source.rsplit('/', 1)[-1]}.\n" + formatted(json.dumps(document))
-    return Written(document["name"], text, writer.weights, tuple(notes))
+    weighed = f", its weights in {weights_file}" if weights_file else ""
+    text = f"# Imported from {Path(network.source).name}{weighed}.\n" + formatted(json.dumps(document))
+    return Written(title, text, writer.weights, tuple(notes))
 
 
 class _Writer:
@@ -68,20 +74,20 @@ class _Writer:
         for run in self.runs:
             names = self.names(run)
             made.append(self.block(run, names) if run.copies > 1 else self.layer(run.start, names[0], run.start - 1))
-        return made
+        return _without_usual_names(made, {*self.inputs.values(), *_RESERVED})
 
     def names(self, run: Run) -> list[str]:
         """Of the layers of a unit; of one that does not repeat, of the layer."""
         paths = [self.stack.layers[run.start + place].path for place in range(run.size)]
         if run.copies == 1:
-            name = _unique(_nameable(".".join(_short(paths[0])) or self.stack.layers[run.start].kind), self._taken)
+            name = _unique(_nameable(".".join(_spoken(paths[0])) or self.stack.layers[run.start].kind), self._taken)
             self._taken.add(name)
             return [name]
         common = len(_common([path for path in paths if path]))
-        taken, names = set(_RESERVED), []
+        taken, names = set(_RESERVED_INSIDE), []
         for path, layer in zip(paths, self.stack.layers[run.start : run.start + run.size], strict=True):
-            own = path[common:] or path[-1:]
-            names.append(_unique(_nameable(".".join(own) if own and not own[-1].isdigit() else layer.kind), taken))
+            own = _spoken(path[common:] or path[-1:])
+            names.append(_unique(_nameable(".".join(own) or layer.kind), taken))
             taken.add(names[-1])
         return names
 
@@ -116,14 +122,13 @@ class _Writer:
             if isinstance(source, str) or source < run.start
         )
         sources = {} if self._follows([entry], run.start - 1) else {"from": self._called(entry)}
-        return {"kind": "block", "name": name, **sources, "repeat": run.copies, "layers": inner}
+        return _composite({"name": name, **sources, "repeat": run.copies}, inner)
 
     def _within(self, layer: Read, start: int, within: int, names: Sequence[str]) -> dict[str, Any]:
-        called = [
-            names[source - start] if isinstance(source, int) and source >= start else "input" for source in layer.sources
-        ]
+        called = [names[source - start] if isinstance(source, int) and source >= start else "input" for source in layer.sources]
         before = names[within - 1] if within else "input"
-        return {"kind": layer.kind, "name": names[within], **({} if called == [before] else {"from": _listed(called)}), **layer.fields}
+        sources = {} if called == [before] else {"from": _listed(called)}
+        return {"kind": layer.kind, "name": names[within], **sources, **layer.fields}
 
     def _follows(self, sources: Sequence[str | int], before: int) -> bool:
         """Whether a layer reads what it would read without a word."""
@@ -135,6 +140,31 @@ class _Writer:
 
     def targets(self) -> list[str]:
         return [key for key, declared in self.network.inputs.items() if declared.role == "target"]
+
+
+def _composite(head: Mapping[str, Any], layers: list[dict[str, Any]]) -> dict[str, Any]:
+    """A block; where it ends in the sum of what its layers make and of what enters it, a residual."""
+    *body, last = layers
+    if last["kind"] == "add" and body and sorted(last["from"]) == sorted(["input", body[-1]["name"]]):
+        activation = {"activation": last["activation"]} if "activation" in last else {}
+        return {"kind": "residual", **head, **activation, "layers": _without_usual_names(body, _RESERVED_INSIDE)}
+    return {"kind": "block", **head, "layers": _without_usual_names(layers, {"input"})}
+
+
+def _without_usual_names(layers: Sequence[dict[str, Any]], reserved: set[str]) -> list[dict[str, Any]]:
+    """Without each name that its layer would have anyway: its kind, numbered from the second nameless one."""
+    usual = {layer["name"] for layer in layers if re.fullmatch(rf"{layer['kind']}(_\d+)?", layer["name"])}
+    while True:
+        taken = {*reserved, *(layer["name"] for layer in layers if layer["name"] not in usual)}
+        given: dict[str, str] = {}
+        for layer in layers:
+            if layer["name"] in usual:
+                given[layer["name"]] = _unique(layer["kind"], taken)
+                taken.add(given[layer["name"]])
+        wrong = {name for name, other in given.items() if name != other}
+        if not wrong:
+            return [{key: value for key, value in layer.items() if key != "name" or value not in usual} for layer in layers]
+        usual -= wrong
 
 
 def _inputs(network: Network, writer: _Writer, loss: bool) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -157,8 +187,8 @@ def _input(network: Network, declared: Input) -> dict[str, Any]:
     if declared.dtype.is_integer() and declared.classes:
         return {"shape": shape, "type": "int64", "classes": declared.classes}
     raise ModelError(
-        f"{network.source}: the input {declared.name!r} is {declared.dtype.name.lower()}; an input holds float32 numbers, or class "
-        "numbers whose count the file tells"
+        f"{network.source}: the input {declared.name!r} is {declared.dtype.name.lower()}; an input holds float32 "
+        "numbers, or class numbers whose count the file tells"
     )
 
 
@@ -176,6 +206,11 @@ def _loss(network: Network, writer: _Writer) -> tuple[dict[str, Any] | None, lis
     return {"kind": "cross_entropy", "input": writer.visible[output], "target": target, "reduction": given["reduction"]}, []
 
 
+def _freed(network: Network) -> list[str]:
+    fixed = {declared.shape[0] for declared in network.inputs.values() if declared.shape and isinstance(declared.shape[0], int)}
+    return [f"the batch, {size} in the file, may have any size" for size in sorted(fixed)]
+
+
 def _nameable(text: str) -> str:
     name = _UNNAMEABLE.sub("_", text).strip(".-") or "layer"
     return name if re.match(r"[A-Za-z_]", name) else f"_{name}"
@@ -185,8 +220,9 @@ def _unique(name: str, taken: set[str]) -> str:
     return next(new for new in chain([name], (f"{name}_{number}" for number in count(2))) if new not in taken)
 
 
-def _short(path: tuple[str, ...]) -> tuple[str, ...]:
-    """Without what says the same twice: layer1/layer1.0/conv1."""
+def _spoken(path: tuple[str, ...]) -> tuple[str, ...]:
+    """Without what says nothing: numbers in front, and what stands there twice (layer1/layer1.0/conv1)."""
+    path = tuple(dropwhile(str.isdigit, path))
     return tuple(part for place, part in enumerate(path) if part not in path[:place] or part.isdigit())
 
 
