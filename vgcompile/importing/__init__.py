@@ -2,8 +2,8 @@
 
     classifier.onnx -- graph.load --> Network -- layers --> Stack -- folding, writing --> model.yaml, model.safetensors
 
-What is imported is what the file computes: its layers, wires and weights, and a loss if it is one of the
-language's. How it was drawn and what it is fed with a file does not say. Where a node is like no layer, all such nodes are named at once.
+What is imported is what the file computes: its layers, wires and weights, and a loss if it is one of the language's. How it was
+drawn and what it is fed with a file does not say. Where a node is like no layer, all such nodes are named at once.
 """
 
 from __future__ import annotations
@@ -39,8 +39,9 @@ def imported(path: str | Path, *, name: str | None = None, weights_file: str | N
     network = load(path)
     stack = read_layers(network)
     model = written(network, stack, name or network.name, weights_file)
+    alone = written(network, stack, model.name, None)  # its weights are in no file yet
     try:
-        require_equal(network, stack.names(network), model.text, model.weights)
+        require_equal(network, stack.names(network), alone.text, model.weights)
     except SpecError as error:
         raise ModelError(f"{path}: its layers are known, but do not make a model of the language:\n{error}") from None
     return Imported(model.name, model.text, model.weights, (*network.notes, *model.notes))
