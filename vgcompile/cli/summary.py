@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vgcompile.cli.parameters import Json, Model, open_model
+from vgcompile.cli.parameters import Json, Model, Settings, Variant, open_model
 
 if TYPE_CHECKING:
     from vgcompile.analysis.summary import Summary
@@ -18,6 +18,8 @@ CONVENTIONS = "one forward pass, a multiply-add as 2 (papers that count multiply
 def summary(
     model: Model,
     depth: Annotated[int | None, typer.Option("--depth", metavar="N", min=1, help="Levels of the tree; else all.")] = None,
+    variant: Variant = None,
+    settings: Settings = None,
     as_json: Json = False,
 ) -> None:
     """Print layers, output shapes, parameters, FLOPs and memory.
@@ -30,7 +32,7 @@ def summary(
     vgcompile summary models/resnet20.yaml --depth 1
     vgcompile summary classifier.onnx --json
     """
-    network = open_model(model)
+    network = open_model(model, variant=variant, settings=settings)
     from vgcompile.analysis.summary import free_extents
     from vgcompile.analysis.summary import summary as summarized
 
