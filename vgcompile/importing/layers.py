@@ -14,7 +14,6 @@ from pydantic import ValidationError
 from vgcompile.errors import ModelError
 from vgcompile.graph.attributes import attributes_of
 from vgcompile.graph.network import Network
-from vgcompile.graph.provenance import fact
 from vgcompile.importing.recognition import Array, Found, Unlike, recognized
 from vgcompile.layers import LAYERS
 from vgcompile.ops import lookup
@@ -129,8 +128,9 @@ class _Reader:
     def path(self, node: ir.Node, names: Sequence[str]) -> tuple[str, ...]:
         """What the file calls a layer: by its parameters or, where it has none, by its node."""
         heads = [match[1] for name in names if (match := _OWN.match(name)) and name in self.network.parameters]
-        if not heads and fact(node, "layer") and not re.match(r"node_|[A-Za-z]+_?\d*$", (node.name or "").lstrip("/")):
-            heads = [match[1] for match in [_OWN.match((node.name or "").lstrip("/"))] if match]
+        own = (node.name or "").lstrip("/")
+        if not heads and not own.startswith(("node_", node.op_type)) and (match := _OWN.match(own)):
+            heads = [match[1]]
         return tuple(part for part in re.split(r"[/.]", heads[0]) if part) if heads else ()
 
     # What rules ask
