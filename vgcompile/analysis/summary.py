@@ -76,7 +76,7 @@ def summary(network: Network) -> Summary:
     model = network.model.clone()
     as_inference(model)
     lower(model)
-    counted: set[ir.Value] = set()
+    parameters, counted = set(network.parameters), set[ir.Value]()
     fed = {value for value in model.graph.inputs if value.name not in model.graph.initializers}
     layers: dict[str, Summary] = {}
     for node in model.graph:
@@ -88,7 +88,7 @@ def summary(network: Network) -> Summary:
         known = layers.get(name) or Summary(name, fact(node, "kind") or "")
         leaves = any(use.graph is not None and fact(use, "layer") != name for use in node.outputs[0].consumers())
         output = _shape(node.outputs[0]) if leaves or node.outputs[0].is_graph_output() or known.output is None else known.output
-        layers[name] = replace(known, output=output, weight=known.weight + _weight(node, set(network.parameters), counted, fed))
+        layers[name] = replace(known, output=output, weight=known.weight + _weight(node, parameters, counted, fed))
     paths = [(tuple(name.split("/") if network.text else re.split("[./]", name)), layer) for name, layer in layers.items()]
     return replace(_tree(network.name, paths), kind="network")
 

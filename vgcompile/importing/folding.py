@@ -15,6 +15,7 @@ from vgcompile.importing.layers import Read, Stack
 
 FEWEST_COPIES = 3  # of a single layer
 FEWEST_LAYERS = 4  # of two copies
+LONGEST_UNIT = 64  # layers: the search takes their square for each layer
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,9 @@ def runs(stack: Stack) -> list[Run]:
     readers = _readers(stack)
     found, at = [], 0
     while at < len(stack.layers):
-        candidates = (_longest(stack.layers, readers, at, size) for size in range(1, (len(stack.layers) - at) // 2 + 1))
+        candidates = (
+            _longest(stack.layers, readers, at, size) for size in range(1, min((len(stack.layers) - at) // 2, LONGEST_UNIT) + 1)
+        )
         worth = [run for run in candidates if run.copies >= (FEWEST_COPIES if run.size * run.copies < FEWEST_LAYERS else 2)]
         found.append(max(worth, key=lambda run: (run.end, -run.size), default=Run(at)))
         at = found[-1].end
