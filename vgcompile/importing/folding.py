@@ -36,8 +36,9 @@ def runs(stack: Stack) -> list[Run]:
     readers = _readers(stack)
     found, at = [], 0
     while at < len(stack.layers):
+        sizes = range(1, min((len(stack.layers) - at) // 2, LONGEST_UNIT) + 1)
         candidates = (
-            _longest(stack.layers, readers, at, size) for size in range(1, min((len(stack.layers) - at) // 2, LONGEST_UNIT) + 1)
+            _longest(stack.layers, readers, at, size) for size in sizes if _same(stack.layers[at], stack.layers[at + size])
         )
         worth = [run for run in candidates if run.copies >= (FEWEST_COPIES if run.size * run.copies < FEWEST_LAYERS else 2)]
         found.append(max(worth, key=lambda run: (run.end, -run.size), default=Run(at)))
@@ -86,8 +87,11 @@ def _entries(layers: Sequence[Read], start: int, size: int) -> set[str | int]:
 
 def _equal(layers: Sequence[Read], first: int, other: int, place: int) -> bool:
     a, b = layers[first + place], layers[other + place]
-    same = (a.kind, a.fields, tuple(a.weights)) == (b.kind, b.fields, tuple(b.weights))
-    return same and _wires(a, first) == _wires(b, other)
+    return _same(a, b) and _wires(a, first) == _wires(b, other)
+
+
+def _same(a: Read, b: Read) -> bool:
+    return (a.kind, a.fields, tuple(a.weights)) == (b.kind, b.fields, tuple(b.weights))
 
 
 def _wires(layer: Read, start: int) -> list[int]:
