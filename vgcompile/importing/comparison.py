@@ -26,7 +26,7 @@ def weighted(text: str, weights: Mapping[str, Array]) -> Network:
     network = build(loads(text))
     held = network.model.graph.initializers
     for name, array in weights.items():
-        held[name].const_value = ir.Tensor(np.ascontiguousarray(array, np.float32), name=name)
+        held[name].const_value = ir.Tensor(array, name=name)
     return network
 
 

@@ -10,6 +10,7 @@ from itertools import chain, count, dropwhile, takewhile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 
 from vgcompile.errors import ModelError
@@ -95,11 +96,15 @@ class _Writer:
         """A layer that does not repeat; ``before`` is the place of the one above it."""
         layer = self.stack.layers[place]
         self.visible[place] = self.full[place] = name
-        self.weights |= {f"{name}/{key}": array for key, array in layer.weights.items()}
+        self.hold(name, layer)
         shared = {"share": self.full[layer.share]} if layer.share is not None else {}
         plain = self._follows(layer.sources, before)
         sources = {} if plain else {"from": _listed([self._called(source) for source in layer.sources])}
         return {"kind": layer.kind, "name": name, **sources, **layer.fields, **shared}
+
+    def hold(self, name: str, layer: Read) -> None:
+        """Row by row: safetensors writes memory as it lies, a transposed view's too."""
+        self.weights |= {f"{name}/{key}": np.ascontiguousarray(array, np.float32) for key, array in layer.weights.items()}
 
     def block(self, run: Run, names: Sequence[str]) -> dict[str, Any]:
         firsts = [self.stack.layers[place].path for place in range(run.start, run.end, run.size)]
@@ -112,7 +117,7 @@ class _Writer:
             layer = self.stack.layers[place]
             self.full[place] = f"{name}/{copy + 1}/{names[within]}"
             self.visible[place] = name
-            self.weights |= {f"{self.full[place]}/{key}": array for key, array in layer.weights.items()}
+            self.hold(self.full[place], layer)
             if copy == 0:
                 inner.append(self._within(layer, run.start, within, names))
         entry = next(
