@@ -15,10 +15,14 @@ from vgcompile.cli.derivatives import grad, hvp
 from vgcompile.cli.doctor import doctor
 from vgcompile.cli.draw import draw
 from vgcompile.cli.explain import explain
+from vgcompile.cli.fmt import fmt
+from vgcompile.cli.importing import import_
+from vgcompile.cli.new import new
 from vgcompile.cli.ops import ops
 from vgcompile.cli.report import report
 from vgcompile.cli.run import run
 from vgcompile.cli.schema import schema
+from vgcompile.cli.summary import summary
 from vgcompile.cli.verify import verify
 
 
@@ -40,8 +44,26 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for command in (check, compile, grad, hvp, verify, analyze, draw, run, report, explain, ops, doctor, schema):
-    app.command()(command)
+for command in (
+    new,
+    check,
+    summary,
+    compile,
+    grad,
+    hvp,
+    verify,
+    analyze,
+    draw,
+    run,
+    report,
+    fmt,
+    import_,
+    explain,
+    ops,
+    doctor,
+    schema,
+):
+    app.command(command.__name__.rstrip("_"))(command)
 
 
 def _version(wanted: bool) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from vgcompile.interval import WHOLE, Interval, corners, interval, point
+from vgcompile.ops import flops
 from vgcompile.ops.attention_mask import bias_of, full_mask, sees_a_key, visible
 from vgcompile.ops.cutting import bound_of
 from vgcompile.ops.normalization import added, adjoints_of
@@ -238,6 +239,7 @@ _PACKED: dict[str, Any] = {"q_num_heads": 4, "kv_num_heads": 2}
 Attention = Op(
     "Attention",
     "softmax(scale Q K^T + bias) V; a query that sees no key gives 0, and nothing flows through it.",
+    flops=flops.attention,
     vjp=_attention_vjp,
     range=_range,
     refuses=_refuses,

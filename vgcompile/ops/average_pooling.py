@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from vgcompile.interval import Interval, down, up
+from vgcompile.ops import flops
 from vgcompile.ops.op import Array, Case, Op, sample
 from vgcompile.ops.pooling import GLOBAL, channelwise, extent_of, infer, refuses, window_of, windows_of
 from vgcompile.ops.shape import extents, full_shape, shaped
@@ -95,6 +96,7 @@ def _whole(case: Case) -> tuple[Array, Array]:
 AveragePool = Op(
     "AveragePool",
     "The average of each window, over its elements or, where padding counts, over all its taps.",
+    flops=flops.pool,
     vjp=_average_vjp,
     range=_average_range,
     norms=_average_norms,
@@ -142,6 +144,7 @@ def _global_average_norms(case: Case) -> tuple[float, float]:
 GlobalAveragePool = Op(
     "GlobalAveragePool",
     "The average over all positions.",
+    flops=flops.read(),
     vjp=_global_average_vjp,
     range=lambda case: _averaged(channelwise(case)),
     norms=lambda case, position: _global_average_norms(case),

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from vgcompile.interval import WHOLE, Interval, corners, product
+from vgcompile.ops import flops
 from vgcompile.ops.normalization import (
     ONE,
     added,
@@ -245,6 +246,7 @@ _CHANNELS = ((3,), (3,), (3,), np.array([0.5, 1.0, 2.0]))
 BatchNormalization = Op(
     "BatchNormalization",
     "Each channel normalized over the batch and all positions or, at inference, with the running mean and variance.",
+    flops=flops.made(2.0),
     vjp=_batch_vjp,
     range=_batch_range,
     norms=_batch_norms,

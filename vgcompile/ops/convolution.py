@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from vgcompile.ops import flops
 from vgcompile.ops.convolution_facts import Windows, norms, value_range
 from vgcompile.ops.convolution_gradient import taps_of, window_of
 from vgcompile.ops.op import Attributes, Case, Dim, Op, sample
@@ -57,6 +58,7 @@ def _taps(case: Case) -> list[int]:
 Conv = Op(
     "Conv",
     "Convolution of x [N, C, ...] with kernels w [M, C / group, ...], plus a bias for each of the M channels.",
+    flops=flops.convolution,
     vjp=_conv_vjp,
     range=lambda case: value_range(case, any(window_of(case, 1, 0).pads), transposed=False),
     norms=lambda case, position: norms(case, position, window_of(case, 1, 0)),
@@ -170,6 +172,7 @@ def _within_reach(op: Any, g: Any, x: Any, at: Window, reach: _Reach | None, att
 ConvTranspose = Op(
     "ConvTranspose",
     "The adjoint of a convolution, as a layer: each element of x [N, C, ...] spreads w [C, M / group, ...] over the output.",
+    flops=flops.transposed_convolution,
     vjp=_conv_transpose_vjp,
     range=lambda case: value_range(case, padded=True, transposed=True),
     norms=lambda case, position: norms(case, position, _transposed_window(case)),

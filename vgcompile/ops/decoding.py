@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from vgcompile.ops import flops
 from vgcompile.ops.cutting import LAST, bound_of
 from vgcompile.ops.gates import swish_slope
 from vgcompile.ops.normalization import added, adjoints_of
@@ -62,6 +63,7 @@ _IDS = np.array([[0, 2, 2], [1, 3, 0]])
 RotaryEmbedding = Op(
     "RotaryEmbedding",
     "Pairs of entries rotated by angles that depend on the position, the same in every head.",
+    flops=flops.made(3.0),
     vjp=_rotary_vjp,
     refuses=_unknown_pairs,
     samples=(
@@ -107,6 +109,7 @@ def _tensor_scatter_vjp(
 TensorScatter = Op(
     "TensorScatter",
     "A cache with an update written over it, in each sample from a place of its own on.",
+    flops=flops.none,
     vjp=_tensor_scatter_vjp,
     range=lambda case: bound_of(case, 0).scalar().hull(bound_of(case, 1).scalar()),
     norms=lambda case, position: (0.0, 1.0),

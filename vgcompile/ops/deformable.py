@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto
 
+from vgcompile.ops import flops
 from vgcompile.ops.convolution_gradient import taps_of
 from vgcompile.ops.op import Case, Dim, Op, sample
 from vgcompile.ops.shape import added_up, extents, reshaped, shaped
@@ -149,6 +150,7 @@ def _unknown(case: Case) -> str:
 DeformConv = Op(
     "DeformConv",
     "A convolution whose taps read between elements, at offsets; where one reads at an element, the slope is that beyond it.",
+    flops=flops.convolution,
     vjp=_vjp,
     refuses=_unknown,
     samples=(

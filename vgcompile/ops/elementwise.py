@@ -10,6 +10,7 @@ from onnx import TensorProto, helper
 from scipy import special
 
 from vgcompile.interval import WHOLE, Interval, image, interval
+from vgcompile.ops import flops
 from vgcompile.ops.families import blocked, broadcasting, elementwise
 from vgcompile.ops.op import Array, Case, Op, sample
 
@@ -175,7 +176,7 @@ Atanh = elementwise(
 
 Neg = elementwise("Neg", "-x.", numpy=np.negative, derivative=lambda op, x, y: -1.0, linear=True)
 
-Identity = elementwise("Identity", "x.", numpy=np.positive, derivative=lambda op, x, y: 1.0, linear=True)
+Identity = elementwise("Identity", "x.", flops=flops.none, numpy=np.positive, derivative=lambda op, x, y: 1.0, linear=True)
 
 
 def _flows_between_floats(op: Any, g: Any, y: Any, x: Any, like: Any = None, **attributes: Any) -> tuple[Any, ...]:
@@ -200,6 +201,7 @@ def _cast_range(case: Case) -> Interval:
 Cast = elementwise(
     "Cast",
     "x as another type; the gradient flows between floating-point types of 16 bits and more, and through no narrower one.",
+    flops=flops.none,
     numpy=_cast,
     derivative=lambda op, x, y, **to: 1.0,
     vjp=_flows_between_floats,
@@ -210,6 +212,7 @@ Cast = elementwise(
 CastLike = broadcasting(
     "CastLike",
     "x as the type of the second input; the gradient flows as it does through Cast.",
+    flops=flops.none,
     numpy=lambda x, like, **rounding: x,
     derivatives=(lambda op, x, like, y, **rounding: 1.0, None),
     vjp=_flows_between_floats,

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from vgcompile.interval import WHOLE, Interval, corners, image
+from vgcompile.ops import flops
 from vgcompile.ops.moments import Weighted
 from vgcompile.ops.op import Array, Case, Op, Rule, Sample, Variadic, at, sample
 from vgcompile.signal import Signal
@@ -174,7 +175,7 @@ def layout(name: str, doc: str, *, vjp: Rule, samples: tuple[Sample, ...], numpy
         vjp=vjp,
         numpy=numpy,
         samples=samples,
-        **{"range": value_range, "norms": isometry, "moments": Carried(), **facts},
+        **{"range": value_range, "norms": isometry, "moments": Carried(), "flops": flops.none, **facts},
     )
 
 
@@ -186,7 +187,7 @@ def spread(x: Array, shape: tuple[int | str, ...] | None) -> Array:
 
 def blocked(name: str, doc: str, why: str, *, samples: tuple[Sample, ...] = (), numpy: Rule | None = None, **facts: Any) -> Op:
     """An operator through which nothing flows: a count, a comparison, an index, a step."""
-    return Op(name, doc, blocked=why, numpy=numpy, samples=samples, **facts)
+    return Op(name, doc, blocked=why, numpy=numpy, samples=samples, **{"flops": flops.none, **facts})
 
 
 def uncovered(name: str, doc: str, why: str, **facts: Any) -> Op:

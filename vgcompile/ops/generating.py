@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto
 
+from vgcompile.ops import flops
 from vgcompile.ops.op import Op, sample
 
 
@@ -20,6 +21,7 @@ def _one_hot_vjp(op: Any, g: Any, y: Any, indices: Any, depth: Any, values: Any,
 OneHot = Op(
     "OneHot",
     "One of two values: the second at the index along a new axis, the first elsewhere; the gradient flows to the two values.",
+    flops=flops.none,
     vjp=_one_hot_vjp,
     samples=(sample(np.array([0, 2, 1]), np.array(3), (2,)), sample(np.array([[1], [0]]), np.array(2), (2,), axis=0)),
 )

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from vgcompile.interval import Interval, interval
+from vgcompile.ops import flops
 from vgcompile.ops.normalization import (
     affine,
     in_type,
@@ -60,6 +61,7 @@ def _rms_norms(case: Case, position: int) -> tuple[float, float]:
 RMSNormalization = Op(
     "RMSNormalization",
     "Each row of the axes from `axis` on divided by its root mean square, and scaled.",
+    flops=flops.made(4.0),
     domain=INTERNAL,
     since=23,
     vjp=_rms_vjp,
@@ -94,6 +96,7 @@ def _lp(x: Array, *, axis: int, p: int) -> Array:
 LpNormalization = Op(
     "LpNormalization",
     "x over its p-norm along an axis; a zero vector stays 0, and nothing flows through it.",
+    flops=flops.made(3.0),
     vjp=_lp_vjp,
     numpy=_lp,
     range=lambda case: interval(-1.0, 1.0),
@@ -124,6 +127,7 @@ def _mean_variance_vjp(op: Any, g: Any, y: Any, x: Any, *, axes: Sequence[int]) 
 MeanVarianceNormalization = Op(
     "MeanVarianceNormalization",
     "x minus its mean over axes, over its deviation; where x does not vary, what flows is the centred adjoint over 1e-9.",
+    flops=flops.made(5.0),
     vjp=_mean_variance_vjp,
     infer=lambda x, **_: x,
     samples=(sample(("N", 2, 3, 2)), sample(("N", 4), axes=[1]), sample(("N", 3, "T"), axes=[-1, -2])),
@@ -156,6 +160,7 @@ def _response_vjp(op: Any, g: Any, y: Any, x: Any, *, alpha: float, beta: float,
 LRN = Op(
     "LRN",
     "x over a power of the squares in `size` neighbouring channels, that many in all: local response normalization.",
+    flops=lambda case: (case.attributes["size"] + 5.0) * case.count(case.outputs[0]),
     vjp=_response_vjp,
     samples=(
         sample(("N", 5, 2, 2), size=3, alpha=0.5, bias=1.5),

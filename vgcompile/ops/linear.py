@@ -12,6 +12,7 @@ import numpy as np
 from vgcompile import interval
 from vgcompile.interval import EPSILON, WHOLE, Interval, corners, point
 from vgcompile.norms import smallest_singular_value, spectral_norm
+from vgcompile.ops import flops
 from vgcompile.ops.op import Array, Case, Dim, Op, sample
 from vgcompile.ops.shape import is_sample_axis, is_shared_axis, repeats, shaped, summed
 from vgcompile.signal import Signal, independent_sum, replace
@@ -285,6 +286,7 @@ class Product:
 MatMul = Op(
     "MatMul",
     "The matrix product a @ b, leading axes broadcast.",
+    flops=flops.product,
     vjp=_matmul_vjp,
     numpy=np.matmul,
     range=_product_range,
@@ -313,6 +315,7 @@ def _gemm_numpy(
 Gemm = Op(
     "Gemm",
     "alpha * A' @ B' + beta * C for matrices, A' and B' transposed on demand.",
+    flops=flops.product,
     vjp=_gemm_vjp,
     numpy=_gemm_numpy,
     range=_gemm_range,

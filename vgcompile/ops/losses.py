@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from vgcompile.ops import flops
 from vgcompile.ops.op import Case, Op, sample
 from vgcompile.ops.shape import extents, shaped
 from vgcompile.signal import Signal
@@ -149,6 +150,7 @@ _SCORES = (
 SoftmaxCrossEntropyLoss = Op(
     "SoftmaxCrossEntropyLoss",
     "Minus the logarithm of the softmax probability of the labelled class, weighted by class and averaged, summed or left alone.",
+    flops=flops.read(flops.SOFTMAX),
     vjp=_cross_entropy_vjp,
     saved=(1,),
     moments=ClassLoss(),
@@ -160,6 +162,7 @@ SoftmaxCrossEntropyLoss = Op(
 NegativeLogLikelihoodLoss = Op(
     "NegativeLogLikelihoodLoss",
     "Minus the given logarithm of the probability of the labelled class, weighted by class and averaged, summed or left alone.",
+    flops=flops.read(),
     vjp=_likelihood_vjp,
     untrained=(2,),
     classes=_classes,

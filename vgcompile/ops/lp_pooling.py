@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from vgcompile.ops import flops
 from vgcompile.ops.op import Case, Op, sample
 from vgcompile.ops.pooling import infer, refuses
 from vgcompile.ops.shape import shaped
@@ -50,6 +51,7 @@ def _no_norm(case: Case) -> str:
 LpPool = Op(
     "LpPool",
     "The p-norm of each window, padded with zeros; a window of zeros has gradient 0.",
+    flops=lambda case: 2.0 * flops.pool(case),
     vjp=_lp_vjp,
     infer=lambda x, p=2, **attributes: infer(x, **attributes),
     refuses=lambda case: _no_norm(case) or refuses(case),
@@ -67,6 +69,7 @@ LpPool = Op(
 GlobalLpPool = Op(
     "GlobalLpPool",
     "The p-norm over all positions; where it is 0, so is the gradient.",
+    flops=flops.read(2.0),
     vjp=_global_vjp,
     refuses=_no_norm,
     samples=(

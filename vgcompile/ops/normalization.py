@@ -18,6 +18,7 @@ import numpy as np
 import onnx_ir as ir
 
 from vgcompile.interval import WHOLE, Interval, corners, interval, point, product
+from vgcompile.ops import flops
 from vgcompile.ops.op import Case, Dim, Op, sample
 from vgcompile.ops.shape import meeting, reshaped, shaped, summed
 from vgcompile.signal import Signal, constant, independent_sum, replace
@@ -267,6 +268,7 @@ class InnerMoments:
 LayerNormalization = Op(
     "LayerNormalization",
     "Each row of the axes from `axis` on normalized by itself.",
+    flops=flops.made(flops.NORMALIZATION),
     vjp=_layer_vjp,
     saved=(1, 2),
     range=_inner_range,
@@ -284,6 +286,7 @@ LayerNormalization = Op(
 InstanceNormalization = Op(
     "InstanceNormalization",
     "Each channel of each sample normalized over its positions.",
+    flops=flops.made(flops.NORMALIZATION),
     vjp=_instance_vjp,
     range=_inner_range,
     norms=_inner_norms,
@@ -294,6 +297,7 @@ InstanceNormalization = Op(
 GroupNormalization = Op(
     "GroupNormalization",
     "Each group of channels of each sample normalized over its channels and positions.",
+    flops=flops.made(flops.NORMALIZATION),
     vjp=_group_vjp,
     range=_inner_range,
     norms=_inner_norms,

@@ -14,6 +14,7 @@ A row says what is true of one ONNX operator. Each fact is one field, read by wh
                output by that input, for one sample: lo <= ||J^T g|| / ||g|| <= hi
     moments    forward and backward statistics of the expected tier (vgcompile/signal.py)
     bodies     the operators that a composite row opens into (passes/lower.py picks one)
+    flops      (case) -> operations of the forward node (flops.py)
     samples    inputs on which the laws of the table are tested
 
 An elementwise operator states its derivative once, as an expression over `op`: read with the graph builder it emits nodes, read
@@ -129,6 +130,10 @@ class Variadic:
         return sys.maxsize
 
 
+def _elements(case: Case) -> float:
+    return float(case.count(case.outputs[0]))
+
+
 @dataclass(frozen=True)
 class Op:
     """A row; see the module's text for the fields."""
@@ -164,6 +169,7 @@ class Op:
     enters: Rule | None = None  # (node) -> of each input of its bodies: type, dimensions, the output that hands it on or None
     infer: Callable[..., Any] | None = None  # values typed like the outputs (internal), or like what ONNX leaves open of them
     refuses: Callable[[Case], str] | None = None  # a reason why the vjp does not cover this node, or ""
+    flops: Callable[[Case], float] = _elements  # of an operator that is opened: those of its body
     samples: tuple[Sample, ...] = ()
 
     def __post_init__(self) -> None:

@@ -12,9 +12,10 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from vgcompile.interval import WHOLE, Interval
+from vgcompile.ops import flops
 from vgcompile.ops.op import INTERNAL, Array, Body, Case, Dim, Op, sample
 from vgcompile.ops.shape import added_up, extents, reshaped, shaped, zeros_like
 from vgcompile.ops.window import Window, disputed, same_extents, window
@@ -118,7 +119,7 @@ def _max_norms(case: Case, position: int) -> tuple[float, float]:
 def largest_of(k: int) -> tuple[float, float]:
     """Mean and variance of the largest of k independent standard normal numbers, by quadrature."""
     x = np.linspace(-12.0, 12.0, 6001)
-    density = k * stats.norm.pdf(x) * stats.norm.cdf(x) ** (k - 1)
+    density = k * np.exp(-0.5 * x * x) / math.sqrt(2.0 * math.pi) * special.ndtr(x) ** (k - 1)
     mean = float(np.trapezoid(x * density, x))
     return mean, float(np.trapezoid(x * x * density, x)) - mean * mean
 
@@ -157,6 +158,7 @@ class Largest:
 MaxPool = Op(
     "MaxPool",
     "The largest element of each window; among equals the first.",
+    flops=flops.pool,
     vjp=_max_vjp,
     saved=(1,),
     range=lambda case: (channelwise(case), WHOLE)[: len(case.outputs)],
@@ -206,6 +208,7 @@ GLOBAL = (sample(("N", 2, 3, 4)), sample(("N", 2, "H", "W")))
 GlobalMaxPool = Op(
     "GlobalMaxPool",
     "The largest element over all positions; among equals the first.",
+    flops=flops.read(),
     vjp=_global_max_vjp,
     range=channelwise,
     norms=lambda case, position: (1.0, 1.0),

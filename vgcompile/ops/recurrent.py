@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from vgcompile.interval import WHOLE, Interval, point, product
+from vgcompile.ops import flops
 from vgcompile.ops.normalization import added, adjoints_of, known
 from vgcompile.ops.op import Attributes, Body, Case, Op, Sample, sample
 from vgcompile.ops.recurrence import runs
@@ -102,7 +103,14 @@ def _lengths(case: Case) -> dict[int, int]:
 
 
 def _row(
-    name: str, doc: str, gradient: Callable[..., Parts], default: Sequence[str], bound: Bound, *, samples: tuple[Sample, ...]
+    name: str,
+    doc: str,
+    gradient: Callable[..., Parts],
+    default: Sequence[str],
+    bound: Bound,
+    *,
+    work: flops.Flops,
+    samples: tuple[Sample, ...],
 ) -> Op:
     return Op(
         name,
@@ -114,6 +122,7 @@ def _row(
         bodies=(Body("time first", partial(_time_first, name)),),
         opens=lambda attributes: bool(attributes["layout"]),
         classes=_lengths,
+        flops=work,
         samples=samples,
     )
 
@@ -127,6 +136,7 @@ RNN = _row(
     rnn,
     _RNN,
     lambda case, f: f.range,
+    work=flops.recurrent(gates=1, pointwise=1),
     samples=(
         sample(("T", "N", 2), (1, 3, 2), (1, 3, 3), (1, 6), hidden_size=3),
         sample(
@@ -166,6 +176,7 @@ GRU = _row(
     gru,
     _GRU,
     _average,
+    work=flops.recurrent(gates=3, pointwise=8),
     samples=(
         sample(("T", "N", 2), (1, 9, 2), (1, 9, 3), (1, 18), hidden_size=3),
         sample(("T", "N", 2), (1, 9, 2), (1, 9, 3), (1, 18), None, (1, "N", 3), hidden_size=3, linear_before_reset=1, outputs=2),
@@ -195,6 +206,7 @@ LSTM = _row(
     lstm,
     _LSTM,
     lambda case, f, g, last: product(f.range, last.range),
+    work=flops.recurrent(gates=4, pointwise=9),
     samples=(
         sample(("T", "N", 2), (1, 12, 2), (1, 12, 3), (1, 24), hidden_size=3),
         sample(

@@ -16,6 +16,7 @@ from ml_dtypes import finfo
 from scipy import special
 
 from vgcompile.interval import EPSILON, TINY, WHOLE, Interval, image, interval, product
+from vgcompile.ops import flops
 from vgcompile.ops.axes import Over, axes_of, counted, over_of, ranked, restored
 from vgcompile.ops.factors import others
 from vgcompile.ops.families import spread
@@ -55,7 +56,7 @@ def reduction(name: str, doc: str, *, fold: Fold, rule: Rule, range: Callable[[C
         numpy=numpy,
         range=lambda case: range(case, fold),
         infer=ranked,
-        **{"samples": (*AXES, NOOP), **facts},
+        **{"samples": (*AXES, NOOP), "flops": flops.read(), **facts},
     )
 
 
@@ -171,6 +172,7 @@ ReduceMin = reduction(
 ReduceSumSquare = reduction(
     "ReduceSumSquare",
     "The sum of squares over axes.",
+    flops=flops.read(2.0),
     fold=lambda x, axis, keepdims: np.sum(x * x, axis=axis, keepdims=keepdims),
     rule=lambda op, g, y, x, over: 2.0 * g * x,
     range=lambda case, fold: _growing(case, _accumulated(case, fold, _sizes(case))),
@@ -180,6 +182,7 @@ ReduceSumSquare = reduction(
 ReduceL1 = reduction(
     "ReduceL1",
     "The sum of absolute values over axes; the slope at 0 is taken as 0.",
+    flops=flops.read(2.0),
     fold=lambda x, axis, keepdims: np.sum(np.abs(x), axis=axis, keepdims=keepdims),
     rule=lambda op, g, y, x, over: g * op.Sign(x),
     range=lambda case, fold: _growing(case, _accumulated(case, fold, _sizes(case))),
@@ -193,6 +196,7 @@ ReduceL1 = reduction(
 ReduceL2 = reduction(
     "ReduceL2",
     "The Euclidean length over axes; its gradient at the zero vector is taken as 0.",
+    flops=flops.read(2.0),
     fold=_norm2,
     rule=lambda op, g, y, x, over: g * (x / op.Where(op.Equal(y, 0.0), 1.0, y)),
     range=lambda case, fold: _length(case),
@@ -222,6 +226,7 @@ def _log_sum_exp_range(case: Case, fold: Fold) -> Interval:
 ReduceLogSumExp = reduction(
     "ReduceLogSumExp",
     "log(sum(exp(x))) over axes; where every element is -inf the gradient is 0.",
+    flops=flops.read(2.0),
     fold=special.logsumexp,
     rule=lambda op, g, y, x, over: g * op.Exp(x - op.Max(y, _least(g.dtype))),
     range=_log_sum_exp_range,

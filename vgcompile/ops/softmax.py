@@ -9,6 +9,7 @@ import numpy as np
 from scipy import special
 
 from vgcompile.interval import WHOLE, Interval, down, interval, up
+from vgcompile.ops import flops
 from vgcompile.ops.families import spread
 from vgcompile.ops.op import INTERNAL, Array, Body, Case, Op, sample
 
@@ -53,6 +54,7 @@ def _log_softmax_norms(case: Case, position: int) -> tuple[float, float]:
 Softmax = Op(
     "Softmax",
     "exp(x) over its sum along an axis.",
+    flops=flops.made(flops.SOFTMAX),
     vjp=lambda op, g, y, x, *, axis: (y * (g - op.ReduceSum(g * y, [axis], keepdims=1)),),
     numpy=lambda x, *, axis: special.softmax(x, axis=axis),
     range=_softmax_range,
@@ -63,6 +65,7 @@ Softmax = Op(
 LogSoftmax = Op(
     "LogSoftmax",
     "x minus the logarithm of the sum of exp(x) along an axis.",
+    flops=flops.made(flops.SOFTMAX),
     vjp=lambda op, g, y, x, *, axis: (g - op.Exp(y) * op.ReduceSum(g, [axis], keepdims=1),),
     numpy=lambda x, *, axis: special.log_softmax(x, axis=axis),
     range=_log_softmax_range,

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto
 
+from vgcompile.ops import flops
 from vgcompile.ops.op import Case, Op, sample
 from vgcompile.ops.shape import constant, extents, reshaped, shaped
 
@@ -53,6 +54,7 @@ LAST = np.iinfo(np.int64).max
 MaxUnpool = Op(
     "MaxUnpool",
     "Each element at the place that its index names, zeros elsewhere; of several at one place the last.",
+    flops=flops.none,
     vjp=_unpool_vjp,
     samples=(
         sample((1, 1, 2, 2), np.array([[[[0, 3], [9, 15]]]]), kernel_shape=[2, 2], strides=[2, 2]),
@@ -113,6 +115,7 @@ def _unranked(case: Case) -> str:
 Col2Im = Op(
     "Col2Im",
     "Columns put back to where they were taken from an image, and added up.",
+    flops=flops.read(),
     vjp=_col2im_vjp,
     refuses=_unranked,
     samples=(

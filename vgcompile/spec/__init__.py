@@ -73,8 +73,13 @@ def load(path: str | FilePath, *, variant: str | None = None, settings: Sequence
 
     Raises SpecError with all complaints at once.
     """
+    return loads(read_text(path), str(path), variant=variant, settings=settings)
+
+
+def read_text(path: str | FilePath) -> str:
+    """The text of a model file. Raises SpecError where there is none."""
     try:
-        text = FilePath(path).read_bytes().decode("utf-8-sig")
+        return FilePath(path).read_bytes().decode("utf-8-sig")
     except OSError as error:
         unreadable = Complaint(Mark(str(path), 1), f"the file cannot be read: {error.strerror}", rule=rules.UNREADABLE)
         raise SpecError([unreadable]) from None
@@ -89,7 +94,6 @@ def load(path: str | FilePath, *, variant: str | None = None, settings: Sequence
                 )
             ]
         ) from None
-    return loads(text, str(path), variant=variant, settings=settings)
 
 
 def loads(text: str, file: str = "<text>", *, variant: str | None = None, settings: Sequence[str] = ()) -> Spec:

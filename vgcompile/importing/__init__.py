@@ -1,0 +1,47 @@
+"""An ONNX file made of known layers -> a readable YAML model and its weights.
+
+    classifier.onnx -- graph.load --> Network -- layers --> Stack -- folding, writing --> model.yaml, model.safetensors
+
+What is imported is what the file computes: its layers, wires and weights, and a loss if it is one of the language's. How it was
+drawn and what it is fed with a file does not say. Where a node is like no layer, all such nodes are named at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from vgcompile.errors import ModelError, SpecError
+from vgcompile.graph.load import load
+from vgcompile.importing.comparison import require_equal
+from vgcompile.importing.layers import read_layers
+from vgcompile.importing.recognition import Array
+from vgcompile.importing.writing import written
+
+
+@dataclass(frozen=True)
+class Imported:
+    """``text`` is a YAML model; ``weights`` its parameters and running statistics, by their full names; ``notes`` what was left
+    out."""
+
+    name: str
+    text: str
+    weights: Mapping[str, Array]
+    notes: tuple[str, ...]
+
+
+def imported(path: str | Path, *, name: str | None = None, weights_file: str | None = None) -> Imported:
+    """Read an ONNX file as a model called ``name`` (the file's own name) that takes its weights from ``weights_file``.
+
+    Raises ModelError for what the language has no layers for, SelfCheckError where what was made computes something else.
+    """
+    network = load(path)
+    stack = read_layers(network)
+    model = written(network, stack, name or network.name, weights_file)
+    alone = written(network, stack, model.name, None)  # its weights are in no file yet
+    try:
+        require_equal(network, stack.names(network), alone.text, model.weights)
+    except SpecError as error:
+        raise ModelError(f"{path}: its layers are known, but do not make a model of the language:\n{error}") from None
+    return Imported(model.name, model.text, model.weights, (*network.notes, *model.notes))
