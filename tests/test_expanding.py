@@ -174,6 +174,24 @@ def test_a_residual_that_differs_from_copy_to_copy() -> None:
     assert [found[f"r/{k}/sum"]["activation"]["kind"] for k in (1, 2)] == ["tanh", "relu"]
 
 
+def test_a_shortcut_of_which_all_is_left_out_is_the_input() -> None:
+    text = """layers:
+  - kind: residual
+    name: r
+    repeat: 2
+    layers: [{kind: dense, units: 8}]
+    shortcut: [{kind: dense, units: 8, when: "${i == 0}"}]
+"""
+    assert [name for name, _ in layers(text + ENDS)] == [
+        "r/1/dense",
+        "r/1/shortcut/dense",
+        "r/1/sum",
+        "r/2/dense",
+        "r/2/sum",
+        "last",
+    ]
+
+
 VARIED = """
 params: {width: 16, depth: 2, norm: true}
 variants:

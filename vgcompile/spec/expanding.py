@@ -188,9 +188,13 @@ class _Expander:
         children = {}
         for name, child in stated.children.items():
             assert isinstance(name, str)
-            if name not in leave:
-                children[name] = self.layers(child, scope) if name in _LISTS else self.value(child, scope)
-        if not leave and not scope.origin and all(new is stated.children[name] for name, new in children.items()):
+            if name in leave:
+                continue
+            children[name] = self.layers(child, scope) if name in _LISTS else self.value(child, scope)
+            if name == "shortcut" and child.value and not children[name].value:  # each layer of it was left out
+                del children[name]
+        same = len(children) == len(stated.children) and all(new is stated.children[name] for name, new in children.items())
+        if same and not scope.origin:
             return stated
         return mapping_of(children, self.marked(stated.mark, scope), self.marks(stated, scope))
 
