@@ -125,7 +125,8 @@ class Parameters:
         try:
             stored = open_weights(path)
         except UserError as error:
-            yield Complaint((node.get("file") or node).mark, str(error), rule=rules.UNFIT_WEIGHTS)
+            message, _, hint = str(error).removeprefix(f"{path}: ").partition("; ")
+            yield Complaint((node.get("file") or node).mark, f"{stated.file!r}: {message}", hint, rules.UNFIT_WEIGHTS)
             return
         shapes = {name: tuple(int(dim) for dim in dims(value)) for name, value in self.held.items()}
         found = matched(stored, shapes, stated.map, stated.transpose, stated.strict)
