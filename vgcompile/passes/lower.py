@@ -57,7 +57,7 @@ def _opens(node: ir.Node, row: Op) -> bool:
 
 
 def opens_for_gradient(node: ir.Node, opset: int) -> bool:
-    """Whether a node is differentiated through what it is made of: its row has bodies and no vjp, or it has no row at all but a
+    """Whether a node is differentiated through what it is made of: its row has bodies, no vjp and no block, or it has no row but a
     definition."""
     row = lookup(node.op_type, node.domain) or specified(node, opset)
     return row is not None and bool(row.bodies) and row.vjp is None and not row.blocked
