@@ -102,13 +102,31 @@ Dropout = Op(
     ),
 )
 
+
+@dataclass(frozen=True)
+class Chosen:
+    """Moments of one input, chosen by the mode: the others' adjoints are 0."""
+
+    def forward(self, case: Case, signals: Sequence[Signal | None]) -> Signal:
+        x = signals[self._taken(case)]
+        assert x is not None
+        return x
+
+    def backward(self, case: Case, position: int, adjoint: Signal, signals: Sequence[Signal | None]) -> Signal:
+        return adjoint.scaled(1.0 if position == self._taken(case) else 0.0)
+
+    @staticmethod
+    def _taken(case: Case) -> int:
+        return 0 if case.attributes.get("training", 1) else 1
+
+
 InTraining = broadcasting(
     "InTraining",
     "The first input in training, the second at inference.",
     numpy=lambda noisy, plain, *, training=1: noisy if training else plain,
     derivatives=(lambda op, *_, training=1: float(training), lambda op, *_, training=1: 1.0 - training),
     vjp=lambda op, g, y, noisy, plain, *, training=1: (g, None) if training else (None, g),
-    linear=True,
+    moments=Chosen(),
     domain=INTERNAL,
     inference=Inference(attributes={"training": 0}, inputs=2),
     bodies=(Body("copy", lambda op, noisy, plain, *, training=1: op.Identity(noisy if training else plain)),),

@@ -57,8 +57,8 @@ def _opens(node: ir.Node, row: Op) -> bool:
 
 
 def opens_for_gradient(node: ir.Node, opset: int) -> bool:
-    """Whether a node is differentiated through what it is made of: its row has bodies and no vjp, or it has no row at all but a
-    definition."""
+    """Whether a node is differentiated through what it is made of: its row has bodies and no vjp, and does not block, or it has
+    no row but a definition."""
     row = lookup(node.op_type, node.domain) or specified(node, opset)
     return row is not None and bool(row.bodies) and row.vjp is None and not row.blocked
 
