@@ -10,7 +10,7 @@ from vgcompile.layers import AnyLayer
 from vgcompile.layers.initialization import PYTORCH_DEFAULT, AnyDistribution
 from vgcompile.layers.layer import Name
 from vgcompile.layers.loss import AnyLoss
-from vgcompile.layers.part import Finite, Natural, NotEmpty, Part, Positive
+from vgcompile.layers.part import Finite, NotEmpty, Part, Positive, Seed
 from vgcompile.spec.data import Data
 from vgcompile.spec.distributions import InputDistribution, conflict
 
@@ -103,4 +103,4 @@ class Document(Part):
     layers: Annotated[tuple[AnyLayer, ...], NotEmpty]
     loss: AnyLoss | None = Field(default=None, description="without a loss the outputs are the layers that nothing reads")
     data: Data | None = None
-    seed: Natural = 0
+    seed: Seed = 0
