@@ -422,7 +422,7 @@ WRONG_FILES: dict[str, tuple[dict[str, Any], list[str]]] = {
             "10:9: w.npz: 'bn.num_batches_tracked' holds no real numbers, 'bn/bias' takes them",
         ],
     ),
-    "absent": ({"file": "v.npz"}, ["10:9: DIR/v.npz: no such file; the path starts from the model file's folder"]),
+    "absent": ({"file": "v.npz"}, ["10:9: v.npz: no such file; the path starts from the model file's folder"]),
     "no weights": ({"file": "net.yaml"}, ["10:9: net.yaml is no file of weights; give one of .npz, .safetensors, .onnx"]),
 }  # fmt: skip
 

@@ -125,8 +125,8 @@ class Parameters:
         try:
             stored = open_weights(path)
         except UserError as error:
-            message, _, hint = str(error).removeprefix(f"{path}: ").partition("; ")
-            yield Complaint((node.get("file") or node).mark, f"{stated.file!r}: {message}", hint, rules.UNFIT_WEIGHTS)
+            message, _, hint = str(error).replace(str(path), stated.file).partition("; ")
+            yield Complaint((node.get("file") or node).mark, message, hint, rules.UNFIT_WEIGHTS)
             return
         shapes = {name: tuple(int(dim) for dim in dims(value)) for name, value in self.held.items()}
         found = matched(stored, shapes, stated.map, stated.transpose, stated.strict)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from vgcompile.layers.layer import Site, Unfit, extent
-from vgcompile.layers.part import Extent, Positive
+from vgcompile.layers.part import Natural, Positive
 from vgcompile.layers.weighted import Weighted
 from vgcompile.layers.windows import Padding, PerAxis, Window, ends, per_axis, spatial, window
 
@@ -124,7 +124,7 @@ class ConvTranspose(_Convolution):
     kind: Literal["conv_transpose1d", "conv_transpose2d", "conv_transpose3d"]
     filters: Positive = Field(description="channels of the output")
     groups: Positive = 1
-    output_padding: Extent | tuple[Extent, ...] = Field(default=0, description="more elements at the end of each axis")
+    output_padding: Natural | tuple[Natural, ...] = Field(default=0, description="more elements at the end of each axis")
 
     def emit(self, site: Site, inputs: Sequence[ir.Value]) -> ir.Value:
         (x,) = inputs

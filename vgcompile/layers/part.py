@@ -10,8 +10,8 @@ LARGEST_FLOAT = 3.4028234e38  # of float32, a little less
 LARGEST_INT = 2**31 - 1  # no extent of an array that fits into memory is larger
 
 Positive = Annotated[int, Field(gt=0, le=LARGEST_INT)]
-Natural = Annotated[int, Field(ge=0)]
-Extent = Annotated[int, Field(ge=0, le=LARGEST_INT)]
+Natural = Annotated[int, Field(ge=0, le=LARGEST_INT)]
+Seed = Annotated[int, Field(ge=0)]
 Index = Annotated[int, Field(ge=-LARGEST_INT, le=LARGEST_INT)]
 
 

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from vgcompile.layers.layer import Shape, Unfit
-from vgcompile.layers.part import Extent, NotEmpty, Positive
+from vgcompile.layers.part import Natural, NotEmpty, Positive
 
 SPATIAL = {1: "[batch, channels, length]", 2: "[batch, channels, height, width]", 3: "[batch, channels, depth, height, width]"}
 
 PerAxis = Positive | Annotated[tuple[Positive, ...], NotEmpty]
-Ends = Extent | tuple[Extent, Extent]
-Explicit = Extent | Annotated[tuple[Ends, ...], NotEmpty]
+Ends = Natural | tuple[Natural, Natural]
+Explicit = Natural | Annotated[tuple[Ends, ...], NotEmpty]
 Padding = Literal["same", "valid"] | Explicit
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
 from vgcompile.layers.layer import Name
-from vgcompile.layers.part import Finite, Natural, NotEmpty, Part, Positive, PositiveFloat
+from vgcompile.layers.part import Finite, Natural, NotEmpty, Part, Positive, PositiveFloat, Seed
 
 TABLES = {".csv": ",", ".tsv": "\t"}  # what separates the cells
 OFFERED = ("image", "label")  # the arrays of an image folder
@@ -54,13 +54,13 @@ class Split(Part):
     """Samples set apart for validation: the same ones for the same number of samples and seed."""
 
     validation: Annotated[float, Field(gt=0, lt=1)] = Field(description="the share of the samples")
-    seed: Natural = 0
+    seed: Seed = 0
 
 
 class Shuffle(Part):
     """The order of samples is drawn, not the file's."""
 
-    seed: Natural = 0
+    seed: Seed = 0
 
 
 class Moments(Part):

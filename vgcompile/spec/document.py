@@ -10,7 +10,7 @@ from vgcompile.layers import AnyLayer
 from vgcompile.layers.initialization import InitDefaults
 from vgcompile.layers.layer import Name
 from vgcompile.layers.loss import Losses
-from vgcompile.layers.part import Finite, Natural, NotEmpty, Part, Positive
+from vgcompile.layers.part import Finite, NotEmpty, Part, Positive, Seed
 from vgcompile.layers.pattern import Pattern
 from vgcompile.layers.penalty import Penalties
 from vgcompile.spec.data import Data
@@ -117,7 +117,7 @@ class Document(Part):
     penalty: Penalties = Field(default=(), description="what parameters cost by their size, added to the loss")
     data: Data | None = None
     weights: WeightsFile | None = Field(default=None, description="first values from a file, in the place of draws")
-    seed: Natural = 0
+    seed: Seed = 0
 
     @model_validator(mode="after")
     def _penalized(self) -> Self:

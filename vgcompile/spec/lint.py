@@ -64,10 +64,14 @@ class _Step:
     def mark(self) -> Mark:
         return self.placed.mark
 
+    def stated(self, field: str) -> Any:
+        """A field that not every layer has, or None; looked up where pydantic keeps them, for what is absent takes its time."""
+        return vars(self.layer).get(field)
+
     @property
     def activation(self) -> str | None:
         """The function that its output goes through: its own, or that of its only reader."""
-        own = getattr(self.layer, "activation", None)
+        own = self.stated("activation")
         if own is not None:
             return str(own.kind)
         if len(self.readers) == 1 and isinstance(self.readers[0].layer, Activation):
@@ -76,7 +80,7 @@ class _Step:
 
     @property
     def is_linear(self) -> bool:
-        return getattr(self.layer, "activation", None) is None
+        return self.stated("activation") is None
 
 
 class _Wired:
@@ -96,7 +100,7 @@ class _Wired:
 
     def weights(self, step: _Step) -> Distribution | None:
         """What a layer's weights are drawn from; None of a layer without any."""
-        init = getattr(step.layer, "init", None)
+        init = step.stated("init")
         if isinstance(init, Init):
             return init.weight or self.spec.document.init.weight
         return init.scale if isinstance(init, NormalizationInit) else None
@@ -111,7 +115,7 @@ class _Wired:
 def _bias_before_norm(wired: _Wired) -> Iterable[Complaint]:
     for step in wired:
         norms = [reader for reader in step.readers if reader.layer.kind in BATCH_STATISTICS]
-        biased = getattr(step.layer, "bias", False) is True and step.is_linear
+        biased = step.stated("bias") is True and step.is_linear
         if biased and norms and len(norms) == len(step.readers):
             message = f"the bias of {step.placed.name!r} is subtracted again by {norms[0].placed.name!r}"
             yield _warning(step, message, "write bias: false", rules.BIAS_BEFORE_NORM, norms[0], "its mean is subtracted here")
@@ -150,7 +154,7 @@ def _constant_weights(wired: _Wired) -> Iterable[Complaint]:
         drawn, value = wired.weights(step), None
         if isinstance(drawn, Fixed | Constant):
             value = drawn.initial((1,), 1, 1).mean
-        is_norm = isinstance(getattr(step.layer, "init", None), NormalizationInit)
+        is_norm = isinstance(step.stated("init"), NormalizationInit)
         if value is None or (is_norm and value != 0.0) or not step.readers or _ends_branch(step):
             continue
         what = "scale" if is_norm else "weights"
@@ -172,7 +176,7 @@ def _linear_stack(wired: _Wired) -> Iterable[Complaint]:
         if step.layer.kind != "dense" or not step.is_linear or len(step.readers) != 1:
             continue
         (reader,) = step.readers
-        first, second = (getattr(layer, "units", None) for layer in (step.layer, reader.layer))
+        first, second = step.stated("units"), reader.stated("units")
         if reader.layer.kind == "dense" and first is not None and second is not None and first >= second:
             message = (
                 f"nothing is between the dense layers {step.placed.name!r} and {reader.placed.name!r}: they are one linear map"
@@ -183,7 +187,7 @@ def _linear_stack(wired: _Wired) -> Iterable[Complaint]:
 def _repeated_activation(wired: _Wired) -> Iterable[Complaint]:
     for step in wired:
         for source in wired.sources(step) if isinstance(step.layer, Activation) else ():
-            own = getattr(source.layer, "activation", None)
+            own = source.stated("activation")
             before = own.kind if own is not None else source.layer.kind
             if before == step.layer.kind:
                 message = f"{before} {step.placed.name!r} directly behind another {before}"

@@ -22,7 +22,7 @@ from vgcompile.layers.composite import Composite, WrittenOut
 from vgcompile.rules import wires as rules
 from vgcompile.spec.reading import Node, Path, list_of, mapping_of
 
-MOST_LAYERS = 100_000
+MOST_LAYERS = 20_000  # read within a second
 COMPOSITES = frozenset(kind for kind, cls in LAYERS.items() if issubclass(cls, Composite))
 
 

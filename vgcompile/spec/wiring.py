@@ -192,6 +192,8 @@ class _Wirer:
         return (place.output.name,)
 
     def unknown(self, reference: Node, known: Sequence[str]) -> None:
+        if reference.mark in self.complain.found:
+            return  # by another copy: a nearest name takes its time
         name = reference.value
         listed = ", ".join(known[:8]) + (", ..." if len(known) > 8 else "")
         self.complain(
