@@ -1,0 +1,1 @@
+"""The models of papers beside the implementations that people know: parameter counts, values and gradients."""
