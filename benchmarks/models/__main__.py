@@ -93,7 +93,7 @@ def flat(arrays: Mapping[str, Array]) -> Array:
 
 
 def relative(a: Array, b: Array) -> float:
-    return float(np.linalg.norm(a.astype(np.float64).ravel() - b.ravel()) / np.linalg.norm(b.ravel()))
+    return float(np.linalg.norm(a.astype(np.float64).ravel() - b.ravel()) / (np.linalg.norm(b.ravel()) or 1.0))
 
 
 def matched(network: Network, module: torch.nn.Module) -> dict[str, tuple[torch.nn.Parameter, Shape]]:
@@ -104,7 +104,8 @@ def matched(network: Network, module: torch.nn.Module) -> dict[str, tuple[torch.
     pairs = {}
     for ours in network.parameters:
         shape = tuple(int(dim) for dim in dims(values[ours]))
-        theirs = next((p for p in left if long(tuple(p.shape)) in (long(shape), long(shape)[::-1])), None)
+        near = [p for p in left if long(tuple(p.shape)) in (long(shape), long(shape)[::-1])]
+        theirs = next((p for p in near if tuple(p.shape) in (shape, shape[::-1])), next(iter(near), None))
         if theirs is None:
             raise LookupError(f"{ours} {shape} has no counterpart in {type(module).__name__}")
         del left[theirs]
