@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 OUT ?= out
 WORKERS ?= 2
-MODELS := $(wildcard models/*.yaml)
+MODELS := $(shell grep -l data/digits.npz models/*.yaml)
 VIEWS := forward butterfly depth activations
 
 BIN := $(VENV)/bin

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -11,19 +9,19 @@ from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from tests import torch_oracle
+from tests.digits_models import DIGITS
 from vgcompile.compiler import compile_network, open_network
 from vgcompile.graph.network import Network
 from vgcompile.runtime import data
 from vgcompile.runtime.session import Session
 
-MODELS = sorted((Path(__file__).parent.parent / "models").glob("*.yaml"))
 # Fifty layers of batch statistics over 4 samples amplify the last bit of a float32 beyond every comparison.
 CHAOTIC = {"deep_batchnorm_relu"}
 TOLERANCE = {"deep_batchnorm_residual": 1e-2, "resnet20": 1e-2, "deep_batchnorm": 1e-2}
 FLOOR = 1e-4  # of the largest parameter gradient: below it, float32 leaves nothing to compare (a bias before batch normalization)
 
 
-@pytest.fixture(scope="module", params=MODELS, ids=lambda path: path.stem)
+@pytest.fixture(scope="module", params=DIGITS, ids=lambda path: path.stem)
 def compiled(request: pytest.FixtureRequest) -> tuple[Network, Session]:
     network = open_network(request.param)
     gradient = compile_network(network).gradient

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from safetensors.numpy import load, load_file, save
 from torch import nn
 
+from tests.digits_models import DIGITS
 from tests.random_models import models
 from vgcompile.build import build
 from vgcompile.cli import main
@@ -28,7 +29,6 @@ from vgcompile.spec import loads
 from vgcompile.spec.layout import formatted
 
 ROOT = Path(__file__).parent.parent
-MODELS = sorted((ROOT / "models").glob("*.yaml"))
 
 
 def run(model: bytes | str, arrays: list[Any]) -> list[Any]:
@@ -57,7 +57,7 @@ def saved(network: Network, folder: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("path", MODELS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", DIGITS, ids=lambda path: path.stem)
 def test_our_own_models_come_back(path: Path, tmp_path: Path) -> None:
     narrow = path.read_text().replace("units: 512", "units: 32")
     text = require_same(saved(build(loads(narrow, str(path))), tmp_path))

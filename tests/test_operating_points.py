@@ -10,12 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.digits_models import DIGITS
 from vgcompile.verification import verify
 
-MODELS = sorted((Path(__file__).parent.parent / "models").glob("*.yaml"))
 
-
-@pytest.mark.parametrize("path", MODELS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", DIGITS, ids=lambda path: path.stem)
 def test_vjp_at_the_operating_point(path: Path) -> None:
     found = verify(path, seed=5, stages=["node"])
     assert not found.wrong

@@ -41,6 +41,14 @@ def test_a_joint_graph(kind: str) -> None:
     assert same(ir.from_proto(derivatives.grad(synthetic(kind, 60))))
 
 
+def test_a_value_of_unknown_shape_is_no_scalar() -> None:
+    model = ir.from_proto(onnx.parser.parse_model(f"{HEAD} m (float x) => (float z) {{ y = Neg(x)  z = Abs(y) }}"))
+    inner = model.graph.node(0).outputs[0]
+    inner.type, inner.shape = ir.TensorType(ir.DataType.FLOAT), None
+    assert same(model)
+    assert not proto_of(model).graph.value_info[0].type.tensor_type.HasField("shape")
+
+
 def test_what_few_models_say() -> None:
     """Text, facts, denotations, axes of unknown extent, annotations of a quantized model."""
     model = ir.from_proto(onnx.parser.parse_model(f"{HEAD} {TEXTS[1]}"))

@@ -43,8 +43,8 @@ def _kind(value: ir.Value) -> Hashable:
     kind, shape = value.type, value.shape
     if type(kind) is not ir.TensorType or value.metadata_props or value.doc_string:
         return None
-    if shape is None:
-        return kind.dtype, kind.denotation
+    if shape is None:  # which is not that of a scalar
+        return kind.dtype, kind.denotation, False
     return kind.dtype, kind.denotation, *shape, *map(shape.get_denotation, range(len(shape)))
 
 

@@ -22,10 +22,9 @@ _CALL = {
     "properties": {"kind": {"type": "string", "not": {"enum": sorted(LAYERS)}}, "name": {"type": "string"}},
     "required": ["kind"],
 }
-_KNOWN_KINDS = {
-    "type": "array",
+_KNOWN_KINDS = {  # of a list; a recurrent layer's `layers` is a number
     "items": {
-        "properties": {"kind": {"enum": sorted(LAYERS)}}
+        "properties": {"kind": {"anyOf": [{"enum": sorted(LAYERS)}, {"$ref": "#/$defs/Expression"}]}}
         | {name: {"$ref": "#/$defs/KnownKinds"} for name in ("layers", "shortcut")},
     },
 }
@@ -63,12 +62,20 @@ def _written(part: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _field(value: Mapping[str, Any]) -> dict[str, Any]:
-    value = _with_calls(value)
-    if "const" in value or value.get("type") == "string":
+    return _or_expression(_with_calls(value))
+
+
+def _or_expression(value: Mapping[str, Any]) -> dict[str, Any]:
+    """A schema with an expression for an alternative, and for each item of a list; strings, which may hold one, stay."""
+    if "const" in value or "$ref" in value or (value.get("type") == "string" and "enum" not in value):
         return dict(value)
     about = {key: value[key] for key in _ABOUT if key in value}
     stated = {key: item for key, item in value.items() if key not in _ABOUT}
-    forms = stated.pop("anyOf") if set(stated) == {"anyOf"} else [stated]
+    if "items" in stated and isinstance(stated["items"], dict):
+        stated["items"] = _or_expression(stated["items"])
+    if "prefixItems" in stated:
+        stated["prefixItems"] = [_or_expression(item) for item in stated["prefixItems"]]
+    forms = [_or_expression(form) for form in stated.pop("anyOf")] if set(stated) == {"anyOf"} else [stated]
     return {"anyOf": [*forms, {"$ref": "#/$defs/Expression"}], **about}
 
 
