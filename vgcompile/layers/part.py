@@ -38,7 +38,7 @@ NotEmpty = AfterValidator(_not_empty)  # pydantic's own min_length also complain
 class Part(BaseModel):
     """Frozen, its fields read strictly (no ``"20"`` for 20), unknown ones refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, defer_build=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 def kind_alone(given: object) -> object:
