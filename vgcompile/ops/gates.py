@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-
 from vgcompile import special
 from vgcompile.interval import WHOLE, Interval, product
 from vgcompile.ops.families import UNARY, elementwise

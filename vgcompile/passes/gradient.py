@@ -16,6 +16,7 @@ import onnx_ir as ir
 from vgcompile.errors import GradientRefused, UserError
 from vgcompile.graph.emit import Emitter, dims, is_real
 from vgcompile.graph.network import Network
+from vgcompile.graph.pause import uncollected
 from vgcompile.passes.differentiate import differentiate
 from vgcompile.passes.lower import Profile, lower
 from vgcompile.passes.optimize import optimize
@@ -42,6 +43,7 @@ def gradient(network: Network, wanted: Sequence[str] | None = None) -> ir.Model:
     return joint(network.model.clone(), [network.loss], wanted, [network.loss, *network.parts, *network.outputs])
 
 
+@uncollected()
 def refusal(network: Network) -> GradientRefused | None:
     """Why there is no gradient of the loss by the parameters or, without a loss, of the outputs by the real inputs; None where
     there is one.
