@@ -28,7 +28,8 @@ from vgcompile.spec import loads
 from vgcompile.spec.layout import formatted
 
 ROOT = Path(__file__).parent.parent
-MODELS = sorted((ROOT / "models").glob("*.yaml"))
+LARGE = {"gpt2_small"}  # half a gigabyte of weights, and attention is like no layer in a file
+MODELS = sorted(path for path in (ROOT / "models").glob("*.yaml") if path.stem not in LARGE)
 
 
 def run(model: bytes | str, arrays: list[Any]) -> list[Any]:
