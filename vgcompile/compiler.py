@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from vgcompile.errors import UserError
+from vgcompile.graph.pause import uncollected
 
 if TYPE_CHECKING:
     import onnx
@@ -58,6 +59,7 @@ class Compiled:
         return save_models({folder / name: outline for name, outline in self.outlines.items()}, folder / f"{self.name}.data")
 
 
+@uncollected()
 def open_network(
     path: str | Path,
     *,

@@ -6,13 +6,12 @@ import math
 from collections.abc import Mapping, Sequence, Set
 from typing import TYPE_CHECKING
 
-import networkx as nx
 import onnx_ir as ir
 
 from vgcompile.analysis.result import Edge, Expected, Reason, Sound, Tiers
 from vgcompile.analysis.uses import Use, learned, read_output
 from vgcompile.graph.network import Network
-from vgcompile.graph.view import dependencies
+from vgcompile.graph.view import leading_to
 
 if TYPE_CHECKING:
     from vgcompile.analysis.pipeline import Tiers3
@@ -30,14 +29,8 @@ def annotate(network: Network, every_use: Sequence[Use], tiers: Tiers3) -> list[
 
 def beyond_outputs(network: Network) -> set[ir.Node]:
     """The nodes of the loss: those that lead to it, and from which no output is reached."""
-    graph = dependencies(network.model.graph)
-    return _leading_to({network.loss}, graph) - _leading_to(set(network.outputs), graph)
-
-
-def _leading_to(names: Set[str | None], graph: nx.DiGraph) -> set[ir.Node]:
-    """The nodes from which a value of one of these names is reached."""
-    values = [value for value in graph if isinstance(value, ir.Value) and value.name in names]
-    return {node for node in set().union(*(nx.ancestors(graph, value) for value in values)) if isinstance(node, ir.Node)}
+    graph = network.model.graph
+    return leading_to(graph, {network.loss} - {None}) - leading_to(graph, set(network.outputs))
 
 
 def _edge(use: Use, network: Network, tiers: Tiers3, shared: Set[ir.Value], in_loss: bool) -> Edge:

@@ -19,14 +19,13 @@ from vgcompile.graph.emit import Emitter, dims, is_real
 from vgcompile.graph.network import Network
 from vgcompile.passes.check import check
 from vgcompile.passes.differentiate import differentiate
-from vgcompile.passes.gradient import named_values, seed_of
+from vgcompile.passes.gradient import ADJOINT, named_values, seed_of
 from vgcompile.passes.lower import lower
 from vgcompile.passes.optimize import optimize
 from vgcompile.runtime.session import Session
 
 Array = np.ndarray[Any, Any]
 SUMS = "vgcompile.sums"
-ADJOINT = "adj."  # prefix of the graph inputs that take the adjoints of a network without a loss
 
 
 @dataclass(frozen=True)

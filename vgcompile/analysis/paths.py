@@ -10,10 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-import networkx as nx
-
 from vgcompile.analysis.result import Edge, Path, Step, Tiers
-from vgcompile.analysis.view import as_networkx
 from vgcompile.graph.network import Network
 
 TierName = Literal["measured", "expected", "sound"]
@@ -55,17 +52,16 @@ def _paths(
 def _strongest(edges: Sequence[Edge], outputs: set[str | None], tier: TierName) -> Mapping[str, tuple[str, Edge]]:
     """For each node the neighbour, one step nearer to the loss, that its strongest route comes from, and the edge between.
 
-    Bellman-Ford on the negated logs: a longest-path routine would start anew wherever the running sum turns negative.
+    Edges stand in the order of the nodes that read: from the last upwards, a node's own route is known before it is handed on.
     """
-    annotated = as_networkx(edge for edge in edges if _passable(edge, tier))
-    routes: nx.DiGraph = nx.DiGraph()
-    routes.add_weighted_edges_from(("loss", output, 0.0) for output in outputs)
-    for source, target in reversed(list(annotated.edges(keys=False))):
-        parallel = (data["edge"] for data in annotated[source][target].values())
-        strongest = max(parallel, key=lambda edge: number(edge.local, tier) or 0.0)
-        routes.add_edge(target, source, weight=-(number(strongest.local, tier) or 0.0), edge=strongest)
-    before, _ = nx.bellman_ford_predecessor_and_distance(routes, "loss", heuristic=False)
-    return {node: (ways[0], routes.edges[ways[0], node].get("edge")) for node, ways in before.items() if ways}
+    reached = {str(output): 0.0 for output in outputs}
+    before: dict[str, tuple[str, Edge]] = {}
+    for edge in reversed(edges):
+        if edge.target in reached and _passable(edge, tier):
+            log = reached[edge.target] + (number(edge.local, tier) or 0.0)
+            if log > reached.get(edge.source, -math.inf):
+                reached[edge.source], before[edge.source] = log, (edge.target, edge)
+    return before
 
 
 def _passable(edge: Edge, tier: TierName) -> bool:
@@ -79,7 +75,7 @@ def _spell(
     if node is None or gain is None or (node not in routes and node not in outputs):
         return None
     hops: list[Edge] = []
-    while node in routes and routes[node][0] != "loss":
+    while node in routes:
         node, edge = routes[node]
         hops.append(edge)
     hops.reverse()

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -17,7 +17,6 @@ from vgcompile.analysis import edges, verdicts
 from vgcompile.analysis.activations import activations, watched
 from vgcompile.analysis.expected import ExpectedTier, expected
 from vgcompile.analysis.inputs import input_signals
-from vgcompile.analysis.measured import ADJOINT, Measured, Meter
 from vgcompile.analysis.result import Analysis, SelfCheck
 from vgcompile.analysis.selfcheck import float32_bounds, self_check
 from vgcompile.analysis.sound import SoundTier, sound, stated_set
@@ -25,9 +24,12 @@ from vgcompile.analysis.uses import parameter_layers, uses
 from vgcompile.errors import DataError, UserError
 from vgcompile.graph.emit import dims
 from vgcompile.graph.network import Input, Network
-from vgcompile.passes.gradient import named_values
+from vgcompile.passes.gradient import ADJOINT, named_values
 from vgcompile.runtime import data
 from vgcompile.runtime.data import PartName
+
+if TYPE_CHECKING:
+    from vgcompile.analysis.measured import Measured, Meter
 
 Array = np.ndarray[Any, Any]
 Tier = Literal["sound", "expected", "measured"]
@@ -89,7 +91,7 @@ def analyze(network: Network, options: Options = Options(), progress: Callable[[
     prediction = expected(network, batch, input_signals(network, feeds)) if "expected" in options.tiers else None
     progress("measuring")
     seen = [node.inputs[0].name or "" for node in watched(network) if node.inputs[0] is not None]
-    meter = Meter(network, options.provider, seen) if "measured" in options.tiers else None
+    meter = _meter(network, options.provider, seen) if "measured" in options.tiers else None
     runs = _measure(meter, network, feeds, options)
 
     tiers = Tiers3(bounds, prediction, runs, batch)
@@ -131,6 +133,12 @@ def _adjoints(network: Network, file: str | None) -> dict[str, Input]:
         assert dtype is not None
         found[f"{ADJOINT}{name}"] = Input(f"{ADJOINT}{name}", dims(values[name]), dtype, role="target")
     return found
+
+
+def _meter(network: Network, provider: str, seen: Sequence[str]) -> Meter:
+    from vgcompile.analysis.measured import Meter  # with ONNX Runtime, which the other tiers do without
+
+    return Meter(network, provider, seen)
 
 
 def _measure(meter: Meter | None, network: Network, feeds: Mapping[str, Array], options: Options) -> list[Measured]:

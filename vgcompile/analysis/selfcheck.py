@@ -8,11 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from vgcompile.analysis.measured import Measured
 from vgcompile.analysis.result import Edge, Finding, SelfCheck, Tiers
 from vgcompile.analysis.sound import sound
 from vgcompile.graph.network import Network
+
+if TYPE_CHECKING:
+    from vgcompile.analysis.measured import Measured
 
 FLOAT32 = 2.0**-24
 DEVIATIONS = 3.0

@@ -16,7 +16,6 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 
-import networkx as nx
 import numpy as np
 import onnx_ir as ir
 
@@ -25,7 +24,7 @@ from vgcompile.analysis.uses import learned
 from vgcompile.graph.case import case_of
 from vgcompile.graph.emit import constant_of, is_real
 from vgcompile.graph.network import Network
-from vgcompile.graph.view import dependencies
+from vgcompile.graph.view import leading_to
 from vgcompile.interval import WHOLE, Array, Interval, interval, point
 from vgcompile.ops import NUMPY, lookup
 from vgcompile.ops.op import Case, Dim, Op
@@ -92,15 +91,9 @@ def _seeds(network: Network) -> dict[ir.Value, Bounds]:
     beyond, wanted = beyond_outputs(network), set(network.outputs)
     made = [value for node in network.model.graph if node not in beyond for value in node.outputs]
     seeds = {value: (0.0 if len(wanted) == 1 else -math.inf, 0.0) for value in made if value.name in wanted}
-    into_loss = beyond & _leading_to(network, network.loss) if network.loss else set()
+    into_loss = beyond & leading_to(network.model.graph, {network.loss}) if network.loss else set()
     beside = [value for value in made if value not in seeds and not into_loss.isdisjoint(value.consumers())]
     return seeds | dict.fromkeys(beside, (-math.inf, math.inf))
-
-
-def _leading_to(network: Network, name: str) -> set[ir.Node]:
-    graph = network.model.graph
-    last = {node for node in graph if any(value.name == name for value in node.outputs)}
-    return last.union(*(nx.ancestors(dependencies(graph), node) for node in last))
 
 
 def _enclose(network: Network, region: str, unit: float) -> tuple[dict[ir.Node, Case], dict[ir.Value, Interval]]:

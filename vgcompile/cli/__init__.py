@@ -33,7 +33,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: list[str]) -> int:
+    from vgcompile.cli import deferring
     from vgcompile.cli.app import app
+
+    deferring.install()
 
     try:
         app(arguments, prog_name="vgcompile")

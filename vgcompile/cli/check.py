@@ -112,15 +112,10 @@ def _without_place(model: str, error: UserError) -> Complaint:
 
 
 def _refusal(network: Network) -> list[str]:
-    from vgcompile.analysis.measured import instrument
-    from vgcompile.errors import GradientRefused
-    from vgcompile.passes.gradient import gradient
+    from vgcompile.passes.gradient import refusal
 
-    try:
-        instrument(network) if network.loss is None else gradient(network)
-    except GradientRefused as refused:
-        return [f"{network.source}: no gradient: {refused}"]
-    return []
+    refused = refusal(network)
+    return [] if refused is None else [f"{network.source}: no gradient: {refused}"]
 
 
 def _description(network: Network) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -83,9 +84,11 @@ def open_text(model: str, variant: str | None, settings: Sequence[str] | None) -
 
 def analysed(network: Network, options: Options) -> Analysis:
     """The analysis, with a line on a terminal that says what is being done."""
-    from rich.console import Console
-
     from vgcompile.analysis import analyze
+
+    if not sys.stderr.isatty():
+        return analyze(network, options)
+    from rich.console import Console
 
     with Console(stderr=True).status("reading") as status:
         return analyze(network, options, progress=status.update)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from vgcompile.analysis.summary import Summary
 
 CONVENTIONS = "one forward pass, a multiply-add as 2 (papers that count multiply-adds state half)"
+HEAD = ("layer", "kind", "output", "parameters", "FLOPs", "activations")
+NUMBERS = HEAD[3:]  # stand to the right
 
 
 def summary(
@@ -51,22 +53,16 @@ def summary(
 
 
 def _print(whole: Summary) -> None:
-    from rich.console import Console
-    from rich.table import Table
+    rows = list(_rows(whole, 0))
+    widths = [max(map(len, column)) for column in zip(HEAD, *rows, strict=True)]
+    typer.secho(_line(HEAD, widths), bold=True)
+    for row in rows:
+        typer.echo(_line(row, widths))
 
-    from vgcompile.cli.table import WIDE
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("layer", "kind", "output"):
-        table.add_column(name)
-    for name in ("parameters", "FLOPs", "activations"):
-        table.add_column(name, justify="right")
-    for row in _rows(whole, 0):
-        table.add_row(*row)
-    console = Console(highlight=False, markup=False, emoji=False, width=WIDE, height=WIDE)
-    with console.capture() as captured:
-        console.print(table)
-    typer.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    aligned = [f"{c:>{w}}" if name in NUMBERS else f"{c:<{w}}" for name, c, w in zip(HEAD, cells, widths, strict=True)]
+    return "  ".join(aligned).rstrip()
 
 
 def _rows(group: Summary, level: int) -> Iterator[list[str]]:

@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-from scipy import special
 
+from vgcompile import special
 from vgcompile.graph import raising_attention, raising_norms, raising_softmax
 from vgcompile.graph.cones import Cone, Field, stand_in
 from vgcompile.graph.emit import Emitter, arithmetic, dims, is_real

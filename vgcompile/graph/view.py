@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-import networkx as nx
+from collections.abc import Set
+from typing import TYPE_CHECKING
+
 import onnx_ir as ir
+
+if TYPE_CHECKING:
+    import networkx as nx
 
 _HOLDING = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
 
@@ -44,8 +49,22 @@ def operands(node: ir.Node) -> list[ir.Value | None]:
     return [*node.inputs, *captured(node)] if bodies(node) else list(node.inputs)
 
 
+def leading_to(graph: ir.Graph, names: Set[str | None]) -> set[ir.Node]:
+    """The nodes from which a value of one of these names is reached: nodes stand in topological order, so one look upwards finds
+    them."""
+    read: set[ir.Value | None] = set()
+    found = set()
+    for node in reversed(graph):
+        if any(value in read or value.name in names for value in node.outputs):
+            found.add(node)
+            read.update(operands(node))
+    return found
+
+
 def dependencies(graph: ir.Graph) -> nx.DiGraph:
     """Values and nodes as one bipartite graph: value -> node that uses it -> value that it makes."""
+    import networkx as nx  # slow to import, and most models never ask
+
     result: nx.DiGraph = nx.DiGraph()
     for node in graph:
         result.add_edges_from((value, node) for value in operands(node) if value is not None)

@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from scipy import special
 
+from vgcompile import special
 from vgcompile.interval import WHOLE, Interval, interval
 from vgcompile.ops.families import broadcasting, elementwise, piecewise
 from vgcompile.ops.op import Array, Case, Variadic, sample

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 from onnx import TensorProto, helper
-from scipy import special
 
+from vgcompile import special
 from vgcompile.interval import WHOLE, Interval, image, interval
 from vgcompile.ops import flops
 from vgcompile.ops.families import blocked, broadcasting, elementwise

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from scipy import special
-
+from vgcompile import special
 from vgcompile.interval import WHOLE, Interval, product
 from vgcompile.ops.families import UNARY, elementwise
 from vgcompile.ops.op import INTERNAL, Body, Case, Op, sample

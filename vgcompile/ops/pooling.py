@@ -12,8 +12,8 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from scipy import special
 
+from vgcompile import special
 from vgcompile.interval import WHOLE, Interval
 from vgcompile.ops import flops
 from vgcompile.ops.op import INTERNAL, Array, Body, Case, Dim, Op, sample

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 from ml_dtypes import finfo
-from scipy import special
 
+from vgcompile import special
 from vgcompile.interval import EPSILON, TINY, WHOLE, Interval, image, interval, product
 from vgcompile.ops import flops
 from vgcompile.ops.axes import Over, axes_of, counted, over_of, ranked, restored

@@ -6,8 +6,8 @@ import math
 from typing import Any
 
 import numpy as np
-from scipy import special
 
+from vgcompile import special
 from vgcompile.interval import WHOLE, Interval, down, interval, up
 from vgcompile.ops import flops
 from vgcompile.ops.families import spread

@@ -13,9 +13,10 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from vgcompile.errors import UserError
-from vgcompile.graph.emit import Emitter, dims
+from vgcompile.errors import GradientRefused, UserError
+from vgcompile.graph.emit import Emitter, dims, is_real
 from vgcompile.graph.network import Network
+from vgcompile.graph.pause import uncollected
 from vgcompile.passes.differentiate import differentiate
 from vgcompile.passes.lower import Profile, lower
 from vgcompile.passes.optimize import optimize
@@ -42,6 +43,28 @@ def gradient(network: Network, wanted: Sequence[str] | None = None) -> ir.Model:
     return joint(network.model.clone(), [network.loss], wanted, [network.loss, *network.parts, *network.outputs])
 
 
+@uncollected()
+def refusal(network: Network) -> GradientRefused | None:
+    """Why there is no gradient of the loss by the parameters or, without a loss, of the outputs by the real inputs; None where
+    there is one.
+
+    The sweep alone finds that: nothing is lowered. Raises UserError where a value has a gradient's name.
+    """
+    model = network.model.clone()
+    try:
+        if network.loss is not None:
+            _swept(model, [network.loss], network.parameters, outside=False, prefix=GRADIENT)
+        else:
+            values, emitter = named_values(model), Emitter(model.graph, model.opset_imports[""])
+            outputs = [values[name] for name in network.outputs]
+            seeds = {output: ir.Value(name=ADJOINT, shape=output.shape, type=output.type) for output in outputs}
+            with emitter.scope(role="backward"):
+                differentiate(model, seeds, [value for value in model.graph.inputs if is_real(value)], emitter)
+    except GradientRefused as refused:
+        return refused
+    return None
+
+
 def joint(
     model: ir.Model,
     roots: Sequence[str],
@@ -59,6 +82,17 @@ def joint(
     among the wanted becomes an input that has a default. ``profile`` is that of passes/lower.py; None leaves composites whole,
     for another sweep.
     """
+    gradients = _swept(model, roots, wanted, outside=outside, prefix=prefix)
+    given_out = [*outputs, *gradients]
+    if profile is not None:
+        lower(model, profile)
+    values = named_values(model)  # outputs come after lowering: taking a node out of a graph costs a look at all of them
+    model.graph.outputs[:] = [values[name] for name in given_out]
+    return optimize(model)
+
+
+def _swept(model: ir.Model, roots: Sequence[str], wanted: Sequence[str], *, outside: bool, prefix: str) -> list[str]:
+    """Append the adjoints of the wanted values; returns the names of their gradients."""
     graph, values = model.graph, named_values(model)
     targets = [values[name] for name in wanted]
     graph.inputs.extend(v for v in targets if v.name in graph.initializers and not v.is_graph_input())
@@ -67,13 +101,7 @@ def joint(
         seeds = {values[name]: _outside(emitter, values[name]) if outside else seed_of(emitter, values[name]) for name in roots}
         totals = differentiate(model, seeds, targets, emitter).totals
         values = named_values(model)  # what was opened on the way stands under its old name
-        gradients = [_output(emitter, values[name], totals.get(values[name]), prefix) for name in wanted]
-        given_out = [*outputs, *(str(value.name) for value in gradients)]
-    if profile is not None:
-        lower(model, profile)
-    values = named_values(model)  # outputs come after lowering: taking a node out of a graph costs a look at all of them
-    graph.outputs[:] = [values[name] for name in given_out]
-    return optimize(model)
+        return [str(_output(emitter, values[name], totals.get(values[name]), prefix).name) for name in wanted]
 
 
 def seed_of(emitter: Emitter, root: ir.Value) -> ir.Value:

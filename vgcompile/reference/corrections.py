@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from onnx.reference.op_run import OpRun
 from onnx.reference.ops import op_stft
-from scipy import special
+
+from vgcompile import special
 
 Array = np.ndarray[Any, Any]
 

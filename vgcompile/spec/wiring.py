@@ -10,11 +10,10 @@ A name is looked up among the layers beside it, then outward block by block, the
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import get_args
-
-import networkx as nx
 
 from vgcompile.errors import Complaint, Findings, Mark, nearest
 from vgcompile.layers import LAYERS
@@ -82,18 +81,18 @@ class _Wirer:
         losses = self.losses(top)
         for complaint in feeding(self.root):
             self.complain.add(complaint)
-        graph = nx.DiGraph()
-        graph.add_nodes_from([*self.inputs, *placed])
-        graph.add_edges_from((source, layer.name) for layer in placed.values() for source in layer.sources)
-        self.refuse_cycles(graph, placed)
-        if self.complain.found:
+        ordered = _ordered(placed)
+        if ordered is None:
+            self.refuse_cycles(placed)
+        if ordered is None or self.complain.found:
             return Wiring(complaints=self.complain.complaints)
         compared = dict.fromkeys(name for loss in losses for name in (*loss.sources, loss.target))
         outputs = tuple(name for name in compared if name in placed)
         if not losses:
-            outputs = tuple(name for name in placed if not graph.out_degree(name))
-        self.refuse_unused(graph, placed, outputs, compared)
-        return Wiring(_ordered(graph, placed), losses, outputs, self.complain.complaints)
+            read = {source for layer in placed.values() for source in layer.sources}
+            outputs = tuple(name for name in placed if name not in read)
+        self.refuse_unused(ordered, outputs, compared)
+        return Wiring(ordered, losses, outputs, self.complain.complaints)
 
     def sources(self, place: Place) -> tuple[str, ...]:
         """The full names that a place reads; empty where one of them is unknown."""
@@ -249,9 +248,10 @@ class _Wirer:
 
     # What the wires must not do
 
-    def refuse_cycles(self, graph: nx.DiGraph, placed: dict[str, Placed]) -> None:
-        if nx.is_directed_acyclic_graph(graph):
-            return
+    def refuse_cycles(self, placed: Mapping[str, Placed]) -> None:
+        import networkx as nx  # slow to import, and few models are wrong in this way
+
+        graph = nx.DiGraph((source, layer.name) for layer in placed.values() for source in layer.sources)
         for members in nx.strongly_connected_components(graph):
             part = graph.subgraph(members)
             if not part.number_of_edges():
@@ -269,14 +269,15 @@ class _Wirer:
                 rules.CIRCLE,
             )
 
-    def refuse_unused(
-        self, graph: nx.DiGraph, placed: dict[str, Placed], outputs: Sequence[str], compared: Collection[str]
-    ) -> None:
-        used = set(outputs).union(*(nx.ancestors(graph, output) for output in outputs))
-        for name, layer in placed.items():
-            if name not in used:
+    def refuse_unused(self, ordered: Sequence[Placed], outputs: Sequence[str], compared: Collection[str]) -> None:
+        used = set(outputs)
+        for layer in reversed(ordered):
+            if layer.name in used:
+                used.update(layer.sources)
+        for layer in ordered:
+            if layer.name not in used:
                 hint = "remove it, or let another layer read it"
-                self.complain(layer.mark, f"layer {name!r} never reaches the loss", hint, rules.DEAD_LAYER)
+                self.complain(layer.mark, f"layer {layer.name!r} never reaches the loss", hint, rules.DEAD_LAYER)
         if "" in compared:
             return  # a target is told elsewhere to be missing or unknown, and any input may be meant
         for name, mark in self.inputs.items():
@@ -284,10 +285,24 @@ class _Wirer:
                 self.complain(mark, f"input {name!r} is not used", "remove it, or let a layer read it", rules.UNUSED_INPUT)
 
 
-def _ordered(graph: nx.DiGraph, placed: dict[str, Placed]) -> tuple[Placed, ...]:
-    """The text's order, changed only where a layer reads one that stands further down."""
-    position = {name: index for index, name in enumerate(graph)}
-    if all(position[source] < position[name] for source, name in graph.edges):
-        return tuple(placed.values())
-    order = nx.lexicographical_topological_sort(graph, key=position.__getitem__)
-    return tuple(placed[name] for name in order if name in placed)
+def _ordered(placed: Mapping[str, Placed]) -> tuple[Placed, ...] | None:
+    """The text's order, changed only where a layer reads one that stands further down; None where layers read in a circle.
+
+    Of the layers whose sources are all there, the one that stands first comes next (Kahn 1962).
+    """
+    position = {name: index for index, name in enumerate(placed)}
+    readers: dict[str, list[str]] = {name: [] for name in placed}
+    missing = {name: len(set(layer.sources) & position.keys()) for name, layer in placed.items()}
+    for name, layer in placed.items():
+        for source in set(layer.sources) & position.keys():
+            readers[source].append(name)
+    ready = [index for name, index in position.items() if not missing[name]]
+    names, ordered = list(placed), []
+    while ready:
+        name = names[heapq.heappop(ready)]
+        ordered.append(placed[name])
+        for reader in readers[name]:
+            missing[reader] -= 1
+            if not missing[reader]:
+                heapq.heappush(ready, position[reader])
+    return tuple(ordered) if len(ordered) == len(placed) else None
