@@ -21,6 +21,11 @@ def test_parameters_are_as_many_as_published(name: str) -> None:
     assert sum(network.sizes().values()) == REFERENCES[name].published
 
 
+def test_the_documentation_states_every_count() -> None:
+    text = (MODELS.parent / "docs" / "models.md").read_text()
+    assert [name for name, r in REFERENCES.items() if f"| `{name}` | {r.published:,} | {r.source} |" not in text] == []
+
+
 @pytest.mark.parametrize("path", sorted(MODELS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_a_model_says_what_it_shows_and_is_short(path: Path) -> None:
     lines = path.read_text().splitlines()
