@@ -52,16 +52,21 @@ def _paths(
 def _strongest(edges: Sequence[Edge], outputs: set[str | None], tier: TierName) -> Mapping[str, tuple[str, Edge]]:
     """For each node the neighbour, one step nearer to the loss, that its strongest route comes from, and the edge between.
 
-    Edges stand in the order of the nodes that read: from the last upwards, a node's own route is known before it is handed on.
+    Bellman-Ford on the negated logs: a longest-path routine would start anew wherever the running sum turns negative.
     """
-    reached = {str(output): 0.0 for output in outputs}
-    before: dict[str, tuple[str, Edge]] = {}
-    for edge in reversed(edges):
-        if edge.target in reached and _passable(edge, tier):
-            log = reached[edge.target] + (number(edge.local, tier) or 0.0)
-            if log > reached.get(edge.source, -math.inf):
-                reached[edge.source], before[edge.source] = log, (edge.target, edge)
-    return before
+    import networkx as nx  # slow to import, and a description of a model asks for no path
+
+    from vgcompile.analysis.view import as_networkx
+
+    annotated = as_networkx(edge for edge in edges if _passable(edge, tier))
+    routes: nx.DiGraph = nx.DiGraph()
+    routes.add_weighted_edges_from(("loss", output, 0.0) for output in outputs)
+    for source, target in reversed(list(annotated.edges(keys=False))):
+        parallel = (data["edge"] for data in annotated[source][target].values())
+        strongest = max(parallel, key=lambda edge: number(edge.local, tier) or 0.0)
+        routes.add_edge(target, source, weight=-(number(strongest.local, tier) or 0.0), edge=strongest)
+    before, _ = nx.bellman_ford_predecessor_and_distance(routes, "loss", heuristic=False)
+    return {node: (ways[0], routes.edges[ways[0], node].get("edge")) for node, ways in before.items() if ways}
 
 
 def _passable(edge: Edge, tier: TierName) -> bool:
@@ -75,7 +80,7 @@ def _spell(
     if node is None or gain is None or (node not in routes and node not in outputs):
         return None
     hops: list[Edge] = []
-    while node in routes:
+    while node in routes and routes[node][0] != "loss":
         node, edge = routes[node]
         hops.append(edge)
     hops.reverse()

@@ -10,7 +10,6 @@ A name is looked up among the layers beside it, then outward block by block, the
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import get_args
@@ -286,23 +285,15 @@ class _Wirer:
 
 
 def _ordered(placed: Mapping[str, Placed]) -> tuple[Placed, ...] | None:
-    """The text's order, changed only where a layer reads one that stands further down; None where layers read in a circle.
-
-    Of the layers whose sources are all there, the one that stands first comes next (Kahn 1962).
-    """
+    """The text's order, changed only where a layer reads one that stands further down; None where layers read in a circle."""
     position = {name: index for index, name in enumerate(placed)}
-    readers: dict[str, list[str]] = {name: [] for name in placed}
-    missing = {name: len(set(layer.sources) & position.keys()) for name, layer in placed.items()}
-    for name, layer in placed.items():
-        for source in set(layer.sources) & position.keys():
-            readers[source].append(name)
-    ready = [index for name, index in position.items() if not missing[name]]
-    names, ordered = list(placed), []
-    while ready:
-        name = names[heapq.heappop(ready)]
-        ordered.append(placed[name])
-        for reader in readers[name]:
-            missing[reader] -= 1
-            if not missing[reader]:
-                heapq.heappush(ready, position[reader])
-    return tuple(ordered) if len(ordered) == len(placed) else None
+    wires = [(source, layer.name) for layer in placed.values() for source in layer.sources if source in position]
+    if all(position[source] < position[name] for source, name in wires):
+        return tuple(placed.values())
+    import networkx as nx  # slow to import, and most models are written in order
+
+    graph = nx.DiGraph(wires)
+    graph.add_nodes_from(placed)
+    if not nx.is_directed_acyclic_graph(graph):
+        return None
+    return tuple(placed[name] for name in nx.lexicographical_topological_sort(graph, key=position.__getitem__))
