@@ -53,11 +53,13 @@ def test_a_large_model_is_compiled_without_a_draw() -> None:
 
 @pytest.mark.parametrize("command", ["check", "summary"])
 def test_what_is_not_used_is_not_imported(command: str) -> None:
-    """SymPy, NetworkX, SciPy's special functions and ONNX Runtime take longer to import than the model takes to check."""
+    """SymPy, SciPy's special functions and ONNX Runtime take longer to import than the model takes to check; NetworkX finds the
+    routes that a check judges layers by."""
     program = f"import sys; from vgcompile.cli import main; main({[command, str(GPT2)]}); print(*sys.modules, file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     loaded = set(done.stderr.split())
-    assert not loaded & {"sympy.core", "networkx", "scipy.special", "onnxruntime", "matplotlib"}
+    idle = {"sympy.core", "scipy.special", "onnxruntime", "matplotlib"} | ({"networkx"} if command == "summary" else set())
+    assert not loaded & idle
     assert "onnx_ir" in loaded
 
 
