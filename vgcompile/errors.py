@@ -19,6 +19,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from vgcompile.rules.fields import UNKNOWN_FIELD
 from vgcompile.rules.rule import Rule
 from vgcompile.rules.text import UNCLASSIFIED
 
@@ -73,20 +74,27 @@ class Complain(Protocol):
 
 
 class Findings:
-    """A Complain that keeps the first complaint of each place, for the copies of a block repeat its faults."""
+    """A Complain that keeps the first complaint of each place, for the copies of a block repeat its faults. A mapping begins where
+    its first key does: that this key is unknown, and what is wrong with the mapping, are two things."""
 
     def __init__(self) -> None:
-        self.found: dict[Mark, Complaint] = {}
+        self._kept: dict[tuple[Mark, bool], Complaint] = {}
 
     def __call__(self, mark: Mark, message: str, hint: str = "", rule: Rule = UNCLASSIFIED, notes: tuple[Note, ...] = ()) -> None:
         self.add(Complaint(mark, message, hint, rule, notes))
 
     def add(self, complaint: Complaint) -> None:
-        self.found.setdefault(complaint.mark, complaint)
+        self._kept.setdefault((complaint.mark, complaint.rule is UNKNOWN_FIELD), complaint)
+
+    def __contains__(self, mark: object) -> bool:
+        return any((mark, unknown) in self._kept for unknown in (False, True))
+
+    def __bool__(self) -> bool:
+        return bool(self._kept)
 
     @property
     def complaints(self) -> tuple[Complaint, ...]:
-        return tuple(self.found.values())
+        return tuple(self._kept.values())
 
 
 class VgcompileError(Exception):

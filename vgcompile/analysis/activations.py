@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from vgcompile.analysis.result import Activation
-from vgcompile.analysis.uses import layer_of
+from vgcompile.analysis.uses import layer_of, making_outputs
 from vgcompile.graph.attributes import attributes_of
 from vgcompile.graph.network import Network
 from vgcompile.ops import lookup
@@ -27,8 +27,9 @@ def bends(node: ir.Node) -> bool:
 def watched(network: Network) -> list[ir.Node]:
     """The first, the middle and the last activation of each kind: as many as a reader can tell apart."""
     kinds: dict[tuple[str, str], list[ir.Node]] = {}
+    layers = making_outputs(network)  # not the loss, whose |e| is no activation
     for node in network.model.graph:
-        if bends(node):
+        if node in layers and bends(node):
             kinds.setdefault((node.op_type, repr(sorted(attributes_of(node).items()))), []).append(node)
     return [nodes[i] for nodes in kinds.values() for i in sorted({0, len(nodes) // 2, len(nodes) - 1})]
 

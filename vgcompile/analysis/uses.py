@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -10,6 +11,7 @@ from vgcompile.analysis.result import Role
 from vgcompile.graph.emit import constant_of, dims, is_real
 from vgcompile.graph.network import Network
 from vgcompile.graph.provenance import fact, line_of
+from vgcompile.graph.view import operands
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,25 @@ def uses(network: Network) -> list[Use]:
     return found
 
 
+def above(nodes: Iterable[ir.Node]) -> set[ir.Node]:
+    """The nodes that these are computed from; one of them where another one needs it."""
+    found: set[ir.Node] = set()
+    waiting = list(nodes)
+    while waiting:
+        makers = {value.producer() for value in operands(waiting.pop()) if value is not None}
+        new = {node for node in makers if node is not None} - found
+        found |= new
+        waiting += new
+    return found
+
+
+def making_outputs(network: Network) -> set[ir.Node]:
+    """The nodes that the outputs are computed by: losses and penalties are not among them."""
+    names = set(network.outputs)
+    last = [node for node in network.model.graph if not names.isdisjoint(value.name for value in node.outputs)]
+    return above(last).union(last)
+
+
 def layer_of(node: ir.Node) -> str:
     return fact(node, "layer") or ""
 
@@ -98,12 +119,13 @@ class ParameterLayer:
 
 
 def parameter_layers(network: Network) -> list[ParameterLayer]:
-    """The layers with parameters, in graph order."""
+    """The layers with parameters, in graph order. What reads a parameter for the loss alone, as a penalty does, is none."""
     parameters = set(network.parameters)
+    layers = making_outputs(network)
     prepared = learned(network)  # a transposed weight is still a weight
     nodes: dict[str, list[ir.Node]] = {}
     for node in network.model.graph:
-        if not prepared.isdisjoint(node.inputs):
+        if node in layers and not prepared.isdisjoint(node.inputs):
             nodes.setdefault(layer_of(node) or node.name or "", []).append(node)
     return [_layer(name, members, parameters) for name, members in nodes.items()]
 

@@ -18,7 +18,7 @@ from vgcompile.analysis.edges import EXPLODING, VANISHING, tiers_of, value_tiers
 from vgcompile.analysis.paths import worst_paths
 from vgcompile.analysis.result import Edge, Expected, Grade, Kind, Layer, Reason, Tiers, Verdict
 from vgcompile.analysis.saturation import saturated
-from vgcompile.analysis.uses import ParameterLayer
+from vgcompile.analysis.uses import ParameterLayer, above
 from vgcompile.graph.network import Network
 
 if TYPE_CHECKING:
@@ -57,8 +57,13 @@ def _grade(tiers: Tiers3) -> Grade:
 
 
 def _reference(network: Network, layers: Sequence[ParameterLayer]) -> ir.Value | None:
-    """The pre-activation of the last hidden layer: the last linear layer that does not make an output itself."""
-    hidden = [layer for layer in layers if layer.linear and layer.value.name not in network.outputs]
+    """The pre-activation of the last hidden layer: the last linear layer that does not make an output itself. Of several outputs
+    the last one that another linear layer needs, where there is one: a head is not hidden by its activation."""
+    linear = [layer for layer in layers if layer.linear]
+    hidden = [layer for layer in linear if layer.value.name not in network.outputs]
+    if len(network.outputs) > 1:
+        needed = above(node for layer in linear if (node := layer.value.producer()) is not None)
+        hidden = [layer for layer in hidden if layer.value.producer() in needed] or hidden
     return hidden[-1].value if hidden else None
 
 

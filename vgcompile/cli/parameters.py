@@ -42,7 +42,7 @@ ModeOption = Annotated[Mode, typer.Option("--mode", help="Which graph is meant: 
 FailOn = Annotated[
     str, typer.Option("--fail-on", metavar="KIND,...", help="Exit 1 if a layer is one of: vanishing, exploding, saturated, dead.")
 ]
-Variant = Annotated[str | None, typer.Option("--variant", metavar="NAME", help="One of a YAML model's variants:.")]
+Variant = Annotated[str | None, typer.Option("--variant", metavar="NAME", help="One of the variants that a YAML model names.")]
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="NAME=VALUE", help="Another value for a parameter or field of a YAML model; may be repeated."),

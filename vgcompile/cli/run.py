@@ -64,6 +64,7 @@ def run(
     known = {*session.required, *session.overridable}
     results = session.run(None, {name: array for name, array in feeds.items() if name in known})
     value = float(results[str(network.loss)])
+    parts = {name: float(results[name]) for name in network.parts}
     norms = {name: float(np.linalg.norm(results[f"{PREFIX}{name}"].astype(np.float64))) for name in network.parameters}
     if file is not None:
         buffer = io.BytesIO()
@@ -78,12 +79,15 @@ def run(
             "model": network.name,
             "provider": session.provider,
             "loss": _finite(value),
+            "parts": {name: _finite(term) for name, term in parts.items()},
             "gradient_norms": {n: _finite(x) for n, x in norms.items()},
         }
         typer.echo(json.dumps(result, indent=1, allow_nan=False))
     else:
         width = max(map(len, norms), default=0)
         typer.echo(f"loss {value:.6g} on {session.provider}")
+        for name, term in parts.items():
+            typer.echo(f"{name} {term:.6g}")
         for name, norm in norms.items():
             typer.echo(f"{PREFIX}{name:{width}}  {norm:.3e}")
 

@@ -18,6 +18,7 @@ WORDS: dict[Reason, str] = {"zero": "zero", "underflow": "underflow", "unbounded
 # A row of numbers that a narrow terminal wraps is read more easily than one that is cut or folded cell by cell. Rich minds the
 # width on a dumb terminal only where it is given the height too.
 WIDE = 10_000
+LONG, HEAD, TAIL = 24, 4, 4  # layers of a path that is spelled out, and of a longer one's ends
 
 
 def print_analysis(analysis: Analysis) -> None:
@@ -104,9 +105,13 @@ def _summary(analysis: Analysis) -> Iterator[Text]:
 
 
 def _spelled(path: Path) -> str:
-    """``output -0.31, hidden/20 -0.62, ... = -9.28``: one number a layer, its factors and merges together."""
+    """``output -0.31, hidden/20 -0.62, ... = -9.28``: one number a layer, its factors and merges together; of a long path its
+    ends and the sum of what is between."""
     parts = [
         (name, sum(step.factor + step.merge for step in steps))
         for name, steps in groupby(path.steps, key=lambda step: step.layer)
     ]
+    if len(parts) > LONG:
+        between = parts[HEAD:-TAIL]
+        parts[HEAD:-TAIL] = [(f"... {len(between)} layers", sum(number for _, number in between))]
     return ", ".join(f"{name or '(input)'} {number:+.2f}" for name, number in parts) + f" = {path.gain:.2f}"

@@ -18,6 +18,7 @@ from vgcompile.importing.recognition import Array, Found, Unlike, recognized
 from vgcompile.layers import LAYERS
 from vgcompile.ops import lookup
 
+SHOWN = 20  # nodes that are like no layer; the others are counted
 _COPIES = ("Identity", "Cast", "CastLike")
 _OWN = re.compile(r"(.+)[./][^./]+$")  # encoder.fc1.weight: the module's name, then the parameter's
 
@@ -73,7 +74,8 @@ class _Reader:
                 except Unlike as reason:
                     unlike.append(f"{node.op_type} (node {node.name!r}): {reason}")
         if unlike:
-            raise ModelError(f"{self.network.source}: what has no layer cannot be imported:\n  " + "\n  ".join(unlike))
+            listed = unlike if len(unlike) <= SHOWN else [*unlike[: SHOWN - 1], f"and {len(unlike) - SHOWN + 1} more"]
+            raise ModelError(f"{self.network.source}: what has no layer cannot be imported:\n  " + "\n  ".join(listed))
         ordered = sorted(outputs, key=lambda value: self.network.outputs.index(str(value.name)))
         return Stack(tuple(self.layers), tuple(self._output(value) for value in ordered))
 

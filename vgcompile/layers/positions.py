@@ -82,7 +82,7 @@ class Rotary(Part):
         share = self.fraction * head_size
         if abs(share / 2 - round(share / 2)) > 1e-6 or share < 1:
             raise Unfit(
-                f"rotary positions turn pairs, and {share:g} of a head's {head_size} entries are none",
+                f"rotary positions turn pairs of entries, and {share:g} of a head's {head_size} are no even number",
                 "choose a head size or a fraction that gives an even number",
             )
         return round(share)

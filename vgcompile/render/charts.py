@@ -63,7 +63,7 @@ def depth_chart(analysis: Analysis, format: ImageFormat = "svg") -> bytes:
     axes.set_ylim(lo, hi)
     axes.yaxis.get_major_locator().set_params(integer=True)
     axes.set_xlim(-0.6, max(len(layers) - 0.4, 0.6))
-    axes.set_ylabel("log10 of the gradient against the last hidden layer's")
+    axes.set_ylabel("log10 of the gradient against\nthe last hidden layer's")
     axes.set_xlabel("layers with parameters, from the input to the loss")
     shown = _named(analysis)
     axes.set_xticks(shown, [layers[place].name for place in shown], rotation=40, ha="right", rotation_mode="anchor")

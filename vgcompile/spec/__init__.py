@@ -117,7 +117,7 @@ def loads(text: str, file: str = "<text>", *, variant: str | None = None, settin
             if complaint.mark not in written.unknown:
                 complain.add(complaint)
         document = None
-    if document is None or complain.found:
+    if document is None or complain:
         raise SpecError(capped(complain.complaints))
     name = document.name or FilePath(file).stem.strip("<>")
     unused = tuple(Complaint(mark, message, "remove it", UNUSED_DEFINITION) for mark, message in written.unused)

@@ -117,7 +117,9 @@ def _parsed(text: str) -> ast.expr:
             warnings.simplefilter("ignore")  # Python's own, about escapes and `is`
             return ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        raise ExpressionError(f"{text.strip()!r} is no expression", "such as ${64 * 2 ** i}") from None
+        lone = re.search(r"(?<![=!<>])=(?!=)", text)
+        hint = "write == to compare" if lone else "such as ${64 * 2 ** i}"
+        raise ExpressionError(f"{text.strip()!r} is no expression", hint) from None
 
 
 def _value(node: ast.expr, names: Mapping[str, Any]) -> Any:
@@ -142,7 +144,7 @@ def _value(node: ast.expr, names: Mapping[str, Any]) -> Any:
         case ast.IfExp(test=test, body=body, orelse=orelse):
             return _value(body if _value(test, names) else orelse, names)
         case ast.Subscript(value=value, slice=index):
-            return _value(value, names)[_value(index, names)]
+            return _entry(_value(value, names), _value(index, names))
         case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]):
             if name not in FUNCTIONS:
                 raise ExpressionError(f"no function {name!r}", nearest(name, FUNCTIONS) or f"there are {', '.join(FUNCTIONS)}")
@@ -163,6 +165,14 @@ def _named(name: str, names: Mapping[str, Any]) -> Any:
     raise ExpressionError(
         f"unknown name {name!r}", nearest(name, names) or (f"known here: {known}" if known else "no params: here")
     )
+
+
+def _entry(items: Any, index: Any) -> Any:
+    try:
+        return items[index]
+    except IndexError:
+        kind = "string" if isinstance(items, str) else "list"
+        raise ExpressionError(f"a {kind} of {len(items)} has no entry {index}", "the first is number 0") from None
 
 
 def _combined(op: ast.operator, left: Any, right: Any) -> Any:

@@ -23,7 +23,7 @@ def traps(text: str, file: str) -> Iterator[Complaint]:
     """The warnings about a text that has been read without complaints."""
     anchors: dict[str, Mark] = {}
     aliased: set[str] = set()
-    parents: list[list[Any]] = []  # of each open collection whether it is a mapping, and how many nodes it holds so far
+    parents: list[list[Any]] = []  # of each open collection whether it is a mapping, how many nodes it holds, its latest key
     for event in yaml.parse(text, Loader=LOADER):
         if isinstance(event, yaml.CollectionEndEvent):
             parents.pop()
@@ -42,8 +42,13 @@ def traps(text: str, file: str) -> Iterator[Complaint]:
         if event.anchor:
             anchors[event.anchor] = Mark(file, mark.line, mark.column, mark.column + len(event.anchor) + 1)
         if isinstance(event, yaml.CollectionStartEvent):
-            parents.append([isinstance(event, yaml.MappingStartEvent), 0])
-        elif isinstance(event, yaml.ScalarEvent) and event.implicit[0]:
+            parents.append([isinstance(event, yaml.MappingStartEvent), 0, None])
+            continue
+        assert isinstance(event, yaml.ScalarEvent)
+        if parents and not is_value:
+            parents[-1][2] = event.value
+        own = len(parents) > 1 and not is_value and (parents[0][2], event.value) == ("penalty", "on")  # a field of the language
+        if event.implicit[0] and not own:
             yield from _scalar(event.value, mark, is_value)
     for anchor, mark in anchors.items():
         if anchor not in aliased:

@@ -83,7 +83,7 @@ class _Wirer:
         ordered = _ordered(placed)
         if ordered is None:
             self.refuse_cycles(placed)
-        if ordered is None or self.complain.found:
+        if ordered is None or self.complain:
             return Wiring(complaints=self.complain.complaints)
         compared = dict.fromkeys(name for loss in losses for name in (*loss.sources, loss.target))
         outputs = tuple(name for name in compared if name in placed)
@@ -190,7 +190,7 @@ class _Wirer:
         return (place.output.name,)
 
     def unknown(self, reference: Node, known: Sequence[str]) -> None:
-        if reference.mark in self.complain.found:
+        if reference.mark in self.complain:
             return  # by another copy: a nearest name takes its time
         name = reference.value
         listed = ", ".join(known[:8]) + (", ..." if len(known) > 8 else "")

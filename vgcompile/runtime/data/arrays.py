@@ -18,7 +18,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from vgcompile.errors import DataError
-from vgcompile.runtime.data.samples import Array, Samples
+from vgcompile.runtime.data.samples import Array, Samples, absent
 
 _PIECE = 2**18  # bytes
 Opener = Callable[[ExitStack], IO[bytes]]
@@ -124,7 +124,7 @@ def _readable(path: Path | None, otherwise: str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
-        raise DataError(f"{path}: no such data file" if path is not None else otherwise) from None
+        raise DataError(absent(path, "data file") if path is not None else otherwise) from None
     except IsADirectoryError:
         raise DataError(f"{path}: a folder, not an .npz file" if path is not None else otherwise) from None
     except PermissionError:

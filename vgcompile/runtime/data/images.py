@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from vgcompile.errors import DataError
-from vgcompile.runtime.data.samples import Array, Samples
+from vgcompile.runtime.data.samples import Array, Samples, absent
 from vgcompile.spec.data import Images
 
 _MODES = {"gray": "L", "rgb": "RGB"}
@@ -55,7 +55,7 @@ def _classes(folder: Path) -> Sequence[str]:
     try:
         found = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except FileNotFoundError:
-        raise DataError(f"{folder}: no such folder of pictures") from None
+        raise DataError(absent(folder, "folder of pictures")) from None
     except OSError as error:
         raise DataError(f"{folder}: not a folder of pictures that can be read: {error.strerror}") from None
     names = [entry.name for entry in found if entry.is_dir() and not entry.name.startswith(".")]

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vgcompile.errors import DataError
+from vgcompile.errors import DataError, nearest
 from vgcompile.graph.network import Input
 
 Array = np.ndarray[Any, Any]
@@ -43,6 +44,13 @@ class Affine:
 
     def __call__(self, x: Array) -> Array:
         return (x - self.mean) / self.sd
+
+
+def absent(path: Path, what: str) -> str:
+    """That there is nothing at a path, with the nearest name beside it."""
+    folder = path.parent
+    hint = nearest(path.name, sorted(entry.name for entry in folder.iterdir())) if folder.is_dir() else ""
+    return f"{path}: no such {what}" + (f"; {hint}" if hint else "")
 
 
 def fitting(declared: Input, given: Samples) -> tuple[int, ...]:

@@ -18,7 +18,7 @@ import numpy as np
 
 from vgcompile.errors import DataError, nearest
 from vgcompile.graph.network import Input, Table
-from vgcompile.runtime.data.samples import Array, Samples
+from vgcompile.runtime.data.samples import Array, Samples, absent
 from vgcompile.spec.data import TABLES, Column, ColumnRange, Columns
 
 MOST_CELLS = 20  # that are complained about one by one
@@ -70,7 +70,7 @@ def _sheet(path: Path, form: Table) -> _Sheet:
             reader = csv.reader(file, delimiter=delimiter, strict=True)
             numbered = [(row, reader.line_num) for row in _checked(reader, path) if row]
     except FileNotFoundError:
-        raise DataError(f"{path}: no such data file") from None
+        raise DataError(absent(path, "data file")) from None
     except IsADirectoryError:
         raise DataError(f"{path}: a folder, not a table") from None
     except UnicodeDecodeError:
