@@ -191,3 +191,26 @@ def test_json_fits_its_schema(model: str) -> None:
 def test_the_same_analysis_gives_the_same_bytes() -> None:
     texts = {document.dumps(vgcompile.analyze(vgcompile.open_network(MODELS / "lenet.yaml"))) for _ in range(2)}
     assert len(texts) == 1
+
+
+HEADS = """
+inputs: {x: {shape: [batch, 8]}, t: {shape: [batch, 2]}, c: {shape: [batch, 2], range: [0, 1]}}
+layers:
+  - {kind: dense, name: stem, units: 6, activation: relu}
+  - {kind: dense, name: hidden, units: 6, activation: relu}
+  - {kind: dense, name: out, units: 2}
+  - {kind: dense, name: side, from: stem, units: 2, activation: sigmoid}
+loss:
+  - {kind: huber, input: out, target: t}
+  - {kind: mae, input: side, target: c, name: side}
+penalty: {l2: 1e-4}
+"""
+
+
+def test_a_penalty_is_no_layer_and_a_head_is_not_hidden() -> None:
+    """What reads parameters for the loss alone was a dead layer; a head with an activation was the last hidden layer."""
+    analysis = vgcompile.analyze(network(HEADS))
+    assert [layer.name for layer in analysis.layers] == ["stem", "hidden", "out", "side"]
+    assert analysis.verdict.kind == "healthy"
+    assert next(layer for layer in analysis.layers if layer.name == "hidden").relative.measured == pytest.approx(0.0)
+    assert {activation.operator for activation in analysis.activations} == {"Relu", "Sigmoid"}  # not the loss's |e|

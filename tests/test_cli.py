@@ -219,6 +219,17 @@ def test_run(run: Run) -> None:
     assert len(lines) == 1 + len(norms)
 
 
+def test_run_tells_the_parts_of_a_loss(run: Run) -> None:
+    text = Path("shallow.yaml").read_text()
+    Path("parts.yaml").write_text(text + "penalty: {l2: 0.5}\n")
+    lines = run("run", "parts.yaml", "--provider", "cpu").out.splitlines()
+    total, *parts = [float(line.split()[1]) for line in lines[:3]]
+    assert [line.split()[0] for line in lines[:3]] == ["loss", "loss/cross_entropy", "loss/penalty"]
+    assert total == pytest.approx(sum(parts), rel=1e-4)
+    document = json.loads(run("run", "parts.yaml", "--provider", "cpu", "--json").out)
+    assert list(document["parts"].values()) == pytest.approx(parts, rel=1e-4)
+
+
 def test_run_to_stdout_writes_the_gradients_alone(run: Run) -> None:
     done = run("run", "deep.yaml", "--batch", "4", "-o", "-")
     assert (done.code, done.err) == (0, "")

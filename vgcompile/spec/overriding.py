@@ -44,11 +44,20 @@ def setting(text: str) -> Override:
 
 
 def overridden(root: Node, variant: str | None, settings: Sequence[str], fields: Collection[str], complain: Complain) -> Node:
-    """The tree with a variant's values, then those that are set one by one; ``fields`` are those that a model may have.
+    """The tree with a variant's values, then those that are set one by one; ``fields`` are those that a model may have. Of the
+    variants that are not asked for, the places are looked up.
 
     Raises SpecError for a setting that is none.
     """
-    for override in (*_of_variant(root, variant, complain), *map(setting, settings)):
+    stated = root.get("variants")
+    others = [name for name in (stated.keys if stated is not None else ()) if name != variant]
+    for other in others:
+        _applied(root, list(_of_variant(root, other, complain)), fields, complain)
+    return _applied(root, [*_of_variant(root, variant, complain), *map(setting, settings)], fields, complain)
+
+
+def _applied(root: Node, overrides: Sequence[Override], fields: Collection[str], complain: Complain) -> Node:
+    for override in overrides:
         try:
             path = _path(root, override, fields)
             if path[:1] == ("params",) and len(path) == 2 and (old := root.children["params"].get(path[1])) is not None:

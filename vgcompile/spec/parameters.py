@@ -18,6 +18,7 @@ from vgcompile.rules.writing import BAD_DECLARATION
 from vgcompile.spec.reading import Node, describe, mapping_of
 
 TYPES: Mapping[str, tuple[type, ...]] = {"int": (int,), "float": (float, int), "bool": (bool,), "str": (str,), "list": (tuple,)}
+_MEANT = {"integer": "int", "number": "float", "double": "float", "boolean": "bool", "string": "str"}
 _FIELDS = ("type", "default", "choices", "description")
 
 
@@ -53,6 +54,10 @@ def declared(params: Node | None, complain: Complain) -> dict[str, Parameter]:
 def _parameter(name: str, node: Node, mark: Mark, complain: Complain) -> Parameter:
     if isinstance(node.value, str) and node.value in TYPES:
         return Parameter(name, mark, node.value)
+    if isinstance(node.value, str) and node.value in _MEANT:
+        hint = f"write {_MEANT[node.value]}, or {{default: {node.value}}} for the word"
+        complain(node.mark, f"unknown type {describe(node.value)}", hint, BAD_DECLARATION)
+        return Parameter(name, mark)
     if not isinstance(node.value, dict):
         return Parameter(name, mark, type_of(node.value), node)
     for field, place in node.keys.items():
