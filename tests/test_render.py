@@ -140,7 +140,7 @@ def test_tiers_are_told_apart() -> None:
     assert labels.tiers_text([tiers]) == "S [-11.2, -3.1]  E -8.4+-0.1  M -8.5"
     other = Tiers(Sound(None, 1.0, False), Expected(-2.0, 0.1, "low"), -2.04)
     assert labels.tiers_text([tiers, other]) == "S [-inf, 1.0]  E -8.4..-2.0?  M -8.5..-2.0"
-    assert labels.tiers_text([Tiers(why={"sound.hi": "unbounded", "measured": "underflow"})]) == "S vacuous  M underflow"
+    assert labels.tiers_text([Tiers(why={"sound.hi": "unbounded", "measured": "underflow"})]) == "S unbounded  M underflow"
     assert labels.tiers_text([Tiers(why={"sound.hi": "not_run", "expected": "not_run", "measured": "not_run"})]) == ""
 
 

@@ -74,8 +74,10 @@ class Complain(Protocol):
 
 
 class Findings:
-    """A Complain that keeps the first complaint of each place, for the copies of a block repeat its faults. A mapping begins where
-    its first key does: that this key is unknown, and what is wrong with the mapping, are two things."""
+    """A Complain that keeps the first complaint of each place, for the copies of a block repeat its faults.
+
+    A mapping begins where its first key does: that this key is unknown, and what is wrong with the mapping, are two things.
+    """
 
     def __init__(self) -> None:
         self._kept: dict[tuple[Mark, bool], Complaint] = {}

@@ -64,7 +64,7 @@ def _sound_text(many: Sequence[Tiers]) -> str:
     if any(tiers.why.get("sound.hi") in ("not_run", "undefined") for tiers in many):
         return ""
     if any(s.vacuous for s in sound):
-        return "S vacuous"
+        return "S unbounded" if any(tiers.why.get("sound.hi") == "unbounded" for tiers in many) else "S vacuous"
     los, his = [s.lo for s in sound if s.lo is not None], [s.hi for s in sound if s.hi is not None]
     lo = number(min(los)) if len(los) == len(sound) else "-inf"
     hi = number(max(his)) if len(his) == len(sound) else "inf"
