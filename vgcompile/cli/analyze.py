@@ -94,7 +94,8 @@ def analyze(
     if deviations:
         first = deviations[0]
         typer.echo(
-            f"note: far from their prediction lie {len(deviations)} of {len(analysis.edges)} edges (--json lists them): {first.edge} {first.message}",
+            f"note: {len(deviations)} of {len(analysis.edges)} edges lie far from their prediction (--json lists them): "
+            f"{first.edge} {first.message}",
             err=True,
         )
     if "measured" in chosen and analysis.provenance["loss"] is not None and analysis.provenance["loss_value"] is None:
