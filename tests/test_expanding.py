@@ -68,7 +68,7 @@ def test_values(text: str, value: Any) -> None:
         ("2.0 ** 5000", "'2.0 ** 5000' is too large"),
         ("(-8) ** 0.5", "the result is no real number"),
         ("norm * 2", "a number is needed, found batch"),
-        ("widths[9]", "'widths[9]' has no value: tuple index out of range"),
+        ("widths[9]", "a list of 3 has no entry 9; the first is number 0"),
         ("sqtr(4)", "no function 'sqtr'; did you mean 'sqrt'?"),
         ("width width", "'width width' is no expression; such as ${64 * 2 ** i}"),
         ("", "'' is no expression; such as ${64 * 2 ** i}"),

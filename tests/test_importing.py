@@ -57,7 +57,10 @@ def saved(network: Network, folder: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("path", DIGITS, ids=lambda path: path.stem)
+FORMULAS = {"highway"}  # a formula of one's own is like no layer
+
+
+@pytest.mark.parametrize("path", [path for path in DIGITS if path.stem not in FORMULAS], ids=lambda path: path.stem)
 def test_our_own_models_come_back(path: Path, tmp_path: Path) -> None:
     narrow = path.read_text().replace("units: 512", "units: 32")
     text = require_same(saved(build(loads(narrow, str(path))), tmp_path))

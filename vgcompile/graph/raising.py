@@ -103,7 +103,8 @@ def raised(model: ir.Model, kept: Set[str] = frozenset()) -> list[str]:
 
 
 def _raised_functions(emitter: Emitter, kept: Set[str]) -> Iterator[str]:
-    for of in dict.fromkeys(target.of for target in TARGETS):
+    present = {node.op_type for node in emitter.graph}
+    for of in dict.fromkeys(target.of for target in TARGETS if target.by & present):
         area = Field({node: index for index, node in enumerate(emitter.graph)}, of, kept)
         known: dict[ir.Node, list[Target]] = {}
         for node in area.order:

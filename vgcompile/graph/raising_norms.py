@@ -43,8 +43,11 @@ def raised(emitter: Emitter, kept: Set[str]) -> Iterator[str]:
 
 
 def _by_values(emitter: Emitter, of: Set[str], by: str, kept: Set[str]) -> Iterator[str]:
+    anchors = [node for node in emitter.graph if node.op_type == by]
+    if not anchors:
+        return
     area = Field({node: index for index, node in enumerate(emitter.graph)}, of, kept)
-    candidates = {root for node in area.order if node.op_type == by for root in area.roots(node, _STEPS)}
+    candidates = {root for node in anchors for root in area.roots(node, _STEPS)}
     for root in sorted(candidates, key=area.order.__getitem__, reverse=True):
         cones = list(area.cones(root)) if root.graph is emitter.graph and is_real(root.outputs[0]) else []
         for cone in reversed(cones):  # the large first: behind centring stands a root mean square

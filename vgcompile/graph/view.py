@@ -10,15 +10,17 @@ import onnx_ir as ir
 if TYPE_CHECKING:
     import networkx as nx
 
-_HOLDING = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
+_ONE, _SEVERAL = ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS
 
 
 def bodies(node: ir.Node) -> list[ir.Graph]:
     """The graphs that a node holds: the branches of an If, the body of a Loop or Scan."""
     held: list[ir.Graph] = []
     for attribute in node.attributes.data.values():  # of the plain dictionary: every node is asked, over and over
-        if attribute.type in _HOLDING:
-            held.extend([attribute.as_graph()] if attribute.type == ir.AttributeType.GRAPH else attribute.as_graphs())
+        if attribute.type is _ONE:
+            held.append(attribute.as_graph())
+        elif attribute.type is _SEVERAL:
+            held.extend(attribute.as_graphs())
     return held
 
 
