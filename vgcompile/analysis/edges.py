@@ -30,7 +30,12 @@ def annotate(network: Network, every_use: Sequence[Use], tiers: Tiers3) -> list[
 def beyond_outputs(network: Network) -> set[ir.Node]:
     """The nodes of the loss: those that lead to it, and from which no output is reached."""
     graph = network.model.graph
-    return leading_to(graph, {network.loss} - {None}) - leading_to(graph, set(network.outputs))
+    return leading_to(graph, made(graph, {network.loss} - {None})) - leading_to(graph, made(graph, set(network.outputs)))
+
+
+def made(graph: ir.Graph, names: Set[str | None]) -> list[ir.Value]:
+    """What nodes of a graph give out under one of these names."""
+    return [value for node in graph for value in node.outputs if value.name in names]
 
 
 def _edge(use: Use, network: Network, tiers: Tiers3, shared: Set[ir.Value], in_loss: bool) -> Edge:

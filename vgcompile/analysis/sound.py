@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx_ir as ir
 
-from vgcompile.analysis.edges import beyond_outputs
+from vgcompile.analysis.edges import beyond_outputs, made
 from vgcompile.analysis.uses import learned
 from vgcompile.graph.case import case_of
 from vgcompile.graph.emit import constant_of, is_real
@@ -89,10 +89,11 @@ def stated_set(network: Network, region: str) -> dict[str, Interval]:
 def _seeds(network: Network) -> dict[ir.Value, Bounds]:
     """dL/dy for the outputs, of several each a part; nothing is known of what the loss reads beside them."""
     beyond, wanted = beyond_outputs(network), set(network.outputs)
-    made = [value for node in network.model.graph if node not in beyond for value in node.outputs]
-    seeds = {value: (0.0 if len(wanted) == 1 else -math.inf, 0.0) for value in made if value.name in wanted}
-    into_loss = beyond & leading_to(network.model.graph, {network.loss}) if network.loss else set()
-    beside = [value for value in made if value not in seeds and not into_loss.isdisjoint(value.consumers())]
+    graph = network.model.graph
+    inside = [value for node in graph if node not in beyond for value in node.outputs]
+    seeds = {value: (0.0 if len(wanted) == 1 else -math.inf, 0.0) for value in inside if value.name in wanted}
+    into_loss = beyond & leading_to(graph, made(graph, {network.loss})) if network.loss else set()
+    beside = [value for value in inside if value not in seeds and not into_loss.isdisjoint(value.consumers())]
     return seeds | dict.fromkeys(beside, (-math.inf, math.inf))
 
 

@@ -9,7 +9,7 @@ What is real is never folded: a parameter stays what it is.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from onnx.reference import ReferenceEvaluator
 from vgcompile.graph.emit import constant_of
 from vgcompile.graph.view import bodies
 from vgcompile.ops import lookup
+from vgcompile.ops.op import Array
 
 LARGEST = 4096  # elements of what is worked out
 
@@ -71,7 +72,7 @@ def _taken(graph: ir.Graph, node: ir.Node, branch: ir.Graph) -> list[ir.Node]:
     return nodes
 
 
-def _value(node: ir.Node, opset: int) -> np.ndarray[Any, Any] | None:
+def _value(node: ir.Node, opset: int) -> Array | None:
     """What the node gives out, where it is one known array of whole numbers."""
     row = lookup(node.op_type, node.domain)
     out = node.outputs[0]
@@ -91,26 +92,30 @@ def _value(node: ir.Node, opset: int) -> np.ndarray[Any, Any] | None:
     return _run(node, operands, opset)
 
 
-def _run(node: ir.Node, operands: list[Any], opset: int) -> np.ndarray[Any, Any] | None:
-    proto = ir.to_proto(node)
-    names = [f"x{index}" if value is not None else "" for index, value in enumerate(node.inputs)]
-    del proto.input[:]
-    proto.input.extend(names)
-    feeds = {name: operand for name, operand in zip(names, operands, strict=True) if name}
-    kinds = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.UNDEFINED, None) for name in feeds]
-    result = onnx.helper.make_tensor_value_info(proto.output[0], onnx.TensorProto.UNDEFINED, None)
-    graph = onnx.helper.make_graph([proto], "folded", kinds, [result])
+def _run(node: ir.Node, operands: Sequence[Array | None], opset: int) -> Array | None:
+    read = zip(node.inputs, operands, strict=True)
+    known = {value: operand for value, operand in read if value is not None and operand is not None}
+    found, dtype = worked_out([node], node.outputs[0], known, opset), node.outputs[0].dtype
+    if found is None or found.size > LARGEST or dtype is None or found.dtype != dtype.numpy():
+        return None
+    return found
+
+
+def worked_out(nodes: Sequence[ir.Node], value: ir.Value, known: Mapping[ir.Value, Array], opset: int) -> Array | None:
+    """What the nodes, in order, make of a value by the reference evaluator, where ``known`` holds all else that they read; None
+    where it does not run them."""
+    kinds = [onnx.helper.make_tensor_value_info(str(v.name), onnx.TensorProto.UNDEFINED, None) for v in known]
+    result = onnx.helper.make_tensor_value_info(str(value.name), onnx.TensorProto.UNDEFINED, None)
+    graph = onnx.helper.make_graph([ir.to_proto(node) for node in nodes], "worked_out", kinds, [result])
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)])
     try:
-        (found,) = ReferenceEvaluator(model).run(None, feeds)
+        (found,) = ReferenceEvaluator(model).run(None, {str(v.name): array for v, array in known.items()})
     except Exception:  # an evaluator that lacks an operator, or its type, is no reason to refuse a model
         return None
-    found = np.asarray(found)
-    dtype = node.outputs[0].dtype
-    return found if found.size <= LARGEST and dtype is not None and found.dtype == dtype.numpy() else None
+    return np.asarray(found)
 
 
-def _stand_in(graph: ir.Graph, node: ir.Node, found: np.ndarray[Any, Any]) -> None:
+def _stand_in(graph: ir.Graph, node: ir.Node, found: Array) -> None:
     old = node.outputs[0]
     if old.is_graph_output():
         return

@@ -17,17 +17,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import onnx
 import onnx_ir as ir
-from onnx.reference import ReferenceEvaluator
 
 from vgcompile.graph.attributes import attributes_of
 from vgcompile.graph.cones import only_read_by, stand_in
 from vgcompile.graph.emit import Emitter, constant_of, dims, is_real
+from vgcompile.graph.folding import worked_out
 from vgcompile.graph.view import bodies
 from vgcompile.ops import lookup
 from vgcompile.ops.linear import swapped
-from vgcompile.ops.op import INTERNAL, Array
+from vgcompile.ops.op import INTERNAL
 
 _SOFTMAXES = frozenset({"Softmax", "MaskedSoftmax"})
 _LARGEST = 1 << 20  # elements of the keys that are turned on trial
@@ -239,12 +238,14 @@ def _is_turned(keys: ir.Value, base: ir.Value, opset: int) -> bool:
     nodes = _between(keys, base)
     if nodes is None:
         return False
+    read = {value for node in nodes for value in node.inputs if value is not None}
+    constants = {value: known for value in read if (known := constant_of(value)) is not None}
     for extents in ((2, 3, 5, 4), (3, 2, 4, 6)):  # of axes that only a run knows
         shape = [dim if isinstance(dim, int) else extents[axis % 4] for axis, dim in enumerate(dims(base))]
         if math.prod(shape) > _LARGEST:
             return False
         x = np.arange(math.prod(shape), dtype=np.float32).reshape(shape)
-        y = _run(nodes, keys, base, x, opset)
+        y = worked_out(nodes, keys, {**constants, base: x}, opset)
         if y is None or not np.array_equal(y, np.swapaxes(x, -1, -2)):
             return False
     return True
@@ -263,17 +264,3 @@ def _between(value: ir.Value, base: ir.Value) -> list[ir.Node] | None:
         found[node] = None
         open_ends += [v for v in node.inputs if v is not None]
     return [node for node in graph or () if node in found]
-
-
-def _run(nodes: Sequence[ir.Node], value: ir.Value, base: ir.Value, x: Array, opset: int) -> Array | None:
-    """The value that the reference evaluator finds for the base ``x``."""
-    read = {v for node in nodes for v in node.inputs if v is not None and v is not base}
-    held = [onnx.numpy_helper.from_array(known, v.name) for v in read if (known := constant_of(v)) is not None]
-    given, asked = ([onnx.helper.make_tensor_value_info(str(v.name), onnx.TensorProto.UNDEFINED, None)] for v in (base, value))
-    graph = onnx.helper.make_graph([ir.to_proto(node) for node in nodes], "turned", given, asked, held)
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)])
-    try:
-        (found,) = ReferenceEvaluator(model).run(None, {str(base.name): x})
-    except Exception:  # what cannot be worked out is not known
-        return None
-    return np.asarray(found)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import onnx_ir as ir
@@ -51,13 +51,12 @@ def operands(node: ir.Node) -> list[ir.Value | None]:
     return [*node.inputs, *captured(node)] if bodies(node) else list(node.inputs)
 
 
-def leading_to(graph: ir.Graph, names: Set[str | None]) -> set[ir.Node]:
-    """The nodes from which a value of one of these names is reached: nodes stand in topological order, so one look upwards finds
-    them."""
-    read: set[ir.Value | None] = set()
+def leading_to(graph: ir.Graph, values: Iterable[ir.Value]) -> set[ir.Node]:
+    """The nodes from which one of these values is reached: nodes stand in topological order, so one look upwards finds them."""
+    read: set[ir.Value | None] = set(values)
     found = set()
     for node in reversed(graph):
-        if any(value in read or value.name in names for value in node.outputs):
+        if any(value in read for value in node.outputs):
             found.add(node)
             read.update(operands(node))
     return found

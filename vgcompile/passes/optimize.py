@@ -12,7 +12,7 @@ from collections.abc import Hashable
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from vgcompile.graph.view import bodies, graphs_of, operands
+from vgcompile.graph.view import bodies, graphs_of, leading_to
 from vgcompile.ops import lookup
 from vgcompile.passes.peephole import join
 
@@ -104,12 +104,8 @@ def _likeness(node: ir.Node) -> Hashable:
 def _drop_unread(graph: ir.Graph) -> None:
     """Take out, in one go, the nodes that no output needs: the stock pass, which also looks into bodies and drops optional
     outputs, looks at every output of the graph for each node that it takes out."""
-    read, unread = set(graph.outputs), []
-    for node in reversed(graph):
-        if any(value in read for value in node.outputs):
-            read.update(value for value in operands(node) if value is not None)
-        else:
-            unread.append(node)
+    needed = leading_to(graph, graph.outputs)
+    unread = [node for node in reversed(graph) if node not in needed]
     for node in unread:
         _let_go(node)
     graph.remove(unread, safe=True)
