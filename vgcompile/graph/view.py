@@ -29,8 +29,10 @@ def graphs_of(graph: ir.Graph) -> list[ir.Graph]:
     found = [graph]
     for outer in found:  # grows as it goes
         for node in outer:
-            if node.attributes.data:
-                found.extend(bodies(node))
+            for attribute in node.attributes.data.values():
+                if attribute.type is _ONE or attribute.type is _SEVERAL:
+                    found.extend(bodies(node))
+                    break
     return found
 
 
