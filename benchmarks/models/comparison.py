@@ -1,4 +1,4 @@
-"""One network, ours and PyTorch's, with the same weights: output, and the gradient of the loss by all parameters and the real input.
+"""One network, ours and PyTorch's, of the same weights: output, and the gradient of the loss by all parameters and the input.
 
 Float32 cannot decide where batch statistics over few samples amplify rounding a hundred thousand times. So our joint graph is
 evaluated in float64 as well, by ONNX's reference evaluator, which shares nothing with PyTorch.
@@ -6,11 +6,11 @@ evaluated in float64 as well, by ONNX's reference evaluator, which shares nothin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -19,8 +19,8 @@ from onnx.reference import ReferenceEvaluator
 from torch import nn
 
 import vgcompile
+from benchmarks.models.matching import Array, Counterpart, matched
 from benchmarks.models.references import Reference
-from vgcompile.graph.emit import dims
 from vgcompile.graph.network import Network
 from vgcompile.passes.check import check
 from vgcompile.passes.gradient import GRADIENT, gradient
@@ -32,15 +32,13 @@ MODELS = Path(__file__).parents[2] / "models"
 ALLOWED = 1e-5  # relative l2 error in float64
 ZERO = 1e-8  # of the whole gradient: a parameter whose gradient is smaller is measured beside this (a bias of keys has none)
 
-Array = np.ndarray[Any, Any]
-Shape = tuple[int, ...]
 Outcome = dict[str, Array]  # the output, by its name, and the gradients, by the parameter's or the input's
 
 
 @dataclass(frozen=True)
 class Errors:
-    """Relative l2 errors: of the output, of the gradient by all parameters, by the worst of them, and by the inputs (0 where none
-    is real)."""
+    """Relative l2 errors: of the output, of the gradient by all parameters, by the worst of them, and by the inputs (NaN where
+    none is real)."""
 
     output: float
     parameters: float
@@ -49,13 +47,13 @@ class Errors:
 
     @property
     def largest(self) -> float:
-        return max(self.output, self.parameters, self.worst, self.inputs)
+        stated = (self.output, self.parameters, self.worst, self.inputs)
+        return max(error for error in stated if not math.isnan(error))
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """``double``: ours in float64 against PyTorch in float64. ``single``: ours as it is written, in ONNX Runtime, against the same;
-    ``theirs``: PyTorch in float32 against the same."""
+    """All against PyTorch in float64: ours in float64, ours as it is written in ONNX Runtime, and PyTorch in float32."""
 
     double: Errors
     single: Errors
@@ -66,20 +64,16 @@ class Comparison:
         return self.double.largest <= ALLOWED
 
 
-@dataclass(frozen=True)
-class Counterpart:
-    """Where PyTorch holds a parameter of ours: ``read`` brings theirs, or its gradient, to our layout."""
-
-    theirs: nn.Parameter
-    read: Callable[[Array], Array]
-
-
-def compared(name: str, reference: Reference, module: nn.Module) -> Comparison:
-    """Raises LookupError where a parameter, of ours or of PyTorch's, has no counterpart."""
-    network = vgcompile.open_network(MODELS / f"{name}.yaml", variant=reference.variant, settings=reference.settings)
+def compared(name: str, reference: Reference, sizes: Mapping[str, int]) -> Comparison:
+    """Raises LookupError where a parameter, of ours or of PyTorch's, has no counterpart, and ImportError where PyTorch's module
+    needs a library that is not there."""
+    torch.manual_seed(0)
+    module = reference.build(**sizes)
+    settings = [*reference.settings, *(f"{key}={size}" for key, size in sizes.items())]
+    network = vgcompile.open_network(MODELS / f"{name}.yaml", settings=settings)
     feeds = batch(network, size=reference.batch, seed=0)
     unsettle(module)
-    counterparts = matched(network, module, feeds)
+    counterparts = matched(network, module, torch.tensor(feeds[sides(network)[0]]))
     fed = {**feeds, **{ours: at.read(at.theirs.detach().numpy()) for ours, at in counterparts.items()}}
     joint = check(gradient(network, [*counterparts, *real(feeds)]))
     written = executed(joint, fed)
@@ -100,7 +94,7 @@ def unsettle(module: nn.Module) -> None:
         for parameter in module.parameters():
             if parameter.numel() == 1 or parameter.std() == 0:
                 spread = 0.1 if parameter.ndim < 2 else parameter[0].numel() ** -0.5
-                parameter += spread * torch.randn(parameter.shape, generator=random)
+                parameter.add_(spread * torch.randn(parameter.shape, generator=random))
 
 
 # ---- ours
@@ -127,9 +121,7 @@ def evaluated_in_float64(joint: onnx.ModelProto, fed: Mapping[str, Array]) -> Ou
 # ---- PyTorch's
 
 
-def torchs(
-    module: nn.Module, network: Network, feeds: Mapping[str, Array], counterparts: Mapping[str, Counterpart]
-) -> Outcome:
+def torchs(module: nn.Module, network: Network, feeds: Mapping[str, Array], counterparts: Mapping[str, Counterpart]) -> Outcome:
     module.train()
     module.zero_grad()
     source, target = sides(network)
@@ -138,7 +130,7 @@ def torchs(
         x = x.to(next(module.parameters()).dtype).requires_grad_()
     y = module(x)
     scores = y.movedim(-1, 1) if y.shape[:-1] == labels.shape else y
-    nn.functional.cross_entropy(scores, labels).backward()
+    nn.functional.cross_entropy(scores, labels).backward()  # type: ignore[no-untyped-call]
     found = {f"{GRADIENT}{ours}": at.read(_slope(at.theirs)) for ours, at in counterparts.items()}
     if x.grad is not None:
         found[f"{GRADIENT}{source}"] = x.grad.numpy()
@@ -170,7 +162,7 @@ def errors_of(found: Outcome, *, network: Network, truth: Outcome, inputs: list[
 
 
 def relative(found: Outcome, truth: Outcome, names: list[str]) -> float:
-    return _distance(found, truth, names) / _norm(truth, names) if names else 0.0
+    return _distance(found, truth, names) / _norm(truth, names) if names else math.nan
 
 
 def _distance(found: Outcome, truth: Outcome, names: list[str]) -> float:
@@ -179,91 +171,3 @@ def _distance(found: Outcome, truth: Outcome, names: list[str]) -> float:
 
 def _norm(truth: Outcome, names: list[str]) -> float:
     return float(np.sqrt(sum(np.sum(truth[name].astype(np.float64) ** 2) for name in names)))
-
-
-# ---- which parameter is which
-
-
-def matched(network: Network, module: nn.Module, feeds: Mapping[str, Array]) -> dict[str, Counterpart]:
-    """Ours stand in the order of the layers, PyTorch's in that in which its modules are called: the first of its shape that is left;
-    PyTorch holds axes of extent 1 where ours has none, or none where ours broadcasts."""
-    source, _ = sides(network)
-    left = called(module, torch.tensor(feeds[source]))
-    values = {value.name: value for value in network.model.graph.inputs}
-    pairs = {}
-    for ours in network.parameters:
-        shape = tuple(int(dim) for dim in dims(values[ours]))
-        shapes = [at.read(at.theirs.detach().numpy()).shape for at in left]
-        places = [i for i, theirs in enumerate(shapes) if long(theirs) == long(shape)]
-        place = next((i for i in places if shapes[i] == shape), next(iter(places), None))
-        if place is None:
-            raise LookupError(f"{ours} {shape} has no counterpart in {type(module).__name__}")
-        at = left.pop(place)
-        pairs[ours] = Counterpart(at.theirs, partial(_shaped, read=at.read, shape=shape))
-    if left:
-        raise LookupError(f"{type(module).__name__} has parameters that the model has not: {[at.theirs.shape for at in left]}")
-    return pairs
-
-
-def _shaped(array: Array, *, read: Callable[[Array], Array], shape: Shape) -> Array:
-    return np.ascontiguousarray(read(array)).reshape(shape)
-
-
-def long(shape: Shape) -> Shape:
-    """Without axes of extent 1."""
-    return tuple(n for n in shape if n != 1)
-
-
-def called(module: nn.Module, x: torch.Tensor) -> list[Counterpart]:
-    """What stands for parameters of ours, in the order in which PyTorch's modules are called; a module that is not, but read by one
-    around it, counts as that."""
-    order: list[nn.Module] = []
-    hooks = [part.register_forward_pre_hook(lambda part, _: order.append(part)) for part in module.modules()]
-    with torch.no_grad():
-        module.train()(x)
-    for hook in hooks:
-        hook.remove()
-    turns = {part: turn for turn, part in reversed(list(enumerate(order)))}
-
-    def turn(name: str) -> int:
-        part = module.get_submodule(name)
-        return turns[part] if part in turns else turn(name.rpartition(".")[0])
-
-    owners = sorted(module.named_modules(), key=lambda named: turn(named[0]))
-    first: dict[nn.Parameter, nn.Module] = {}  # a tied one is laid out as where it is called first
-    for _, owner in owners:
-        for parameter in owner.parameters(recurse=False):
-            first.setdefault(parameter, owner)
-    return [Counterpart(parameter, layout) for parameter, owner in first.items() for layout in layouts(owner)]
-
-
-# PyTorch's gates in ONNX's order: i, o, f, c of i, f, g, o; z, r, h of r, z, n
-GATES = {"LSTM": (0, 3, 1, 2), "GRU": (1, 0, 2)}
-
-
-def layouts(owner: nn.Module) -> list[Callable[[Array], Array]]:
-    """How ours are read from a parameter of theirs: what a module fuses are several of ours, and a dense weight lies the other way
-    round."""
-    if isinstance(owner, nn.RNNBase) and owner.mode in GATES:
-        return [partial(_gates, order=GATES[owner.mode])]
-    turned = isinstance(owner, nn.Linear | nn.MultiheadAttention)
-    parts = fused(owner)
-    return [partial(_part, part=part, parts=parts, turned=turned) for part in range(parts)]
-
-
-def fused(owner: nn.Module) -> int:
-    """How many of ours: queries, keys and values are one in PyTorch's attention, and in transformers' ``Conv1D`` three times as wide
-    as it is high."""
-    if isinstance(owner, nn.MultiheadAttention):
-        return 3
-    thrice = type(owner).__name__ == "Conv1D" and owner.weight.shape[1] == 3 * owner.weight.shape[0]  # type: ignore[operator, union-attr, index]
-    return 3 if thrice else 1
-
-
-def _gates(array: Array, *, order: tuple[int, ...]) -> Array:
-    gates = np.split(array, len(order))
-    return np.concatenate([gates[gate] for gate in order])
-
-
-def _part(array: Array, *, part: int, parts: int, turned: bool) -> Array:
-    return np.split(array.T if turned else array, parts, axis=-1)[part] if array.ndim else array

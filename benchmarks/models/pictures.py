@@ -94,8 +94,8 @@ def lenet5() -> nn.Module:
     )
 
 
-def vgg16(size: int, units: int) -> nn.Module:
-    """Simonyan and Zisserman 2014, table 1, configuration D, for images of ``size`` and dense layers of ``units``."""
+def vgg16(size: int) -> nn.Module:
+    """Simonyan and Zisserman 2014, table 1, configuration D, for images of ``size``."""
     layers: list[nn.Module] = []
     before = 3
     for filters, convolutions in ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)):
@@ -104,8 +104,8 @@ def vgg16(size: int, units: int) -> nn.Module:
             before = filters
         layers.append(nn.MaxPool2d(2))
     flat = 512 * (size // 32) ** 2
-    layers += [nn.Flatten(), nn.Linear(flat, units), nn.ReLU(), nn.Linear(units, units), nn.ReLU(), nn.Linear(units, 1000)]
-    return nn.Sequential(*layers)
+    dense = [nn.Linear(flat, 4096), nn.ReLU(), nn.Linear(4096, 4096), nn.ReLU(), nn.Linear(4096, 1000)]
+    return nn.Sequential(*layers, nn.Flatten(), *dense)
 
 
 def resnet110(depth: int) -> nn.Module:
@@ -180,18 +180,18 @@ def densenet_bc(depth: int, growth: int) -> nn.Module:
 
 
 class UNet(nn.Module):
-    """Ronneberger et al. 2015, figure 1, with padded convolutions; ``filters`` of the first level."""
+    """Ronneberger et al. 2015, figure 1, with padded convolutions."""
 
-    def __init__(self, filters: int) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        wide = [filters * 2**level for level in range(5)]
+        wide = [64, 128, 256, 512, 1024]
         self.down = nn.ModuleList(_pair(before, after) for before, after in zip([1, *wide], wide, strict=False))
         self.up = nn.ModuleList(nn.ConvTranspose2d(2 * n, n, 2, 2) for n in wide[-2::-1])
         self.level = nn.ModuleList(_pair(2 * n, n) for n in wide[-2::-1])
-        self.logits = nn.Conv2d(filters, 2, 1)
+        self.logits = nn.Conv2d(64, 2, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        kept = []
+        kept: list[Tensor] = []
         for down in self.down:
             x = down(x if not kept else nn.functional.max_pool2d(x, 2))
             kept.append(x)

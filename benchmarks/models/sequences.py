@@ -22,16 +22,16 @@ class Last(nn.Module):
         return torch.cat(list(h[-1 - self.memory.bidirectional :]), -1)
 
 
-def lstm_classifier(units: int = 128) -> nn.Module:
+def lstm_classifier(units: int) -> nn.Module:
     return nn.Sequential(Last(nn.LSTM(16, units, batch_first=True)), nn.Linear(units, 10))
 
 
-def gru_classifier(units: int = 128) -> nn.Module:
+def gru_classifier(units: int) -> nn.Module:
     memory = nn.GRU(64, units, 2, batch_first=True, bidirectional=True)
     return nn.Sequential(nn.Embedding(1000, 64), Last(memory), nn.Linear(2 * units, 2))
 
 
-def elman_rnn(units: int = 128) -> nn.Module:
+def elman_rnn(units: int) -> nn.Module:
     return nn.Sequential(Last(nn.RNN(16, units, batch_first=True)), nn.Linear(units, 10))
 
 
@@ -50,9 +50,9 @@ class First(nn.Module):
         return x[:, 0]
 
 
-def transformer(depth: int, width: int, heads: int, feed_forward: int, *, pre: bool) -> nn.Module:
+def transformer(depth: int, width: int, heads: int, *, pre: bool) -> nn.Module:
     """An encoder over words, read at its first position."""
-    blocks = (nn.TransformerEncoderLayer(width, heads, feed_forward, 0.0, batch_first=True, norm_first=pre) for _ in range(depth))
+    blocks = (nn.TransformerEncoderLayer(width, heads, 2048, 0.0, batch_first=True, norm_first=pre) for _ in range(depth))
     norm = [nn.LayerNorm(width)] if pre else []
     return nn.Sequential(nn.Embedding(1000, width), Sinusoidal(), *blocks, *norm, First(), nn.Linear(width, 2))
 
@@ -82,18 +82,18 @@ class Positions(nn.Module):
         return x + self.table
 
 
-def vit_s(depth: int, width: int, heads: int, size: int) -> nn.Module:
+def vit_s(depth: int, width: int, heads: int) -> nn.Module:
     """Dosovitskiy et al. 2021, section 3.1."""
     options: dict[str, Any] = {"activation": "gelu", "layer_norm_eps": 1e-6, "batch_first": True, "norm_first": True}
     return nn.Sequential(
-        *(nn.Conv2d(3, width, 16, 16), Words(), ClassToken(width), Positions((size // 16) ** 2 + 1, width)),
+        *(nn.Conv2d(3, width, 16, 16), Words(), ClassToken(width), Positions(197, width)),
         *(nn.TransformerEncoderLayer(width, heads, 4 * width, 0.0, **options) for _ in range(depth)),
         *(nn.LayerNorm(width, 1e-6), First(), nn.Linear(width, 1000)),
     )
 
 
 class Logits(nn.Module):
-    """A model of transformers', for its logits."""
+    """The logits of one of transformers' models."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -106,9 +106,10 @@ class Logits(nn.Module):
 def gpt2(depth: int, width: int, heads: int, time: int, words: int) -> nn.Module:
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    dropouts = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
-    sizes = {"n_layer": depth, "n_embd": width, "n_head": heads, "n_positions": time, "vocab_size": words}
-    return Logits(GPT2LMHeadModel(GPT2Config(**sizes, **dropouts, bos_token_id=0, eos_token_id=0)))
+    config = GPT2Config(n_layer=depth, n_embd=width, n_head=heads, n_positions=time, vocab_size=words)
+    config.resid_pdrop = config.embd_pdrop = config.attn_pdrop = 0.0
+    config.bos_token_id = config.eos_token_id = None  # theirs are beyond a smaller vocabulary
+    return Logits(GPT2LMHeadModel(config))
 
 
 class HighwayLayer(nn.Module):
