@@ -136,12 +136,15 @@ def preact_resnet(depth: int) -> nn.Module:
 
 
 def fixup(depth: int) -> nn.Module:
-    """Zhang et al. 2019, figure 1, right: numbers in the places of a norm's shifts and scales."""
+    """Zhang et al. 2019, figure 1, right: numbers in the places of a norm's shifts and scales. As in the authors' code, the first
+    shift stands before the narrowing shortcut too."""
     layers, before = [conv(3, 16, 3), Shift(), nn.ReLU()], 16
     for filters, _, stride in stages(depth):
-        first = [Shift(), conv(before, filters, 3, stride), Shift(), nn.ReLU()]
+        shift = Shift()
+        first = [shift, conv(before, filters, 3, stride), Shift(), nn.ReLU()]
         branch = nn.Sequential(*first, Shift(), conv(filters, filters, 3), Scale(1.0), Shift())
-        layers.append(Residual(branch, Widened() if stride == 2 else None, after=nn.ReLU()))
+        shortcut = nn.Sequential(shift, Widened()) if stride == 2 else None
+        layers.append(Residual(branch, shortcut, after=nn.ReLU()))
         before = filters
     pool, flat, dense = averaged(64)
     return nn.Sequential(*layers, pool, flat, Shift(), dense)
