@@ -474,3 +474,16 @@ def test_a_tensor_that_is_spoilt_behind_its_header() -> None:
 
     with pytest.raises(UserError, match=r"w\.npz: the tensor for 'a' cannot be read: Bad CRC-32"):
         numbers(Stored((3,), True, read), "w.npz: the tensor for 'a'")
+
+
+def test_a_learned_number_keeps_its_rank() -> None:
+    """NumPy's contiguous arrays have an axis at least; the file's shapes would contradict each other."""
+    layers = (
+        "layers: [{kind: dense, units: 2, name: a}, {kind: scale, by: {learned: 0.5}, name: b}]\nloss: {kind: mse, target: t}\n"
+    )
+    network = build(loads(f"inputs: {{x: {{shape: [n, 3]}}, t: {{shape: [n, 2]}}}}\n{layers}"))
+    assert network.parameter_values()["b/scale"].shape == ()
+    gradient = compile_network(network).gradient
+    assert gradient is not None
+    (stored,) = (tensor for tensor in gradient.graph.initializer if tensor.name == "b/scale")
+    assert list(stored.dims) == []

@@ -28,7 +28,7 @@ def drawn(initial: Initial, name: str, seed: int) -> ir.LazyTensor:
 def made_when_read(make: Callable[[], Array], shape: Sequence[int], name: str) -> ir.LazyTensor:
     """A float32 tensor."""
     return ir.LazyTensor(
-        lambda: ir.Tensor(np.ascontiguousarray(make(), np.float32), name=name),
+        lambda: ir.Tensor(np.asarray(make(), np.float32, order="C"), name=name),
         ir.DataType.FLOAT,
         ir.Shape(shape),
         cache=4 * math.prod(shape) <= KEPT,
