@@ -9,14 +9,15 @@ drawn and what it is fed with a file does not say. Where a node is like no layer
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vgcompile.errors import ModelError, SpecError
 from vgcompile.graph.load import load
+from vgcompile.graph.network import Input
 from vgcompile.importing.comparison import require_equal
-from vgcompile.importing.layers import read_layers
-from vgcompile.importing.recognition import Array
+from vgcompile.importing.layers import Stack, read_layers
+from vgcompile.importing.trial import Array
 from vgcompile.importing.writing import written
 
 
@@ -38,6 +39,7 @@ def imported(path: str | Path, *, name: str | None = None, weights_file: str | N
     """
     network = load(path)
     stack = read_layers(network)
+    network = replace(network, inputs={name: _counted(declared, stack) for name, declared in network.inputs.items()})
     model = written(network, stack, name or network.name, weights_file)
     alone = written(network, stack, model.name, None)  # its weights are in no file yet
     try:
@@ -45,3 +47,9 @@ def imported(path: str | Path, *, name: str | None = None, weights_file: str | N
     except SpecError as error:
         raise ModelError(f"{path}: its layers are known, but do not make a model of the language:\n{error}") from None
     return Imported(model.name, model.text, model.weights, (*network.notes, *model.notes))
+
+
+def _counted(declared: Input, stack: Stack) -> Input:
+    """An input with the number of its classes."""
+    known = declared.classes or stack.classes(declared.name)
+    return replace(declared, classes=known) if known and declared.dtype.is_integer() else declared

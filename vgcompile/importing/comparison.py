@@ -10,7 +10,7 @@ import onnx_ir as ir
 from vgcompile.build import build
 from vgcompile.errors import SelfCheckError
 from vgcompile.graph.network import Network
-from vgcompile.importing.recognition import Array
+from vgcompile.importing.trial import Array
 from vgcompile.passes.check import check
 from vgcompile.passes.inference import inference
 from vgcompile.runtime.data import batch
@@ -34,7 +34,8 @@ def require_equal(original: Network, outputs: Sequence[str], text: str, weights:
     """Raises SelfCheckError where the outputs of a file, in the order of the model's, are not the model's but for rounding."""
     made = weighted(text, weights)
     given = batch(original, size=_samples(original), seed=0)
-    fed = dict(zip(made.inputs, (given[name] for name in original.inputs), strict=False))
+    read = zip(made.inputs.items(), original.inputs, strict=False)
+    fed = {key: given[name].astype(declared.dtype.numpy()) for (key, declared), name in read}
     there, here = _run(original, given), _run(made, fed)
     for name, output in zip(outputs, made.outputs, strict=True):
         expected, found = (np.asarray(array, np.float64) for array in (there[name], here[output]))

@@ -18,7 +18,7 @@ from vgcompile.graph.attributes import attributes_of
 from vgcompile.graph.network import Input, Network
 from vgcompile.importing.folding import Run, runs
 from vgcompile.importing.layers import Read, Stack
-from vgcompile.importing.recognition import Array
+from vgcompile.importing.trial import Array
 from vgcompile.spec.document import Document
 from vgcompile.spec.layout import formatted
 
@@ -100,7 +100,13 @@ class _Writer:
         shared = {"share": self.full[layer.share]} if layer.share is not None else {}
         plain = self._follows(layer.sources, before)
         sources = {} if plain else {"from": _listed([self._called(source) for source in layer.sources])}
-        return {"kind": layer.kind, "name": name, **sources, **layer.fields, **shared}
+        return {"kind": layer.kind, "name": name, **sources, **self._fields(layer), **shared}
+
+    def _fields(self, layer: Read) -> Mapping[str, Any]:
+        """Without the size of a table that is its input's number of classes."""
+        usual = [self.stack.classes(source) for source in layer.sources if isinstance(source, str)]
+        drop = layer.kind == "embedding" and layer.fields.get("size") in usual
+        return {key: value for key, value in layer.fields.items() if key != "size"} if drop else layer.fields
 
     def hold(self, name: str, layer: Read) -> None:
         """Row by row: safetensors writes memory as it lies, a transposed view's too."""
@@ -133,7 +139,7 @@ class _Writer:
         called = [names[source - start] if isinstance(source, int) and source >= start else "input" for source in layer.sources]
         before = names[within - 1] if within else "input"
         sources = {} if called == [before] else {"from": _listed(called)}
-        return {"kind": layer.kind, "name": names[within], **sources, **layer.fields}
+        return {"kind": layer.kind, "name": names[within], **sources, **self._fields(layer)}
 
     def _follows(self, sources: Sequence[str | int], before: int) -> bool:
         """Whether a layer reads what it would read without a word."""
