@@ -97,15 +97,17 @@ class _Reader:
     def composites(self) -> dict[ir.Node, Composite]:
         """Layers of many nodes, by the one around which they were found; what would be one, and is not, is complained about alone."""
         made: dict[ir.Node, Composite] = {}
-        for node in self.facts.needed:
-            rule = COMPOSITES.get(node.op_type)
-            try:
-                found = rule(node, self.facts) if rule is not None else None
-                if found is not None:
-                    self._require_closed(found)
-                    made[node] = replace(found, found=[checked(layer) for layer in found.found])
-            except Unlike as reason:
-                self.unlike[node] = str(reason)
+        inside: set[ir.Node] = set()
+        for operator, rule in COMPOSITES.items():
+            for node in [node for node in self.facts.needed if node.op_type == operator and node not in inside]:
+                try:
+                    found = rule(node, self.facts)
+                    if found is not None:
+                        self._require_closed(found)
+                        made[node] = replace(found, found=[checked(layer) for layer in found.found])
+                        inside |= found.nodes
+                except Unlike as reason:
+                    self.unlike[node] = str(reason)
         return made
 
     def _require_closed(self, composite: Composite) -> None:

@@ -95,9 +95,10 @@ def _rows(added: ir.Value, time: int, shape: Sequence[int | str], reading: Readi
 
 
 def _base(table: Array) -> float:
-    """That of sinusoidal positions: entry 2 of position 1 is sin(base^(-2 / features))."""
+    """That of sinusoidal positions: entry 2i of position 1 is sin(base^(-2i / features)), of which the last one tells it best."""
     time, features = table.shape
-    return base_of(float(np.arcsin(np.clip(table[1, 2], -1, 1))), 2 / features) if time > 1 and features > 2 else 10_000.0
+    last = (features - 1) // 2 * 2
+    return base_of(float(np.arcsin(np.clip(table[1, last], -1, 1))), last / features) if time > 1 and last else 10_000.0
 
 
 def _with_constant(node: ir.Node, reading: Reading) -> Found | None:

@@ -61,9 +61,9 @@ class Facts:
         return made if made is None or value.dtype is None else made.astype(value.dtype.numpy())
 
     def only_user(self, value: ir.Value) -> ir.Node | None:
-        users = list(value.consumers())
-        alone = len(users) == 1 and len(value.uses()) == 1 and value.name not in self.network.outputs
-        return users[0] if alone and not value.is_graph_output() else None
+        users = self.users(value)
+        alone = len(users) == 1 and list(users[0].inputs).count(value) == 1 and value.name not in self.network.outputs
+        return users[0] if alone else None
 
     def take(self, node: ir.Node) -> None:
         self.taken.add(node)

@@ -22,6 +22,7 @@ RULES: Mapping[str, Rule] = {**weighted.RULES, **arranging.RULES, **pointwise.RU
 COMPOSITES: Mapping[str, Callable[[ir.Node, Reading], Composite | None]] = {
     **dict.fromkeys(recurrence.KINDS, recurrence.recurrent),
     "ScaledDotProductAttention": attention,
+    "Gemm": weighted.rowwise,  # last: one that is a part of an attention is none of its own
 }
 
 

@@ -60,7 +60,7 @@ class Trial:
                 seen.add(node)
                 open_ends.append((value, True))
                 open_ends += [(operand, False) for operand in node.inputs if operand is not None]
-        return known[target] if target in known else worked_out(nodes, target, known, self.opset)
+        return known[target] if target in known else worked_out(nodes, target, known, self.opset, wide=True)
 
     def _counted(self, node: ir.Node) -> Array | None:
         """What a node counts of a shape that is known without a run."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import onnx_ir as ir
 from vgcompile.graph.attributes import attributes_of
 from vgcompile.graph.emit import dims
 from vgcompile.importing.arranging import chosen
-from vgcompile.importing.finding import Fields, Found, Reading, Rule, Unlike, held, operand, short
+from vgcompile.importing.finding import Composite, Fields, Found, Reading, Rule, Unlike, held, operand, short
 from vgcompile.importing.trial import Array
 from vgcompile.ops.window import window
 
@@ -28,6 +29,19 @@ def _dense(node: ir.Node, reading: Reading) -> Found:
     if len(node.inputs) > 2 and node.inputs[2] is not None:
         weights["bias"] = float(attributes["beta"]) * _vector(held(node, 2, reading, "bias"), weight.shape[1])
     return _fully_connected(x, node.outputs[0], weights)
+
+
+def rowwise(node: ir.Node, reading: Reading) -> Composite | None:
+    """Gemm between two reshapes, [batch, time, in] -> [batch time, in] -> [batch time, units] -> [batch, time, units]: rows stay in
+    their order, so that it is a dense layer over the last axis."""
+    before, behind = operand(node, 0).producer(), reading.only_user(node.outputs[0])
+    if before is None or behind is None or {before.op_type, behind.op_type} != {"Reshape"}:
+        return None
+    x, y = operand(before, 0), behind.outputs[0]
+    if len(dims(x)) < 3 or dims(y)[:-1] != dims(x)[:-1] or dims(x)[-1] != dims(before.outputs[0])[-1]:
+        return None
+    found = replace(_dense(node, reading), sources=[x], output=y)
+    return Composite(node, (found,), frozenset({node, behind}))
 
 
 def _product(node: ir.Node, reading: Reading) -> Found:
