@@ -10,8 +10,8 @@ read but run: it is a projection where each vector of q is an affine map of the 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -47,6 +47,7 @@ class _Projected:
     heads: int
     rotary: Mapping[str, Any] | None = None
     norm: ir.Node | None = None
+    factor: float = 1.0  # that stands beside the projection
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class _Attention:
         if given.get("softcap"):
             raise Unlike("its scores are capped (softcap), which the layer attention does not do")
         mask = self._mask(q, k, causal := self._causal(q, k))
-        scale = float(given.get("scale") or 1.0)
+        scale = float(given.get("scale") or 1.0) * q.factor * k.factor
         fields = {
             "heads": q.heads,
             **({"kv_heads": kv_heads} if kv_heads != q.heads else {}),
@@ -115,6 +116,7 @@ class _Attention:
 
     def _map(self, value: ir.Value, base: ir.Value, nodes: tuple[ir.Node, ...], norm: ir.Node | None) -> _Projected | None:
         path = _Path(self.reading, value, base, norm)
+        factor = path.without_factors(nodes) if norm is None and value is not self.node.inputs[2] else 1.0
         found = affine(path.still, int(dims(base)[2]))
         if found is None or not path.heads:
             return None
@@ -131,7 +133,7 @@ class _Attention:
                 return None
         if norm is not None:
             self._require_norm(norm, path.size)
-        return _Projected(value, base, nodes, found, path.heads, rotary, norm)
+        return _Projected(value, base, nodes, found, path.heads, rotary, norm, factor)
 
     def _require_norm(self, norm: ir.Node, size: int) -> None:
         given = attributes_of(norm)
@@ -237,6 +239,25 @@ class _Path:
     norm: ir.Node | None
     heads: int = 0
     size: int = 0
+    ones: dict[ir.Value, Array] = field(default_factory=dict)  # in the place of factors
+
+    def without_factors(self, nodes: Sequence[ir.Node]) -> float:
+        """Leave out the numbers that all is multiplied by; returns their product."""
+        trial, product = _trial(self.reading, self.base), 1.0
+        for node in nodes:
+            known = [value for value in node.inputs if value is not None and not self.reading.region.fed(value)]
+            if (
+                node.op_type not in ("Mul", "Div")
+                or len(known) != 1
+                or known[0] is node.inputs[0] is not None
+                and node.op_type == "Div"
+            ):
+                continue
+            number = trial.run(known[0], {})
+            if number is not None and number.size == 1 and number.reshape(-1)[0] > 0:
+                product *= float(number.reshape(-1)[0]) ** (1 if node.op_type == "Mul" else -1)
+                self.ones[known[0]] = np.ones_like(number)
+        return product
 
     @cached_property
     def _time(self) -> int | str:
@@ -260,12 +281,12 @@ class _Path:
 
     def _run(self, x: Array, given: Mapping[ir.Value, Array]) -> Array | None:
         trial = Trial(self.reading.opset, {str(dim): size for dim, size in zip(dims(self.base), x.shape, strict=True)})
-        known = {**given, self.base: x}
+        known = {**self.ones, **given, self.base: x}
         if self.norm is not None and (source := self.norm.inputs[0]) is not None:
             before = trial.run(source, known)
             if before is None:
                 return None
-            known = {**given, self.norm.outputs[0]: before}
+            known = {**self.ones, **given, self.norm.outputs[0]: before}
         y = trial.run(self.value, known)
         batch, time = x.shape[:2]
         if y is None or y.ndim < 3 or y.shape[-2] != time or y.size % (batch * time * y.shape[-1]) or y.shape[0] % batch:
@@ -290,13 +311,13 @@ class _Path:
         return None if made is None else made[: len(rows)].transpose(1, 0, 2, 3).reshape(time, -1, self.size)
 
     def _first_position(self) -> dict[ir.Value, Array]:
-        """Tables of positions that are no parameters, with their first row in each: what is at position 0, of a fixed time."""
+        """Tables of positions, with their first row in each: what is at position 0, of a fixed time."""
         if isinstance(self._time, str):
             return {}
         given = {}
         for node in next((nodes for base, nodes in self.reading.region.passed([self.value]) if base is self.base), ()):
             for value in node.inputs:
-                if value is None or self.reading.region.fed(value) or not is_real(value) or self.reading.learned(value):
+                if value is None or self.reading.region.fed(value) or not is_real(value) or node.op_type in _PRODUCTS:
                     continue
                 table = self.reading.array(value)
                 axis = next((axis for axis in (-2, -3) if table is not None and _extent(table, axis) == self._time), None)

@@ -165,7 +165,8 @@ class _Reader:
         """The layer whose parameters it has."""
         if found.share is not None:
             return self.owners.get(("embedding", str(found.share.name)))
-        owner = self.owners.setdefault((found.kind, *names), len(self.layers)) if names else len(self.layers)
+        told = [name for name in names if self.facts.telling(name)]  # exporters merge tensors of one value, such as ones
+        owner = self.owners.setdefault((found.kind, *names), len(self.layers)) if told else len(self.layers)
         return owner if owner < len(self.layers) else None
 
     def names(self, nodes: Sequence[ir.Node]) -> list[str]:
@@ -192,7 +193,8 @@ class _Reader:
 
     def path(self, node: ir.Node, names: Sequence[str]) -> tuple[str, ...]:
         """What the file calls a layer: by its parameters or, where it has none, by its node."""
-        heads = [match[1] for name in names if (match := _OWN.match(name)) and name in self.network.parameters]
+        own_names = [name for name in names if name in self.network.parameters and self.facts.readers(name) == 1]
+        heads = [match[1] for name in own_names if (match := _OWN.match(name))]
         own = (node.name or "").lstrip("/")
         if not heads and not own.startswith(("node_", node.op_type)) and (match := _OWN.match(own)):
             heads = [match[1]]

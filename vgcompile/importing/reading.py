@@ -72,6 +72,16 @@ class Facts:
         readers = set(value.consumers())
         return [node for node in self.needed if node in readers]
 
+    def readers(self, name: str) -> int:
+        """How many nodes read an initializer."""
+        return len(list(self.graph.initializers[name].uses())) if name in self.graph.initializers else 0
+
+    def telling(self, name: str) -> bool:
+        """Whether an initializer holds more than one number over and over."""
+        value = self.graph.initializers.get(name)
+        array = self.array(value) if value is not None else None
+        return array is not None and bool(np.any(array != array.reshape(-1)[:1]))
+
     def rate(self, node: ir.Node) -> float:
         if node.op_type != "Dropout":
             return self._rates.get(str(node.outputs[0].name), 0.0)

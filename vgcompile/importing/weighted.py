@@ -50,7 +50,7 @@ def _product(node: ir.Node, reading: Reading) -> Found:
     weight = held(node, 1, reading, "second factor")
     if weight.ndim != 2:
         raise Unlike(f"its second factor has {weight.ndim} axes, not 2")
-    if (table := _table(operand(node, 1))) is not None:
+    if (table := _table(operand(node, 1), weight, reading)) is not None:
         return Found("unembedding", [x], output, {}, {"weight": weight.T}, share=table)
     weights, behind = {"weight": weight}, reading.only_user(output)
     if behind is not None and behind.op_type == "Add":
@@ -61,12 +61,16 @@ def _product(node: ir.Node, reading: Reading) -> Found:
     return _fully_connected(x, output, weights)
 
 
-def _table(factor: ir.Value) -> ir.Value | None:
-    """The matrix whose transpose a factor is, where rows of it are looked up."""
-    node = factor.producer()
-    table = node.inputs[0] if node is not None and node.op_type == "Transpose" else None
-    looked_up = table is not None and any(user.op_type == "Gather" and place == 0 for user, place in table.uses())
-    return table if looked_up else None
+def _table(factor: ir.Value, weight: Array, reading: Reading) -> ir.Value | None:
+    """The matrix whose transpose a factor is, or a copy of it, where rows of it are looked up."""
+    for node in reading.needed:
+        table = node.inputs[0] if node.op_type == "Gather" and not reading.region.fed(node.inputs[0]) else None
+        if table is None or dims(table) != weight.shape[::-1]:
+            continue
+        held = reading.array(table)
+        if table in reading.parameters_above(factor, node.outputs[0]) or (held is not None and np.array_equal(held, weight.T)):
+            return table
+    return None
 
 
 def _fully_connected(x: ir.Value, output: ir.Value, weights: Mapping[str, Array]) -> Found:
