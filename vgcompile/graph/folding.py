@@ -112,7 +112,9 @@ def worked_out(
     graph = onnx.helper.make_graph([ir.to_proto(node) for node in nodes], "worked_out", kinds, [result])
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)])
     try:
-        (found,) = ReferenceEvaluator(in_float64(model) if wide else model).run(None, {str(v.name): array for v, array in known.items()})
+        (found,) = ReferenceEvaluator(in_float64(model) if wide else model).run(
+            None, {str(v.name): array for v, array in known.items()}
+        )
     except Exception:  # an evaluator that lacks an operator, or its type, is no reason to refuse a model
         return None
     return np.asarray(found)

@@ -17,6 +17,7 @@ from vgcompile.graph.load import load
 from vgcompile.graph.network import Input
 from vgcompile.importing.comparison import require_equal
 from vgcompile.importing.layers import Stack, read_layers
+from vgcompile.importing.losses import added_loss, stated_loss
 from vgcompile.importing.trial import Array
 from vgcompile.importing.writing import written
 
@@ -32,16 +33,18 @@ class Imported:
     notes: tuple[str, ...]
 
 
-def imported(path: str | Path, *, name: str | None = None, weights_file: str | None = None) -> Imported:
-    """Read an ONNX file as a model called ``name`` (the file's own name) that takes its weights from ``weights_file``.
+def imported(path: str | Path, *, name: str | None = None, weights_file: str | None = None, loss: str | None = None) -> Imported:
+    """Read an ONNX file as a model called ``name`` (the file's own name) that takes its weights from ``weights_file``. A file that
+    holds no loss gets one of the kind ``loss`` (losses.ADDED), with a target as a further input.
 
     Raises ModelError for what the language has no layers for, SelfCheckError where what was made computes something else.
     """
     network = load(path)
     stack = read_layers(network)
     network = replace(network, inputs={name: _counted(declared, stack) for name, declared in network.inputs.items()})
-    model = written(network, stack, name or network.name, weights_file)
-    alone = written(network, stack, model.name, None)  # its weights are in no file yet
+    stated = stated_loss(network) if loss is None else added_loss(network, loss)
+    model = written(network, stack, name or network.name, weights_file, stated)
+    alone = written(network, stack, model.name, None, stated)  # its weights are in no file yet
     try:
         require_equal(network, stack.names(network), alone.text, model.weights)
     except SpecError as error:

@@ -84,7 +84,7 @@ class _Attention:
             "bias": biased,
             **({"output_bias": output_biased} if output_biased != biased else {}),
             "dropout": self.reading.rate(self.node),
-            **({"rotary": q.rotary} if q.rotary is not None else {}),
+            **({"rotary": dict(q.rotary) or True} if q.rotary is not None else {}),
             "qk_norm": q.norm is not None,
             **({"scale": scale} if not math.isclose(scale, size**-0.5, rel_tol=1e-6) else {}),
         }
@@ -249,8 +249,7 @@ class _Path:
             if (
                 node.op_type not in ("Mul", "Div")
                 or len(known) != 1
-                or known[0] is node.inputs[0] is not None
-                and node.op_type == "Div"
+                or (known[0] is node.inputs[0] is not None and node.op_type == "Div")
             ):
                 continue
             number = trial.run(known[0], {})

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 
 from vgcompile.importing.trial import Array
+from vgcompile.layers.positions import Rotary
 
 Map = Callable[[Array], Array | None]
+_USUAL = {name: field.default for name, field in Rotary.model_fields.items()}
 _EXACT, _ROUNDED = 1e-9, 1e-3  # of the l2 norm: of sums in float64, of sines and cosines that a file holds in float32
 
 
@@ -53,7 +55,8 @@ def rotation(still: Array, turned: Array) -> dict[str, Any] | None:
         base = _base(angles)
         places = np.arange(time)[:, None] * base ** (-np.arange(0, rotated, 2) / rotated)
         if alike(_turned(still, places, interleaved=interleaved), turned, _ROUNDED):
-            return {"base": base, "fraction": rotated / size, "interleaved": interleaved}
+            fields = {"base": base, "fraction": rotated / size, "interleaved": interleaved}
+            return {name: value for name, value in fields.items() if value != _USUAL[name]}
     return None
 
 

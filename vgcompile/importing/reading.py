@@ -10,6 +10,7 @@ import onnx_ir as ir
 from vgcompile.graph import raising
 from vgcompile.graph.network import Network
 from vgcompile.importing.trial import Array, Region, Trial
+from vgcompile.ops import lookup
 
 
 class Facts:
@@ -109,9 +110,15 @@ class Facts:
             seen.add(at)
             if at.const_value is not None:
                 found[at] = None
-            elif (node := at.producer()) is not None:
+            elif (node := at.producer()) is not None and not _counts(node):
                 open_ends += [operand for operand in node.inputs if operand is not None]
         return list(found)
+
+
+def _counts(node: ir.Node) -> bool:
+    """Whether a node reads the shape of its operand alone."""
+    row = lookup(node.op_type, node.domain)
+    return row is not None and row.by_shape
 
 
 def without_dropout(network: Network) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""The recurrent layers around RNN, GRU and LSTM: one or several behind each other, their states laid out as a layer hands them on.
+"""The recurrent layers around RNN, GRU and LSTM: one or several in a row, their states laid out as a layer hands them on.
 
     x -> Transpose -> LSTM -> Squeeze -> LSTM -> Squeeze, Transpose -> y         becomes    {kind: lstm, layers: 2}
 

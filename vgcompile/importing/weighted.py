@@ -32,8 +32,8 @@ def _dense(node: ir.Node, reading: Reading) -> Found:
 
 
 def rowwise(node: ir.Node, reading: Reading) -> Composite | None:
-    """Gemm between two reshapes, [batch, time, in] -> [batch time, in] -> [batch time, units] -> [batch, time, units]: rows stay in
-    their order, so that it is a dense layer over the last axis."""
+    """Gemm between two reshapes, [batch, time, in] -> [batch time, in] -> [batch time, units] -> [batch, time, units]. Rows stay
+    in their order, so that it is a dense layer over the last axis."""
     before, behind = operand(node, 0).producer(), reading.only_user(node.outputs[0])
     if before is None or behind is None or {before.op_type, behind.op_type} != {"Reshape"}:
         return None
