@@ -16,6 +16,7 @@ from vgcompile.errors import ModelError, SpecError
 from vgcompile.graph.load import load
 from vgcompile.graph.network import Input
 from vgcompile.importing.comparison import require_equal
+from vgcompile.importing.composing import composed
 from vgcompile.importing.layers import Stack, read_layers
 from vgcompile.importing.losses import added_loss, stated_loss
 from vgcompile.importing.trial import Array
@@ -34,13 +35,13 @@ class Imported:
 
 
 def imported(path: str | Path, *, name: str | None = None, weights_file: str | None = None, loss: str | None = None) -> Imported:
-    """Read an ONNX file as a model called ``name`` (the file's own name) that takes its weights from ``weights_file``. A file that
-    holds no loss gets one of the kind ``loss`` (losses.ADDED), with a target as a further input.
+    """Read an ONNX file as a model called ``name`` (the file's own name) that takes its weights from ``weights_file``. A file
+    without a loss gets one of the kind ``loss`` (losses.ADDED), with a target as a further input.
 
     Raises ModelError for what the language has no layers for, SelfCheckError where what was made computes something else.
     """
     network = load(path)
-    stack = read_layers(network)
+    stack = composed(read_layers(network))
     network = replace(network, inputs={name: _counted(declared, stack) for name, declared in network.inputs.items()})
     stated = stated_loss(network) if loss is None else added_loss(network, loss)
     model = written(network, stack, name or network.name, weights_file, stated)

@@ -58,8 +58,7 @@ class Stack:
 
 
 def read_layers(network: Network) -> Stack:
-    """The layers between a network's inputs and its outputs. Attention behind whose weights a dropout stands is raised on the way.
-    Raises ModelError that names every node like no layer."""
+    """The layers between a network's inputs and its outputs; attention with a dropout behind its weights is raised on the way. Raises ModelError that names every node like no layer."""
     return _Reader(network, without_dropout(network)).stack()
 
 
@@ -95,7 +94,7 @@ class _Reader:
         return Stack(tuple(self.layers), tuple(self._output(value) for value in outputs))
 
     def composites(self) -> dict[ir.Node, Composite]:
-        """Layers of many nodes, by the one around which they were found; what would be one, and is not, is complained about alone."""
+        """Layers of many nodes, by the one around which they were found."""
         made: dict[ir.Node, Composite] = {}
         inside: set[ir.Node] = set()
         for operator, rule in COMPOSITES.items():
@@ -104,7 +103,8 @@ class _Reader:
                     found = rule(node, self.facts)
                     if found is not None:
                         self._require_closed(found)
-                        made[node] = replace(found, found=[checked(layer) for layer in found.found])
+                        *before, last = map(checked, found.found)
+                        made[node] = replace(found, found=[*before, self.activated(last)])
                         inside |= found.nodes
                 except Unlike as reason:
                     self.unlike[node] = str(reason)

@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from vgcompile.errors import ModelError
 from vgcompile.graph.network import Input, Network
-from vgcompile.importing.folding import Run, runs
+from vgcompile.importing.folding import Run, repeats, runs
 from vgcompile.importing.layers import Read, Stack
 from vgcompile.importing.losses import Stated
 from vgcompile.importing.trial import Array
@@ -123,11 +123,12 @@ class _Writer:
         stem = [part for part in _common(firsts) if not part.isdigit()]
         name = _unique(_nameable(".".join(stem[-1:]) or "block"), self._taken)
         self._taken.add(name)
-        inner = []
+        inner, alone = [], run.size == 1 and repeats(self.stack.layers[run.start])
         for place in range(run.start, run.end):
             copy, within = divmod(place - run.start, run.size)
             layer = self.stack.layers[place]
-            self.full[place] = f"{name}/{copy + 1}/{names[within]}"
+            inside = f"/{names[within]}" if not alone else ""
+            self.full[place] = f"{name}/{copy + 1}{inside}"
             self.visible[place] = name
             self.hold(self.full[place], layer)
             if copy == 0:
@@ -139,6 +140,8 @@ class _Writer:
             if isinstance(source, str) or source < run.start
         )
         sources = {} if self._follows([entry], run.start - 1) else {"from": self._called(entry)}
+        if alone:
+            return {**inner[0], "name": name, **sources, "repeat": run.copies}
         return _composite({"name": name, **sources, "repeat": run.copies}, inner)
 
     def _within(self, layer: Read, start: int, within: int, names: Sequence[str]) -> dict[str, Any]:
