@@ -73,7 +73,7 @@ class _Attention:
         given = attributes_of(self.node)
         if given.get("softcap"):
             raise Unlike("its scores are capped (softcap), which the layer attention does not do")
-        mask = self._mask(q, k, causal := self._causal(q, k))
+        mask, causal = self._mask(q, k)
         scale = float(given.get("scale") or 1.0) * q.factor * k.factor
         fields = {
             "heads": q.heads,
@@ -180,25 +180,13 @@ class _Attention:
 
     # masks
 
-    def _causal(self, q: _Projected, k: _Projected) -> bool:
-        """Whether the mask that data have no part in hides what comes later; it may hide nothing else."""
-        hidden = self._hidden(q, k, {})
-        if hidden is None:
-            return False
-        late = np.triu(np.ones(hidden.shape[-2:], bool), 1)
-        if hidden.any() and not np.array_equal(hidden, np.broadcast_to(late, hidden.shape)):
-            raise Unlike("its mask is neither causal nor an input")
-        return bool(hidden.any())
-
-    def _hidden(self, q: _Projected, k: _Projected, given: Mapping[ir.Value, Array]) -> Array | None:
-        """Where scores are hidden, [..., time, memory's time]; None where a mask depends on data that are not given."""
+    def _hidden(self, q: _Projected, k: _Projected, given: Mapping[ir.Value, Array]) -> Array:
+        """Where scores are hidden, [..., time, memory's time]. Raises Unlike for what is no mask."""
         trial = _trial(self.reading, q.base, k.base)
         bias, hidden = [*self.node.inputs[3:], None, None][:2]
         at: Array = np.zeros((1, 1), bool)
         for value, real in ((bias, True), (hidden, False)):
             if value is None:
-                continue
-            if self.reading.region.fed(value) and not given:
                 continue
             made = trial.run(value, given)
             if made is None:
@@ -209,24 +197,27 @@ class _Attention:
         times = [trial.shape(part.base) for part in (q, k)]
         return np.broadcast_to(at, (*at.shape[:-2], *(shape[1] for shape in times if shape is not None)))
 
-    def _mask(self, q: _Projected, k: _Projected, causal: bool) -> list[ir.Value]:
-        """The input that says what may be read, if there is one: class numbers, 0 for what is hidden."""
+    def _mask(self, q: _Projected, k: _Projected) -> tuple[list[ir.Value], bool]:
+        """The input that says what may be read, if there is one (class numbers, 0 for what is hidden), and whether what comes later
+        is hidden too."""
         operands = [value for value in self.node.inputs[3:] if value is not None and self.reading.region.fed(value)]
-        if not operands:
-            return []
-        ends = [base for base, _ in self.reading.region.passed(operands) if base.producer() is None]
-        trial = _trial(self.reading, q.base, k.base)
-        shape = trial.shape(ends[0]) if ends and not is_real(ends[0]) else None
-        if shape is None or len(shape) not in (2, 3):
-            raise Unlike("its mask is no input of class numbers [batch, memory's time] or [batch, time, memory's time]")
-        kept = np.random.default_rng(0).integers(0, 2, size=shape)
-        hidden = self._hidden(q, k, {ends[0]: kept})
-        expected = (kept == 0)[:, None, None] if len(shape) == 2 else (kept == 0)[:, None]
-        if causal and hidden is not None:
-            expected = expected | np.triu(np.ones(hidden.shape[-2:], bool), 1)
-        if hidden is None or np.any(hidden != expected):
-            raise Unlike(f"the input {ends[0].name!r} is read by its mask otherwise than: 1 may be read, 0 is hidden")
-        return ends
+        ends, given, expected = list[ir.Value](), dict[ir.Value, Array](), np.zeros((1, 1), bool)
+        if operands:
+            ends = [base for base, _ in self.reading.region.passed(operands) if base.producer() is None]
+            shape = _trial(self.reading, q.base, k.base).shape(ends[0]) if ends and not is_real(ends[0]) else None
+            if shape is None or len(shape) not in (2, 3):
+                raise Unlike("its mask is no input of class numbers [batch, memory's time] or [batch, time, memory's time]")
+            given[ends[0]] = np.random.default_rng(0).integers(0, 2, size=shape)
+            seen = given[ends[0]].reshape(shape[0], 1, -1, shape[-1])
+            expected = seen == 0
+        hidden = self._hidden(q, k, given)
+        late = np.triu(np.ones(hidden.shape[-2:], bool), 1)
+        for causal in (False, True):
+            if np.all(hidden == (expected | late if causal else expected)):
+                return ends, causal
+        if not ends:
+            raise Unlike("its mask is neither causal nor an input")
+        raise Unlike(f"the input {ends[0].name!r} is read by its mask otherwise than: 1 may be read, 0 is hidden")
 
 
 @dataclass

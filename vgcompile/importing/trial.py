@@ -71,7 +71,8 @@ class Trial:
         return worked_out([node], node.outputs[0], {x: np.broadcast_to(np.zeros((), np.int8), shape)}, self.opset)
 
 
-def _wide(array: Array) -> Array:
+def _wide(given: Array) -> Array:
+    array = np.asarray(given)
     return array.astype(np.float64) if array.dtype.kind == "f" else array
 
 
