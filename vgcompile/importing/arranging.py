@@ -152,7 +152,7 @@ def _reduced(kind: str, take: str) -> Rule:
             pooled = ir.Value(name=None)
             return [Found(kind, [x], pooled), Found("flatten", [pooled], y)]
         raise Unlike(
-            f"a {take} is a layer where it is taken over all positions of [batch, channels, ...], or over axis 1 without keeping it"
+            f"a {take} is a layer where it is taken over all positions of [batch, channels, ...], or over axis 1, which goes"
         )
 
     return rule

@@ -3,8 +3,8 @@
     x -> MatMul, Add, Reshape, Transpose -> q ---.
     x -> ... -> k, v ----------------- ScaledDotProductAttention -> Transpose, Reshape, MatMul, Add -> y
 
-Exporters pack three projections into one, turn the time to the front and back, fold scales into weights. So what leads to q is not
-read but run: it is a projection where each vector of q is an affine map of the vector of x at that position.
+Exporters pack three projections into one, turn the time to the front and back, fold scales into weights. So what leads to q is
+not read but run: it is a projection where each vector of q is an affine map of the vector of x at that position.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import onnx_ir as ir
 
 from vgcompile.graph.attributes import attributes_of
 from vgcompile.graph.emit import dims, is_real
-from vgcompile.importing.finding import Composite, Found, Reading, Unlike
+from vgcompile.importing.finding import Composite, Found, Reading, Unlike, short
 from vgcompile.importing.projection import Affine, affine, alike, rotation
 from vgcompile.importing.trial import Array, Trial
 from vgcompile.layers.attention import QK_EPSILON
@@ -86,7 +86,7 @@ class _Attention:
             "dropout": self.reading.rate(self.node),
             **({"rotary": dict(q.rotary) or True} if q.rotary is not None else {}),
             "qk_norm": q.norm is not None,
-            **({"scale": scale} if not math.isclose(scale, size**-0.5, rel_tol=1e-6) else {}),
+            **({"scale": short(scale)} if not math.isclose(scale, size**-0.5, rel_tol=1e-6) else {}),
         }
         weights: dict[str, Array] = {}
         for name, part, heads in (("query", q, q.heads), ("key", k, kv_heads), ("value", v, kv_heads)):

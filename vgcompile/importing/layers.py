@@ -58,7 +58,8 @@ class Stack:
 
 
 def read_layers(network: Network) -> Stack:
-    """The layers between a network's inputs and its outputs; attention with a dropout behind its weights is raised on the way. Raises ModelError that names every node like no layer."""
+    """The layers between a network's inputs and its outputs; attention with a dropout behind its weights is raised on the way.
+    Raises ModelError that names every node like no layer."""
     return _Reader(network, without_dropout(network)).stack()
 
 

@@ -24,8 +24,8 @@ Elements = Callable[[Array, Array], Array]
 
 @dataclass(frozen=True)
 class Stated:
-    """``fields`` of the loss but for its input and target; none where the model is written without one. ``target`` is an input that
-    the file does not have."""
+    """``fields`` of the loss but for its input and target; none where the model is written without one. ``target`` is an input
+    that the file does not have."""
 
     fields: Mapping[str, Any] = field(default_factory=dict)
     target: Mapping[str, Any] | None = None
@@ -34,7 +34,7 @@ class Stated:
 
 def _huber(y: Array, t: Array) -> Array:
     size = np.abs(y - t)
-    return np.where(size <= 1.0, 0.5 * size * size, size - 0.5)
+    return np.asarray(np.where(size <= 1.0, 0.5 * size * size, size - 0.5))
 
 
 # The formulas of layers/criterion.py once more, on numbers: what a file's loss is compared with.

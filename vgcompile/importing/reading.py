@@ -31,7 +31,7 @@ class Facts:
         return [*self.graph.inputs, *(value for node in self.graph for value in node.outputs)]
 
     def leading_to(self, values: Sequence[ir.Value], ends: dict[ir.Value, Sequence[ir.Value]]) -> list[ir.Node]:
-        """The nodes that data go through on their way to values, in order; ``ends`` are values that a composite makes of others."""
+        """The nodes that data go through on their way to values, in order; ``ends`` are what composites make of others."""
         found: set[ir.Node] = set()
         seen: set[ir.Value] = set()
         open_ends = list(values)

@@ -2,9 +2,10 @@
 
     Gemm(x, W, b)  ->  dense, {units: 10}, {weight: W, bias: b}, reads x, gives y
 
-One rule an operator, ``(operator, reading) -> Found``, in the room of its family; it raises Unlike where no layer is like it. A rule may take in nodes behind its own (a bias), and may name kinds and fields that the language does not have: whoever calls it
-checks. An operator without a rule that bears the name of an activation is that activation. What many nodes make is
-found around one of them: ``COMPOSITES``.
+One rule an operator, ``(operator, reading) -> Found``, in the room of its family; it raises Unlike where no layer is like it. A
+rule may take in nodes behind its own (a bias), and may name kinds and fields that the language does not have: whoever calls it
+checks. An operator without a rule that bears the name of an activation is that activation. What many nodes make is found around
+one of them: ``COMPOSITES``.
 """
 
 from __future__ import annotations
