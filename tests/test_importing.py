@@ -68,7 +68,8 @@ def test_layers_that_repeat_are_a_block(tmp_path: Path) -> None:
     text = require_same(saved(open_network(ROOT / "models/deep_batchnorm.yaml"), tmp_path))
     assert text == (
         "# Imported from deep_batchnorm.onnx.\n"
-        "# It states no loss: add one under loss:, or import it with --loss cross_entropy, mse, ...\nname: deep_batchnorm\ninputs:\n  image: {shape: [batch, 64]}\nlayers:\n"
+        "# It states no loss: add one under loss:, or import it with --loss cross_entropy, mse, ...\n"
+        "name: deep_batchnorm\ninputs:\n  image: {shape: [batch, 64]}\nlayers:\n"
         "  - kind: block\n    name: hidden\n    repeat: 20\n    layers:\n      - {kind: dense, units: 100, bias: false}\n"
         "      - {kind: batch_norm, activation: sigmoid}\n  - {kind: dense, name: logits, units: 10}\n"
     )

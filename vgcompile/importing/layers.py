@@ -17,7 +17,7 @@ from vgcompile.graph.emit import is_real
 from vgcompile.graph.network import Network
 from vgcompile.importing.finding import Composite, Found, Unlike
 from vgcompile.importing.reading import Facts, without_dropout
-from vgcompile.importing.recognition import COMPOSITES, recognized
+from vgcompile.importing.recognition import COMPOSITES, LAYOUTS, recognized
 from vgcompile.importing.trial import Array
 from vgcompile.layers import LAYERS
 
@@ -89,10 +89,23 @@ class _Reader:
                 except Unlike as reason:
                     self.unlike[node] = str(reason)
         if self.unlike:
+            self._leave_layouts_out()
             listed = [f"{node.op_type} (node {node.name!r}): {reason}" for node, reason in self.unlike.items()]
             listed = listed if len(listed) <= SHOWN else [*listed[: SHOWN - 1], f"and {len(listed) - SHOWN + 1} more"]
             raise ModelError(f"{source}: what has no layer cannot be imported:\n  " + "\n  ".join(listed))
         return Stack(tuple(self.layers), tuple(self._output(value) for value in outputs))
+
+    def _leave_layouts_out(self) -> None:
+        """Nodes that only lay out what a composite that was found to be none reads or gives have nothing to be complained of."""
+        open_ends = [node for node in self.unlike if node.op_type in COMPOSITES]
+        while open_ends:
+            node = open_ends.pop()
+            beside = [value.producer() for value in node.inputs if value is not None]
+            beside += [user for value in node.outputs for user in value.consumers()]
+            for other in beside:
+                if other in self.unlike and other.op_type in LAYOUTS:
+                    del self.unlike[other]
+                    open_ends.append(other)
 
     def composites(self) -> dict[ir.Node, Composite]:
         """Layers of many nodes, by the one around which they were found."""

@@ -19,6 +19,7 @@ from vgcompile.importing.attention import attention
 from vgcompile.importing.finding import Composite, Found, Reading, Rule
 
 RULES: Mapping[str, Rule] = {**weighted.RULES, **arranging.RULES, **pointwise.RULES}
+LAYOUTS = frozenset(arranging.RULES)
 COMPOSITES: Mapping[str, Callable[[ir.Node, Reading], Composite | None]] = {
     **dict.fromkeys(recurrence.KINDS, recurrence.recurrent),
     "ScaledDotProductAttention": attention,
