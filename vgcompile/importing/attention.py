@@ -196,8 +196,8 @@ class _Attention:
         return np.broadcast_to(at, (*at.shape[:-2], *(shape[1] for shape in times if shape is not None)))
 
     def _mask(self, q: _Projected, k: _Projected) -> tuple[list[ir.Value], bool]:
-        """The input that says what may be read, if there is one (class numbers, 0 for what is hidden), and whether what comes later
-        is hidden too."""
+        """The input that says what may be read, if there is one (class numbers, 0 for what is hidden), and whether what comes
+        later is hidden too."""
         operands = [value for value in self.node.inputs[3:] if value is not None and self.reading.region.fed(value)]
         ends, given, expected = list[ir.Value](), dict[ir.Value, Array](), np.zeros((1, 1), bool)
         if operands:

@@ -42,7 +42,7 @@ def alike(a: Array, b: Array, tolerance: float = _EXACT) -> bool:
 
 
 def rotation(still: Array, turned: Array) -> dict[str, Any] | None:
-    """The fields of the rotary positions that make ``turned`` of ``still``, both [time, vectors, head size] and ``still`` the same
+    """The fields of the rotary positions that make ``turned`` of ``still``, both [time, vectors, head size], ``still`` the same
     at all times; None where no such rotation does."""
     time, _, size = still.shape
     moved = np.flatnonzero(np.abs(turned - still).max((0, 1)) > 1e-7 * np.abs(still).max())
