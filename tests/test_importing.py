@@ -212,7 +212,7 @@ def test_another_loss_is_left_out_with_a_note(tmp_path: Path) -> None:
             tmp_path,
         )
     )
-    assert "loss:" not in made.text and "t:" not in made.text.replace("Imported", "")
+    assert "\nloss:" not in made.text and "t:" not in made.text.replace("Imported", "")
     assert any("the loss 'loss' (ReduceMean) is left out" in note for note in made.notes)
 
 
@@ -235,7 +235,11 @@ def test_the_command_writes_model_and_weights(tmp_path: Path, capsys: pytest.Cap
     target = tmp_path / "out" / "mine.yaml"
     assert main(["import", str(file), "-o", str(target)]) == 0
     assert capsys.readouterr().err.splitlines() == [f"wrote {target.with_suffix('.safetensors')}", f"wrote {target}"]
-    assert target.read_text().startswith("# Imported from lenet.onnx, its weights in mine.safetensors.\nname: mine\n")
+    text = target.read_text()
+    assert (
+        text.startswith("# Imported from lenet.onnx, its weights in mine.safetensors.\n# It states no loss")
+        and "\nname: mine\n" in text
+    )
     weights = load_file(target.with_suffix(".safetensors"))
     original = open_network(ROOT / "models/lenet.yaml").parameter_values()
     assert weights.keys() == original.keys()

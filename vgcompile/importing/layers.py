@@ -88,6 +88,7 @@ class _Reader:
                     self.place(node)
                 except Unlike as reason:
                     self.unlike[node] = str(reason)
+                    self.places.update(dict.fromkeys(node.outputs, -1))
         if self.unlike:
             self._leave_layouts_out()
             listed = [f"{node.op_type} (node {node.name!r}): {reason}" for node, reason in self.unlike.items()]
@@ -144,8 +145,9 @@ class _Reader:
 
     def place(self, node: ir.Node) -> None:
         (first, *_), (output, *_) = node.inputs, node.outputs
-        if node.op_type in _COPIES and first in self.places and (first.dtype == output.dtype or not is_real(first)):
-            self.places[output] = self.places[first]
+        known = None if first is None else self.places.get(first)
+        if first is not None and known is not None and node.op_type in _COPIES and (known == -1 or _copies(first, output)):
+            self.places[output] = known
             return
         *before, last = recognized(node, self.facts)
         if last.copies:
@@ -214,6 +216,11 @@ class _Reader:
             heads = [match[1]]
         parts = [tuple(part for part in re.split(r"[/.]", head) if part) for head in heads]
         return tuple(column[0] for column in takewhile(lambda column: len(set(column)) == 1, zip(*parts, strict=False)))
+
+
+def _copies(x: ir.Value, y: ir.Value) -> bool:
+    """Whether a cast changes no number that a model's input may hold."""
+    return x.dtype == y.dtype or not (is_real(x) or is_real(y))
 
 
 def checked(found: Found) -> Found:
