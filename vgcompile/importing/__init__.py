@@ -14,7 +14,7 @@ from pathlib import Path
 
 from vgcompile.errors import ModelError, SpecError
 from vgcompile.graph.load import load
-from vgcompile.graph.network import Input
+from vgcompile.graph.network import Input, Network
 from vgcompile.importing.comparison import require_equal
 from vgcompile.importing.composing import composed
 from vgcompile.importing.layers import Stack, read_layers
@@ -50,7 +50,18 @@ def imported(path: str | Path, *, name: str | None = None, weights_file: str | N
         require_equal(network, stack.names(network), alone.text, model.weights)
     except SpecError as error:
         raise ModelError(f"{path}: its layers are known, but do not make a model of the language:\n{error}") from None
-    return Imported(model.name, model.text, model.weights, (*network.notes, *model.notes))
+    return Imported(model.name, model.text, model.weights, (*network.notes, *model.notes, *_more(network, model.weights)))
+
+
+def _more(network: Network, weights: Mapping[str, Array]) -> list[str]:
+    """A note where the model learns more numbers than the file holds: biases it lacks, tensors that it holds once for several."""
+    held = network.model.graph.initializers
+    tensors = [tensor for name in network.parameters if (tensor := held[name].const_value) is not None]
+    there = sum(tensor.size for tensor in tensors)
+    here = sum(array.size for name, array in weights.items() if not name.rpartition("/")[2].startswith("running_"))
+    return (
+        [f"the model has {here:,} parameters, the file {there:,}: biases that it lacks, tensors merged"] if here > there else []
+    )
 
 
 def _counted(declared: Input, stack: Stack) -> Input:
