@@ -22,6 +22,16 @@ def test_a_starter_checks_clean(name: str, tmp_path: Path, capsys: pytest.Captur
     assert title(starters()[name]).endswith(".")
 
 
+@pytest.mark.parametrize("name", ["lstm", "gru", "transformer", "gpt"])
+def test_a_starter_has_no_warning_and_a_gradient(name: str, tmp_path: Path) -> None:
+    target = tmp_path / "mine.yaml"
+    assert main(["new", name, "-o", str(target)]) == 0
+    assert main(["check", "--strict", str(target)]) == 0
+    assert main(["compile", str(target), "-o", str(tmp_path)]) == 0
+    assert (tmp_path / "mine.grad.onnx").exists()
+    assert main(["analyze", str(target)]) == 0
+
+
 def test_nothing_is_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["new", "mlp"]) == 0

@@ -17,6 +17,12 @@ def import_(
         str | None,
         typer.Option("-o", metavar="FILE.yaml", help="Where to write; else NAME.yaml here; - for stdout, without weights."),
     ] = None,
+    loss: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KIND", help="A loss for a file that holds none: cross_entropy, mse, mae, huber, binary_cross_entropy."
+        ),
+    ] = None,
 ) -> None:
     """Write an ONNX file as a YAML model.
 
@@ -26,6 +32,7 @@ def import_(
 
     \b
     vgcompile import classifier.onnx -o classifier.yaml
+    vgcompile import classifier.onnx -o classifier.yaml --loss cross_entropy
     """
     if Path(model).suffix != ".onnx" or not Path(model).is_file():
         raise UserError(f"{model}: " + ("not an .onnx file" if Path(model).exists() else "no such file") + "; give an .onnx file")
@@ -35,7 +42,7 @@ def import_(
     from vgcompile.importing import imported
 
     weights = target.with_suffix(".safetensors")
-    made = imported(model, name=None if file in (None, STDOUT) else target.stem, weights_file=weights.name)
+    made = imported(model, name=None if file in (None, STDOUT) else target.stem, weights_file=weights.name, loss=loss)
     for note in made.notes:
         typer.echo(f"note: {note}", err=True)
     if file == STDOUT:

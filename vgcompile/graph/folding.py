@@ -21,6 +21,7 @@ from vgcompile.graph.emit import constant_of
 from vgcompile.graph.view import bodies
 from vgcompile.ops import lookup
 from vgcompile.ops.op import Array
+from vgcompile.reference.precision import in_float64
 
 LARGEST = 4096  # elements of what is worked out
 
@@ -101,15 +102,19 @@ def _run(node: ir.Node, operands: Sequence[Array | None], opset: int) -> Array |
     return found
 
 
-def worked_out(nodes: Sequence[ir.Node], value: ir.Value, known: Mapping[ir.Value, Array], opset: int) -> Array | None:
+def worked_out(
+    nodes: Sequence[ir.Node], value: ir.Value, known: Mapping[ir.Value, Array], opset: int, *, wide: bool = False
+) -> Array | None:
     """What the nodes, in order, make of a value by the reference evaluator, where ``known`` holds all else that they read; None
-    where it does not run them."""
+    where it does not run them. ``wide``: every real type that the nodes name is float64."""
     kinds = [onnx.helper.make_tensor_value_info(str(v.name), onnx.TensorProto.UNDEFINED, None) for v in known]
     result = onnx.helper.make_tensor_value_info(str(value.name), onnx.TensorProto.UNDEFINED, None)
     graph = onnx.helper.make_graph([ir.to_proto(node) for node in nodes], "worked_out", kinds, [result])
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)])
     try:
-        (found,) = ReferenceEvaluator(model).run(None, {str(v.name): array for v, array in known.items()})
+        (found,) = ReferenceEvaluator(in_float64(model) if wide else model).run(
+            None, {str(v.name): array for v, array in known.items()}
+        )
     except Exception:  # an evaluator that lacks an operator, or its type, is no reason to refuse a model
         return None
     return np.asarray(found)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vgcompile.importing.layers import Read, Stack
+from vgcompile.layers import LAYERS
 
 FEWEST_COPIES = 3  # of a single layer
 FEWEST_LAYERS = 4  # of two copies
@@ -40,10 +41,22 @@ def runs(stack: Stack) -> list[Run]:
         candidates = (
             _longest(stack.layers, readers, at, size) for size in sizes if _same(stack.layers[at], stack.layers[at + size])
         )
-        worth = [run for run in candidates if run.copies >= (FEWEST_COPIES if run.size * run.copies < FEWEST_LAYERS else 2)]
+        worth = [run for run in candidates if run.copies >= _fewest(stack, run)]
         found.append(max(worth, key=lambda run: (run.end, -run.size), default=Run(at)))
         at = found[-1].end
     return found
+
+
+def _fewest(stack: Stack, run: Run) -> int:
+    """From how many copies on a run reads better than its layers; a layer that repeats itself does from two on."""
+    if run.size == 1 and repeats(stack.layers[run.start]):
+        return 2
+    return FEWEST_COPIES if run.size * run.copies < FEWEST_LAYERS else 2
+
+
+def repeats(layer: Read) -> bool:
+    """Whether the layer has a field ``repeat``."""
+    return "repeat" in LAYERS[layer.kind].model_fields
 
 
 def _readers(stack: Stack) -> list[int]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,13 @@ import onnx_ir as ir
 from pydantic import ValidationError
 
 from vgcompile.errors import ModelError
-from vgcompile.graph.attributes import attributes_of
+from vgcompile.graph.emit import is_real
 from vgcompile.graph.network import Network
-from vgcompile.importing.recognition import Array, Found, Unlike, recognized
+from vgcompile.importing.finding import Composite, Found, Unlike
+from vgcompile.importing.reading import Facts, without_dropout
+from vgcompile.importing.recognition import COMPOSITES, LAYOUTS, recognized
+from vgcompile.importing.trial import Array
 from vgcompile.layers import LAYERS
-from vgcompile.ops import lookup
 
 SHOWN = 20  # nodes that are like no layer; the others are counted
 _COPIES = ("Identity", "Cast", "CastLike")
@@ -43,41 +46,94 @@ class Stack:
     layers: tuple[Read, ...]
     outputs: tuple[int, ...]
 
+    def classes(self, name: str) -> int | None:
+        """How many class numbers an input holds by what reads it: rows of a table, or what a mask hides and does not."""
+        rows = [layer.fields.get("size") for layer in self.layers if layer.kind == "embedding" and layer.sources == (name,)]
+        masks = [2 for layer in self.layers if layer.kind == "attention" and layer.sources[2:] == (name,)]
+        return min([*(size for size in rows if size), *masks], default=None)
+
     def names(self, network: Network) -> list[str]:
         """The file's outputs in the order of their layers, which is that of the model's."""
         return [name for _, name in sorted(zip(self.outputs, network.outputs, strict=True))]
 
 
 def read_layers(network: Network) -> Stack:
-    """The layers between a network's inputs and its outputs. Raises ModelError that names every node like no layer."""
-    return _Reader(network).stack()
+    """The layers between a network's inputs and its outputs; attention with a dropout behind its weights is raised on the way.
+    Raises ModelError that names every node like no layer."""
+    return _Reader(network, without_dropout(network)).stack()
 
 
 class _Reader:
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Network, rates: dict[str, float]) -> None:
         self.network = network
-        self.graph = network.model.graph
-        self.places: dict[ir.Value, str | int] = {value: str(value.name) for value in self.graph.inputs}
-        self.taken: set[ir.Node] = set()
-        self.arrays: dict[ir.Value, Array | None] = {}
+        self.facts = Facts(network, rates)
+        self.places: dict[ir.Value, str | int] = {value: str(value.name) for value in self.facts.inputs}
         self.layers: list[Read] = []
-        self.owners: dict[tuple[str, ...], int] = {}  # by the parameters' names
+        self.owners: dict[tuple[str, ...], int] = {}  # by kind and the parameters' names
+        self.unlike: dict[ir.Node, str] = {}
 
     def stack(self) -> Stack:
-        outputs = [value for value in _values(self.graph) if value.name in self.network.outputs]
-        needed = _above(outputs)
-        unlike = []
-        for node in self.graph:
-            if node in needed and node not in self.taken and any(self.array(value) is None for value in node.outputs):
+        facts, source = self.facts, self.network.source
+        values = {value.name: value for node in facts.graph for value in node.outputs} | {v.name: v for v in facts.inputs}
+        outputs = [values[name] for name in self.network.outputs]
+        composites = self.composites()
+        ends = {found.output: found.sources for composite in composites.values() for found in composite.found}
+        inside = {node for composite in composites.values() for node in composite.nodes}
+        order = {*facts.leading_to(outputs, ends), *composites}
+        for node in facts.needed:
+            if node in composites:
+                self.put(composites[node].found, node, inside=composites[node].nodes)
+            elif node in order and node not in facts.taken and node not in inside and node not in self.unlike:
                 try:
                     self.place(node)
                 except Unlike as reason:
-                    unlike.append(f"{node.op_type} (node {node.name!r}): {reason}")
-        if unlike:
-            listed = unlike if len(unlike) <= SHOWN else [*unlike[: SHOWN - 1], f"and {len(unlike) - SHOWN + 1} more"]
-            raise ModelError(f"{self.network.source}: what has no layer cannot be imported:\n  " + "\n  ".join(listed))
-        ordered = sorted(outputs, key=lambda value: self.network.outputs.index(str(value.name)))
-        return Stack(tuple(self.layers), tuple(self._output(value) for value in ordered))
+                    self.unlike[node] = str(reason)
+                    self.places.update(dict.fromkeys(node.outputs, -1))
+        if self.unlike:
+            self._leave_layouts_out()
+            listed = [f"{node.op_type} (node {node.name!r}): {reason}" for node, reason in self.unlike.items()]
+            listed = listed if len(listed) <= SHOWN else [*listed[: SHOWN - 1], f"and {len(listed) - SHOWN + 1} more"]
+            raise ModelError(f"{source}: what has no layer cannot be imported:\n  " + "\n  ".join(listed))
+        return Stack(tuple(self.layers), tuple(self._output(value) for value in outputs))
+
+    def _leave_layouts_out(self) -> None:
+        """Nodes that only lay out what a composite that was found to be none reads or gives have nothing to be complained of."""
+        open_ends = [node for node in self.unlike if node.op_type in COMPOSITES]
+        while open_ends:
+            node = open_ends.pop()
+            beside = [value.producer() for value in node.inputs if value is not None]
+            beside += [user for value in node.outputs for user in value.consumers()]
+            for other in beside:
+                if other in self.unlike and other.op_type in LAYOUTS:
+                    del self.unlike[other]
+                    open_ends.append(other)
+
+    def composites(self) -> dict[ir.Node, Composite]:
+        """Layers of many nodes, by the one around which they were found."""
+        made: dict[ir.Node, Composite] = {}
+        inside: set[ir.Node] = set()
+        for operator, rule in COMPOSITES.items():
+            for node in [node for node in self.facts.needed if node.op_type == operator and node not in inside]:
+                try:
+                    found = rule(node, self.facts)
+                    if found is not None:
+                        self._require_closed(found)
+                        *before, last = map(checked, found.found)
+                        made[node] = replace(found, found=[*before, self.activated(last)])
+                        inside |= found.nodes
+                except Unlike as reason:
+                    self.unlike[node] = str(reason)
+        return made
+
+    def _require_closed(self, composite: Composite) -> None:
+        """Raises Unlike where somebody else reads a value between the nodes of a layer."""
+        given = {found.output for found in composite.found}
+        for node in composite.nodes:
+            for value in node.outputs:
+                outside = [user for user in self.facts.users(value) if user not in composite.nodes]
+                read = outside[0].name if outside else "the file's output" if value.name in self.network.outputs else None
+                if value not in given and read is not None:
+                    raise Unlike(f"a value within it, {value.name!r}, is read elsewhere ({read})")
 
     def _output(self, value: ir.Value) -> int:
         place = self.places[value]
@@ -89,84 +145,85 @@ class _Reader:
 
     def place(self, node: ir.Node) -> None:
         (first, *_), (output, *_) = node.inputs, node.outputs
-        if node.op_type in _COPIES and first in self.places and first.dtype == output.dtype:
-            self.places[output] = self.places[first]
+        known = None if first is None else self.places.get(first)
+        if first is not None and known is not None and node.op_type in _COPIES and (known == -1 or _copies(first, output)):
+            self.places[output] = known
             return
-        found = self.activated(_checked(recognized(node, self)))
-        sources = tuple(self.places[value] for value in found.sources if value in self.places)
-        if len(sources) < len(found.sources):
-            self.places[found.output] = -1  # behind a node that is like no layer, and is complained about
+        *before, last = recognized(node, self.facts)
+        if last.copies:
+            if last.sources[0] in self.places:
+                self.places[last.output] = self.places[last.sources[0]]
             return
-        names = tuple(str(value.name) for value in node.inputs if value is not None and self.array(value) is not None)
-        owner = self.owners.setdefault((found.kind, *names), len(self.layers)) if found.weights else len(self.layers)
-        shared = owner < len(self.layers)
-        read = Read(
-            found.kind,
-            found.fields,
-            sources,
-            {} if shared else found.weights,
-            self.path(node, names),
-            owner if shared else None,
-        )
-        self.places[found.output] = len(self.layers)
-        self.layers.append(read)
+        self.put([*map(checked, before), self.activated(checked(last))], node)
+
+    def put(self, layers: Sequence[Found], node: ir.Node, inside: Iterable[ir.Node] = ()) -> None:
+        """Layers that a node stands for, which are in the graph what is ``inside``."""
+        for found in layers:
+            sources = tuple(self.places[value] for value in found.sources if value in self.places)
+            if len(sources) < len(found.sources) or -1 in sources:
+                self.places[found.output] = -1  # behind a node that is like no layer, and is complained about
+                continue
+            names = self.names([node, *inside]) if found.weights else []
+            owner = self._owner(found, names)
+            shared = owner is not None
+            read = Read(
+                found.kind,
+                found.fields,
+                sources,
+                {} if shared else found.weights,
+                self.path(node, names),
+                owner,
+            )
+            self.places[found.output] = len(self.layers)
+            self.layers.append(read)
+
+    def _owner(self, found: Found, names: Sequence[str]) -> int | None:
+        """The layer whose parameters it has."""
+        if found.share is not None:
+            return self.owners.get(("embedding", str(found.share.name)))
+        told = [name for name in names if self.facts.telling(name)]  # exporters merge tensors of one value, such as ones
+        owner = self.owners.setdefault((found.kind, *names), len(self.layers)) if told else len(self.layers)
+        return owner if owner < len(self.layers) else None
+
+    def names(self, nodes: Sequence[ir.Node]) -> list[str]:
+        """The initializers that nodes read, also behind others that only prepare them."""
+        values = [value for node in nodes for value in node.inputs if value is not None and not self.facts.region.fed(value)]
+        named = dict.fromkeys(str(v.name) for value in values for v in self.facts.prepared(value))
+        return sorted(named) if len(nodes) > 1 else list(named)
 
     def activated(self, found: Found) -> Found:
         """With the function behind it, where that may stand in ``activation:``."""
-        behind = self.only_user(found.output)
+        behind = self.facts.only_user(found.output) if found.output.name is not None else None
         if behind is None or "activation" not in LAYERS[found.kind].model_fields:
             return found
         try:
-            function = _checked(recognized(behind, self))
+            *_, function = map(checked, recognized(behind, self.facts))
             if not function.function:
                 return found
             stated = {"kind": function.kind, **function.fields} if function.fields else function.kind
-            joined = _checked(replace(found, fields={**found.fields, "activation": stated}, output=function.output))
+            joined = checked(replace(found, fields={**found.fields, "activation": stated}, output=function.output))
         except Unlike:
             return found
-        self.taken.add(behind)
+        self.facts.take(behind)
         return joined
 
     def path(self, node: ir.Node, names: Sequence[str]) -> tuple[str, ...]:
         """What the file calls a layer: by its parameters or, where it has none, by its node."""
-        heads = [match[1] for name in names if (match := _OWN.match(name)) and name in self.network.parameters]
+        own_names = [name for name in names if name in self.network.parameters and self.facts.readers(name) == 1]
+        heads = [match[1] for name in own_names if (match := _OWN.match(name))]
         own = (node.name or "").lstrip("/")
         if not heads and not own.startswith(("node_", node.op_type)) and (match := _OWN.match(own)):
             heads = [match[1]]
-        return tuple(part for part in re.split(r"[/.]", heads[0]) if part) if heads else ()
-
-    # What rules ask
-
-    def array(self, value: ir.Value | None) -> Array | None:
-        if value is None:
-            return None
-        if value not in self.arrays:
-            self.arrays[value] = self._computed(value)
-        return self.arrays[value]
-
-    def _computed(self, value: ir.Value) -> Array | None:
-        if value.const_value is not None:
-            return np.asarray(value.const_value.numpy())
-        node = value.producer()
-        row = lookup(node.op_type, node.domain) if node is not None else None
-        if node is None or row is None or row.numpy is None or len(node.outputs) != 1:
-            return None
-        operands = [self.array(operand) for operand in node.inputs]
-        if any(held is None and given is not None for held, given in zip(operands, node.inputs, strict=True)):
-            return None
-        computed = np.asarray(row.numpy(*operands, **attributes_of(node)))
-        return computed.astype(value.dtype.numpy()) if value.dtype is not None else computed
-
-    def only_user(self, value: ir.Value) -> ir.Node | None:
-        users = list(value.consumers())
-        alone = len(users) == 1 and len(value.uses()) == 1 and value.name not in self.network.outputs
-        return users[0] if alone and not value.is_graph_output() else None
-
-    def take(self, node: ir.Node) -> None:
-        self.taken.add(node)
+        parts = [tuple(part for part in re.split(r"[/.]", head) if part) for head in heads]
+        return tuple(column[0] for column in takewhile(lambda column: len(set(column)) == 1, zip(*parts, strict=False)))
 
 
-def _checked(found: Found) -> Found:
+def _copies(x: ir.Value, y: ir.Value) -> bool:
+    """Whether a cast changes no number that a model's input may hold."""
+    return x.dtype == y.dtype or not (is_real(x) or is_real(y))
+
+
+def checked(found: Found) -> Found:
     """With the fields that are not the default. Raises Unlike where the language has no such kind or field."""
     layer = LAYERS.get(found.kind)
     if layer is None:
@@ -188,19 +245,3 @@ def _alike(value: Any, default: Any) -> bool:
     if isinstance(value, float) and isinstance(default, float):
         return bool(np.float32(value) == np.float32(default))
     return type(value) is type(default) and bool(value == default)
-
-
-def _values(graph: ir.Graph) -> list[ir.Value]:
-    return [*graph.inputs, *(value for node in graph for value in node.outputs)]
-
-
-def _above(outputs: Sequence[ir.Value]) -> set[ir.Node]:
-    """The nodes that values are computed by."""
-    found: set[ir.Node] = set()
-    open_ = [value.producer() for value in outputs]
-    while open_:
-        node = open_.pop()
-        if node is not None and node not in found:
-            found.add(node)
-            open_ += [value.producer() for value in node.inputs if value is not None]
-    return found

@@ -14,14 +14,15 @@ import numpy as np
 import onnx_ir as ir
 
 from vgcompile.errors import ModelError
-from vgcompile.graph.attributes import attributes_of
 from vgcompile.graph.network import Input, Network
-from vgcompile.importing.folding import Run, runs
+from vgcompile.importing.folding import Run, repeats, runs
 from vgcompile.importing.layers import Read, Stack
-from vgcompile.importing.recognition import Array
+from vgcompile.importing.losses import Stated
+from vgcompile.importing.trial import Array
 from vgcompile.spec.document import Document
 from vgcompile.spec.layout import formatted
 
+TARGET = "target"  # what the input of a loss that is added is called
 _RESERVED = {"input", "loss"}
 _RESERVED_INSIDE = {"input", "shortcut", "sum"}
 _UNNAMEABLE = re.compile(r"[^A-Za-z0-9_.-]+")
@@ -35,25 +36,30 @@ class Written:
     notes: tuple[str, ...]
 
 
-def written(network: Network, stack: Stack, name: str, weights_file: str | None) -> Written:
+def written(network: Network, stack: Stack, name: str, weights_file: str | None, loss: Stated) -> Written:
+    """``loss`` is that of the file, or the one that is added to it."""
     writer = _Writer(network, stack)
     layers = writer.layers()
-    loss, notes = _loss(network, writer)
-    notes += _freed(network)
+    notes = [*loss.notes, *_freed(network)]
     if list(stack.outputs) != sorted(stack.outputs):
         names = ", ".join(writer.visible[place] for place in sorted(stack.outputs))
         notes.append(f"the outputs come in the order of their layers: {names}")
+    inputs = {writer.inputs[key]: fields for key, fields in _inputs(network, bool(loss.fields))}
+    added = {_unique(TARGET, {*inputs, *writer.visible.values()}): loss.target} if loss.target else {}
     weights = {"weights": {"file": weights_file}} if weights_file and "weights" in Document.model_fields else {}
     title = _nameable(name)
     document = {
         "name": title,
-        "inputs": {writer.inputs[key]: fields for key, fields in _inputs(network, writer, loss is not None)},
+        "inputs": {**inputs, **added},
         **weights,
         "layers": layers,
-        **({"loss": loss} if loss else {}),
+        **(_judged(loss, writer, *added) if loss.fields else {}),
     }
     weighed = f", its weights in {weights_file}" if weights_file else ""
-    text = f"# Imported from {Path(network.source).name}{weighed}.\n" + formatted(json.dumps(document))
+    head = [f"# Imported from {Path(network.source).name}{weighed}."]
+    if not loss.fields:
+        head.append("# It states no loss: add one under loss:, or import it with --loss cross_entropy, mse, ...")
+    text = "\n".join(head) + "\n" + formatted(json.dumps(document))
     return Written(title, text, writer.weights, tuple(notes))
 
 
@@ -100,7 +106,13 @@ class _Writer:
         shared = {"share": self.full[layer.share]} if layer.share is not None else {}
         plain = self._follows(layer.sources, before)
         sources = {} if plain else {"from": _listed([self._called(source) for source in layer.sources])}
-        return {"kind": layer.kind, "name": name, **sources, **layer.fields, **shared}
+        return {"kind": layer.kind, "name": name, **sources, **self._fields(layer), **shared}
+
+    def _fields(self, layer: Read) -> Mapping[str, Any]:
+        """Without the size of a table that is its input's number of classes."""
+        usual = [self.stack.classes(source) for source in layer.sources if isinstance(source, str)]
+        drop = layer.kind == "embedding" and layer.fields.get("size") in usual
+        return {key: value for key, value in layer.fields.items() if key != "size"} if drop else layer.fields
 
     def hold(self, name: str, layer: Read) -> None:
         """Row by row: safetensors writes memory as it lies, a transposed view's too."""
@@ -111,11 +123,12 @@ class _Writer:
         stem = [part for part in _common(firsts) if not part.isdigit()]
         name = _unique(_nameable(".".join(stem[-1:]) or "block"), self._taken)
         self._taken.add(name)
-        inner = []
+        inner, alone = [], run.size == 1 and repeats(self.stack.layers[run.start])
         for place in range(run.start, run.end):
             copy, within = divmod(place - run.start, run.size)
             layer = self.stack.layers[place]
-            self.full[place] = f"{name}/{copy + 1}/{names[within]}"
+            inside = f"/{names[within]}" if not alone else ""
+            self.full[place] = f"{name}/{copy + 1}{inside}"
             self.visible[place] = name
             self.hold(self.full[place], layer)
             if copy == 0:
@@ -127,13 +140,15 @@ class _Writer:
             if isinstance(source, str) or source < run.start
         )
         sources = {} if self._follows([entry], run.start - 1) else {"from": self._called(entry)}
+        if alone:
+            return {**inner[0], "name": name, **sources, "repeat": run.copies}
         return _composite({"name": name, **sources, "repeat": run.copies}, inner)
 
     def _within(self, layer: Read, start: int, within: int, names: Sequence[str]) -> dict[str, Any]:
         called = [names[source - start] if isinstance(source, int) and source >= start else "input" for source in layer.sources]
         before = names[within - 1] if within else "input"
         sources = {} if called == [before] else {"from": _listed(called)}
-        return {"kind": layer.kind, "name": names[within], **sources, **layer.fields}
+        return {"kind": layer.kind, "name": names[within], **sources, **self._fields(layer)}
 
     def _follows(self, sources: Sequence[str | int], before: int) -> bool:
         """Whether a layer reads what it would read without a word."""
@@ -172,7 +187,14 @@ def _without_usual_names(layers: Sequence[dict[str, Any]], reserved: set[str]) -
         usual -= wrong
 
 
-def _inputs(network: Network, writer: _Writer, loss: bool) -> Iterator[tuple[str, dict[str, Any]]]:
+def _judged(loss: Stated, writer: _Writer, *added: str) -> dict[str, Any]:
+    (output,) = writer.stack.outputs
+    target = added[0] if added else writer.inputs[next(iter(writer.targets()))]
+    kind, *rest = loss.fields.items()
+    return {"loss": dict([kind, ("input", writer.visible[output]), ("target", target), *rest])}
+
+
+def _inputs(network: Network, loss: bool) -> Iterator[tuple[str, dict[str, Any]]]:
     for key, declared in network.inputs.items():
         if declared.role == "target" and not loss:
             continue
@@ -195,20 +217,6 @@ def _input(network: Network, declared: Input) -> dict[str, Any]:
         f"{network.source}: the input {declared.name!r} is {declared.dtype.name.lower()}; an input holds float32 "
         "numbers, or class numbers whose count the file tells"
     )
-
-
-def _loss(network: Network, writer: _Writer) -> tuple[dict[str, Any] | None, list[str]]:
-    """The loss as the language states it, or a note that it is left out."""
-    if network.loss is None:
-        return None, []
-    node = next(node for node in network.model.graph for value in node.outputs if value.name == network.loss)
-    given, targets = attributes_of(node), writer.targets()
-    plain = node.op_type == "SoftmaxCrossEntropyLoss" and len(node.inputs) == 2 and given["ignore_index"] is None
-    if not plain or given["reduction"] not in ("mean", "sum") or [node.inputs[1].name] != targets:  # type: ignore[union-attr]
-        return None, [f"the loss {network.loss!r} ({node.op_type}) is left out: state one under loss:"]
-    (output,) = writer.stack.outputs
-    target = writer.inputs[targets[0]]
-    return {"kind": "cross_entropy", "input": writer.visible[output], "target": target, "reduction": given["reduction"]}, []
 
 
 def _freed(network: Network) -> list[str]:

@@ -93,7 +93,7 @@ Dropout = Op(
     range=_dropout_range,
     norms=_dropout_norms,
     moments=Dropped(),
-    inference=Inference(inputs=1),
+    inference=Inference(inputs=2),
     refuses=lambda case: "every element is dropped" if _share(case) is not None and (_share(case) or 0.0) >= 1 else "",
     samples=(
         sample(("N", 4)),
