@@ -116,7 +116,7 @@ class _Writer:
 
     def hold(self, name: str, layer: Read) -> None:
         """Row by row: safetensors writes memory as it lies, a transposed view's too."""
-        self.weights |= {f"{name}/{key}": np.ascontiguousarray(array, np.float32) for key, array in layer.weights.items()}
+        self.weights |= {f"{name}/{key}": np.asarray(array, np.float32, order="C") for key, array in layer.weights.items()}
 
     def block(self, run: Run, names: Sequence[str]) -> dict[str, Any]:
         firsts = [self.stack.layers[place].path for place in range(run.start, run.end, run.size)]
