@@ -32,6 +32,7 @@ from vgcompile.spec.distributions import BernoulliInput, ConstantInput, LinearIn
 from vgcompile.spec.document import InputFields
 from vgcompile.spec.lint import lint
 from vgcompile.spec.origin import expansion
+from vgcompile.spec.reading import Node
 from vgcompile.spec.wiring import Placed
 
 Mode = Literal["training", "inference"]
@@ -199,6 +200,7 @@ def _input(spec: Spec, name: str, fields: InputFields) -> Input:
         classes=fields.classes,
         ignored=next((loss.ignored for placed, loss in losses if placed.target == name and loss.ignored is not None), None),
         role="target" if name not in read and any(placed.target == name for placed in spec.losses) else "input",
+        mark=spec.tree.children["inputs"].keys[name],
     )
 
 
@@ -242,4 +244,14 @@ def _data(spec: Spec) -> DataFile | None:
         normalize=dict.fromkeys(real, data.normalize) if isinstance(data.normalize, str) else data.normalize,
         shuffle=data.shuffle,
         split=data.split,
+        places=_places(spec.tree.children["data"]),
     )
+
+
+def _places(data: Node) -> dict[tuple[str, ...], Mark]:
+    """Where the fields of ``data:`` stand, and the entries of each, by their path."""
+    places: dict[tuple[str, ...], Mark] = {(): data.mark}
+    for name, part in data.children.items():
+        places[str(name),] = part.mark
+        places |= {(str(name), str(key)): entry.mark for key, entry in part.children.items()}
+    return places
