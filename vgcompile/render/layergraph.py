@@ -88,6 +88,8 @@ def _vertices(network: Network, home: Mapping[str, str], analysis: Analysis | No
             vertices[name] = Vertex(order, name, given.role, given.role)
             continue
         kind = fact(nodes[0], "kind") or "+".join(dict.fromkeys(node.op_type for node in nodes))
+        if name == loss and network.parts:
+            kind = _terms(network)
         role: Literal["loss", "layer"] = "loss" if name == loss else "layer"
         vertices[name] = Vertex(order, name, kind, role, line_of(nodes[0]), counted.get(name, 0), layers.get(name))
     return vertices
@@ -120,6 +122,13 @@ def _loss_layer(network: Network) -> str | None:
         if any(output.name == network.loss for output in node.outputs):
             return layer_name(node)
     return None
+
+
+def _terms(network: Network) -> str:
+    """What a loss is the sum of: ``cross_entropy + side (cross_entropy) + penalty``."""
+    kinds = {value.name: fact(node, "kind") or "" for node in network.model.graph for value in node.outputs}
+    names = {part: part.rsplit("/", 1)[-1] for part in network.parts}
+    return " + ".join(name if name.startswith(kinds[part]) else f"{name} ({kinds[part]})" for part, name in names.items())
 
 
 def _parameters(network: Network, home: Mapping[str, str]) -> dict[str, int]:

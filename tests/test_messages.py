@@ -1,0 +1,173 @@
+"""What a person is told: of options, of places that cannot be written, of included files, of several losses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from vgcompile.build import build
+from vgcompile.cli import main
+from vgcompile.errors import SpecError
+from vgcompile.render.layergraph import layer_graph
+from vgcompile.spec import load, loads
+
+MODEL = """\
+inputs: {x: {shape: [batch, 4], range: [0, 1]}, y: {shape: [batch], type: int64, classes: 3}}
+layers:
+  - {kind: dense, name: hidden, units: 8, activation: relu}
+  - {kind: dense, name: logits, units: 3}
+loss: {kind: cross_entropy, target: y}
+"""
+
+
+@pytest.fixture
+def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model.yaml").write_text(MODEL)
+    return "model.yaml"
+
+
+# options
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("data={normalize: {x: {mean: []}}}", "at least one is needed here"),
+        ("data={normalize: {x: {sd: 1e39}}}", "the numbers of a network are float32: at most 3.4e38"),
+        ("layers.hidden={kind: scale, by: 1e39}", "the numbers of a network are float32: at most 3.4e38"),
+        ("loss.input=5", "'input' should be a string or a list, found 5"),
+        ("data={shuffle: 3}", "'shuffle' should be true or false or a mapping, found 3"),
+        ("layers.logits.from=3", "'from' should be a string or a list, found 3"),
+    ],
+)
+def test_an_option_is_complained_about_in_our_own_words_and_once(setting: str, said: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        loads(MODEL, settings=[setting])
+    assert str(caught.value) == f"--set {setting}: {said}"
+
+
+# places to write
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (
+            ["compile", "-o", "file"],
+            "file/model.onnx: file is a file, not a folder; name another place with -o, or move the file",
+        ),
+        (["report", "-o", "file/deeper"], "file/deeper/model.onnx: file is a file, not a folder; name another place with -o"),
+        (["draw", "-o", "file/picture.svg"], "file/picture.svg: file is a file, not a folder; name another place with -o"),
+        (["draw", "-f", "svg", "-o", "folder"], "folder: it is a folder; name another place with -o, such as folder/NAME"),
+    ],
+)
+def test_what_is_in_the_way_of_a_file_is_named(
+    command: list[str], said: str, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder").mkdir()
+    assert main([command[0], model, *command[1:]]) == 2
+    assert f"cannot write {said}" in capsys.readouterr().err
+
+
+# included files
+
+TRAPS = {
+    "truth word": ("params: {width: no}", "included.yaml:1:17: warning[VG401]: no is a string here"),
+    "octal": ("params: {width: 010}", "included.yaml:1:17: warning[VG402]: 010 is 10 here"),
+    "empty value": ("params: {width: 8}\nvariants:\n", "included.yaml:2:"),
+    "anchor": ("params: {width: &a 8}", "included.yaml:1:17: warning[VG404]: no alias uses the anchor"),
+    "duplicate": ("params: {width: 8, width: 9}", "included.yaml:1:20: key 'width' is written twice"),
+    "tab": ("params:\n\twidth: 8", "included.yaml:2:1: "),
+}
+
+
+@pytest.mark.parametrize(("text", "said"), TRAPS.values(), ids=TRAPS)
+def test_an_included_file_is_read_as_carefully(text: str, said: str, model: str, tmp_path: Path) -> None:
+    (tmp_path / "included.yaml").write_text(text + "\n")
+    (tmp_path / model).write_text("include: included.yaml\n" + MODEL.replace("name: hidden,", "name: hidden, share: null,"))
+    width = MODEL.replace("units: 8", 'units: "${8 if width == 0 else 8}"')
+    (tmp_path / model).write_text("include: included.yaml\n" + width)
+    try:
+        found = [str(complaint) for complaint in build(load(model)).warnings]
+    except SpecError as error:
+        found = [str(complaint) for complaint in error.complaints]
+    assert len(found) == 1
+    assert found[0].startswith(said)
+
+
+def test_a_comment_in_an_included_file_takes_its_warning_back(model: str, tmp_path: Path) -> None:
+    (tmp_path / "included.yaml").write_text("params: {width: 010}  # vgcompile: ignore VG402\n")
+    (tmp_path / model).write_text("include: included.yaml\n" + MODEL.replace("units: 8", 'units: "${width}"'))
+    assert build(load(model)).warnings == ()
+
+
+# designs
+
+
+@pytest.mark.parametrize(
+    ("shape", "layer", "warned"),
+    [
+        ("[batch, 4]", "{kind: dense, units: 4}", True),
+        ("[batch, 6, 4]", "{kind: dense, units: 4}", False),
+        ("[batch, 6, 4]", "{kind: conv1d, filters: 4, kernel: 1}", True),
+        ("[batch, 3, 6, 4]", "{kind: conv2d, filters: 4, kernel: 1}", True),
+        ("[batch, 6, 4]", "{kind: conv1d, filters: 4, kernel: 1, bias: false}", False),
+    ],
+)
+def test_a_bias_is_superfluous_only_where_its_own_axis_is_normalized(shape: str, layer: str, warned: bool) -> None:
+    """Of [batch, time, features] batch statistics are of each time, and the bias is of each feature."""
+    text = f"inputs: {{x: {{shape: {shape}}}}}\nlayers:\n  - {layer}\n  - {{kind: batch_norm, activation: relu}}\n"
+    assert ["VG501"] * warned == [complaint.rule.code for complaint in build(loads(text)).warnings]
+
+
+@pytest.mark.parametrize(
+    ("layers", "said"),
+    [
+        (
+            "[{kind: relu, name: bend}, {kind: dense, units: 4, share: bend}]",
+            "2:67: 'bend' has no parameters to share; name a layer of the same kind",
+        ),
+        (
+            "[{kind: dense, name: first, units: 4}, {kind: relu, share: first}]",
+            "2:68: 'relu' has no parameters of its own; leave share: out",
+        ),
+        (
+            "[{kind: dense, name: first, units: 4}, {kind: tanh}, {kind: batch_norm, share: first}]",
+            "2:88: 'first' has no scale to share; name a layer of the same kind",
+        ),
+    ],
+)
+def test_what_is_shared_has_to_be_there(layers: str, said: str) -> None:
+    text = f"inputs: {{x: {{shape: [batch, 4]}}}}\nlayers: {layers}\n"
+    with pytest.raises(SpecError) as caught:
+        build(loads(text, "m.yaml"))
+    assert str(caught.value) == f"m.yaml:{said}"
+    assert [complaint.rule.code for complaint in caught.value.complaints] == ["VG208"]
+
+
+# pictures
+
+
+@pytest.mark.parametrize(
+    ("loss", "kind"),
+    [
+        ("{kind: cross_entropy, target: y}", "cross_entropy"),
+        ("{kind: cross_entropy, target: y, weight: 0.5}", "cross_entropy"),
+        (
+            "[{kind: cross_entropy, target: y}, {kind: cross_entropy, target: y, input: hidden, name: side}, "
+            "{kind: mse, input: hidden, target: x}]\npenalty: {l2: 1e-4}",
+            "cross_entropy + side (cross_entropy) + mse + penalty",
+        ),
+    ],
+)
+def test_the_box_of_a_loss_names_all_of_its_terms(loss: str, kind: str) -> None:
+    text = (
+        MODEL.replace("{kind: cross_entropy, target: y}", loss)
+        .replace("units: 8", "units: 4")
+        .replace("classes: 3", "classes: 4")
+    )
+    network = build(loads(text.replace("name: logits, units: 3", "name: logits, units: 4")))
+    assert [vertex.kind for vertex in layer_graph(network).vertices if vertex.role == "loss"] == [kind]
