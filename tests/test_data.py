@@ -526,7 +526,7 @@ def test_the_teacher_is_the_same_for_every_part(tmp_path: Path, model: Callable[
         ("{file: a.csv, categories: {x: [a]}}", "takes real numbers, categories become class numbers"),
         ("{images: {folder: f, size: [2, 2]}}", "no array for the input 'x'; write arrays:"),
         ("{images: {folder: f, size: [2, 2]}, arrays: {x: pixels, y: label}}", "has no array 'pixels'"),
-        ("{file: a.npz, shuffle: yes}", "'shuffle' should be a mapping"),
+        ("{file: a.npz, shuffle: yes}", "'shuffle' should be true or false or a mapping"),
     ],
 )
 def test_what_is_refused(data: str, message: str, model: Callable[..., Network]) -> None:
