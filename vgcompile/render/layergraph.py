@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from vgcompile.analysis.result import Analysis, Layer, Sound, Tiers
 from vgcompile.analysis.uses import layer_of, uses
-from vgcompile.graph.emit import dims
+from vgcompile.graph.emit import dims, is_real
 from vgcompile.graph.network import Network
 from vgcompile.graph.provenance import fact, line_of
 from vgcompile.ops.op import Dim
@@ -63,7 +63,8 @@ def layer_graph(network: Network, analysis: Analysis | None = None) -> LayerGrap
         start, end = vertices.get(home.get(use.source, "")), vertices.get(home[use.node.name or ""])
         if start is None or end is None or start is end:
             continue
-        gain = found.get(use.id, Tiers()) if use.role == "activation" and start.role != "target" else None
+        flows = use.role == "activation" and start.role != "target" and any(map(is_real, use.node.outputs))  # not into a shape
+        gain = found.get(use.id, Tiers()) if flows else None
         if gain is not None and end.role == "loss":
             gain = Tiers(Sound(vacuous=False), gain.expected, gain.measured, {**gain.why, "sound.hi": "undefined"})
         arrows.append(Arrow(start.order, end.order, use.shape, gain))

@@ -105,6 +105,8 @@ def _complaint(path: Path, findings: Sequence[ErrorDetails], root: Node, schema:
         )
     )
     hint = _reading_hint(node.value, wanted)
+    if key == "repeat" and node.value == 0:
+        hint = "when: leaves a layer out"
     return Complaint(node.mark, f"{name}should be {wanted}, found {describe(node.value)}", hint, rules.WRONG_TYPE)
 
 

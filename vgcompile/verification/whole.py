@@ -20,7 +20,7 @@ from vgcompile.passes.gradient import ADJOINT, GRADIENT, joint
 from vgcompile.passes.lower import lower
 from vgcompile.reference import in_float64
 from vgcompile.runtime.session import Session
-from vgcompile.verification.nodes import JUMP, UNSETTLED, double, evaluated, seeded
+from vgcompile.verification.nodes import JUMP, UNSETTLED, Unevaluated, double, evaluated, seeded
 from vgcompile.verification.result import Check
 from vgcompile.verification.slopes import DOUBLE, Array, settled, size_of
 
@@ -86,9 +86,23 @@ class Whole:
         return evaluated(_prepared(lower(model)), self.point) if model.graph.outputs else {}
 
     @cached_property
+    def rounded(self) -> dict[str, Array]:
+        """The gradient at the point by the same graph and evaluator, in the model's own precision: what rounding alone makes."""
+        model = ir.to_proto(self._joined())
+        kinds = {
+            value.name: onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type) for value in model.graph.input
+        }
+        seeds = {f"{ADJOINT}{name}": g for name, g in self.adjoints.items()}
+        results = evaluated(_seeded(model), {**self.point, **seeds}, kinds)
+        return {name: np.asarray(results[f"{GRADIENT}{name}"], np.float64) for name in self.question.wanted}
+
+    @cached_property
     def _joint(self) -> bytes:
+        return _prepared(self._joined())
+
+    def _joined(self) -> ir.Model:
         model = self.question.subject.model.clone()
-        return _prepared(joint(model, self.question.roots, self.question.wanted, [], outside=self.question.outside))
+        return joint(model, self.question.roots, self.question.wanted, [], outside=self.question.outside)
 
 
 def _stops(model: ir.Model) -> list[ir.Node]:
@@ -97,7 +111,10 @@ def _stops(model: ir.Model) -> list[ir.Node]:
 
 
 def _prepared(model: ir.Model) -> bytes:
-    proto = in_float64(ir.to_proto(model))
+    return _seeded(in_float64(ir.to_proto(model)))
+
+
+def _seeded(proto: onnx.ModelProto) -> bytes:
     for node in proto.graph.node:
         seeded(node)
     serialized: bytes = proto.SerializeToString()
@@ -147,7 +164,9 @@ def check_float32(
     """The file as it is written, in ONNX Runtime, against the float64 gradient.
 
     Its allowance is the tolerance, or 16 roundings of its narrowest type, or what so many of data and parameters make of the
-    float64 gradient, with a floor of 1e-4 of the largest gradient: float32 has limits that no compiler beats.
+    float64 gradient, with a floor of 1e-4 of the largest gradient: float32 has limits that no compiler beats. What is more is
+    allowed where the float64 graph itself loses so much in the narrow type: the gradient of an attention's key bias is a sum of
+    terms that cancel to 0, whatever data and parameters are.
     """
     question, blank = whole.question, partial(Check, "float32")
     drawn = _drawn(question.subject.model.graph)
@@ -174,6 +193,8 @@ def check_float32(
         error = float(np.linalg.norm(got - truth)) / size
         sway = max(float(np.linalg.norm(other[name] - truth)) for other in shaken) / size
         allowed = max(tolerance, AMPLIFIED * sway, AMPLIFIED * unit)
+        if error > allowed:
+            allowed = max(allowed, AMPLIFIED * _lost(whole, name, truth) / size)
         good = error <= allowed
         reason = (
             ""
@@ -182,6 +203,15 @@ def check_float32(
         )
         checks.append(blank(name, "verified" if good else "wrong", error=error, allowed=allowed, reason=reason))
     return checks
+
+
+def _lost(whole: Whole, name: str, truth: Array) -> float:
+    """What rounding alone makes of a gradient: the distance of both precisions by one evaluator; 0 where it does not tell."""
+    try:
+        lost = float(np.linalg.norm(whole.rounded[name] - truth))
+    except Unevaluated:
+        return 0.0
+    return lost if np.isfinite(lost) else 0.0
 
 
 def _drawn(graph: ir.Graph) -> str:
