@@ -6,11 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from vgcompile.analysis import Options, analyze
 from vgcompile.build import build
 from vgcompile.cli import main
 from vgcompile.errors import SpecError
+from vgcompile.render.labels import measured
 from vgcompile.render.layergraph import layer_graph
 from vgcompile.spec import load, loads
+from vgcompile.spec.layout import formatted
 
 MODEL = """\
 inputs: {x: {shape: [batch, 4], range: [0, 1]}, y: {shape: [batch], type: int64, classes: 3}}
@@ -148,7 +151,56 @@ def test_what_is_shared_has_to_be_there(layers: str, said: str) -> None:
     assert [complaint.rule.code for complaint in caught.value.complaints] == ["VG208"]
 
 
+# what a new user met
+
+
+UNIT = """\
+params: {depth: 2, act: relu, skip: true}
+blocks:
+  unit: {layers: [{kind: "${act}"}, {kind: dense, units: 4}]}
+inputs: {x: {shape: [batch, 4]}}
+layers:
+  - {kind: dense, name: first, units: 4}
+  - {kind: unit, repeat: "${depth - 1}", when: "${skip}"}
+"""
+
+
+def test_what_only_a_layer_that_is_left_out_reads_is_not_unused() -> None:
+    assert build(loads(UNIT, settings=["skip=false"])).warnings == ()
+    unread = UNIT.replace(', repeat: "${depth - 1}"', "")
+    assert [complaint.rule.code for complaint in build(loads(unread, settings=["skip=false"])).warnings] == ["VG406"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("depth=1", "m.yaml:7:26: 'repeat' should be greater than 0, found 0; when: leaves a layer out"),
+        ("first.units=3", "--set first.units=3: 'first' is neither a field nor a parameter; a layer's is layers.first.units"),
+    ],
+)
+def test_options_that_nearly_mean_something(setting: str, said: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        loads(UNIT, "m.yaml", settings=[setting])
+    assert str(caught.value) == said
+
+
+def test_a_number_of_layers_keeps_its_place() -> None:
+    text = "inputs:\n  x: {shape: [batch, 5, 4]}\nlayers:\n  - {kind: gru, units: 4, layers: 2, output: last}\n"
+    assert formatted(text, "m.yaml") == text
+
+
 # pictures
+
+
+def test_the_use_of_a_shape_is_no_gradient() -> None:
+    """A class token reads the size of the batch as well as the values; what comes back along the values is all that counts."""
+    text = "inputs: {x: {shape: [batch, 5, 4]}}\nlayers:\n  - {kind: dense, name: first, units: 4}\n  - {kind: class_token}\n"
+    network = build(loads(text + "  - {kind: select, index: 1}\n"))
+    graph = layer_graph(network, analyze(network, Options(tiers=("measured",), batch=4)))
+    names = {vertex.order: vertex.name for vertex in graph.vertices}
+    gains = [arrow.gain for arrow in graph.arrows if (names[arrow.source], names[arrow.target]) == ("first", "class_token")]
+    found = [measured(gain) for gain in gains if gain is not None]
+    assert found == [pytest.approx(0.0, abs=1e-6)]
 
 
 @pytest.mark.parametrize(

@@ -194,14 +194,11 @@ class Unevaluated(Exception):
     """The reference evaluator does not take a model, or fails while it runs."""
 
 
-def evaluated(model: bytes, feeds: Mapping[str, Array], kinds: Mapping[str, Any] | None = None) -> dict[str, Array]:
-    """A model's outputs in float64 or, with the types of its inputs, in these. Raises Unevaluated; the evaluator itself has no
-    family of errors."""
+def evaluated(model: bytes, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    """A model's outputs in float64. Raises Unevaluated; the evaluator itself has no family of errors."""
     try:
         session = evaluator(model)
-        given = {
-            name: double(feeds[name]) if kinds is None else np.asarray(feeds[name], kinds[name]) for name in session.input_names
-        }
+        given = {name: double(feeds[name]) for name in session.input_names}
         with np.errstate(all="ignore"):
             results: Any = session.run(None, given)
     except Exception as error:
