@@ -10,6 +10,7 @@ from vgcompile.analysis import Options, analyze
 from vgcompile.build import build
 from vgcompile.cli import main
 from vgcompile.errors import SpecError
+from vgcompile.render import charts
 from vgcompile.render.labels import measured
 from vgcompile.render.layergraph import layer_graph
 from vgcompile.spec import load, loads
@@ -49,6 +50,24 @@ def test_an_option_is_complained_about_in_our_own_words_and_once(setting: str, s
     with pytest.raises(SpecError) as caught:
         loads(MODEL, settings=[setting])
     assert str(caught.value) == f"--set {setting}: {said}"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (
+            ["--view", "depht"],
+            "'--view': 'depht' is not one of 'forward', 'butterfly', 'depth', 'activations'; did you mean 'depth'?",
+        ),
+        (["--batch", "x"], "'--batch': it should be a valid integer\n"),
+        (["--batch", "0"], "'--batch': it should be greater than or equal to 1\n"),
+    ],
+)
+def test_values_of_options_are_told_without_a_validators_prefix(
+    options: list[str], said: str, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["draw", model, *options]) == 2
+    assert f"Error: Invalid value for {said}" in capsys.readouterr().err
 
 
 # places to write
@@ -201,6 +220,21 @@ def test_the_use_of_a_shape_is_no_gradient() -> None:
     gains = [arrow.gain for arrow in graph.arrows if (names[arrow.source], names[arrow.target]) == ("first", "class_token")]
     found = [measured(gain) for gain in gains if gain is not None]
     assert found == [pytest.approx(0.0, abs=1e-6)]
+
+
+@pytest.mark.parametrize("name", ["h", "feed_forward_of_the_second_stack", "a_name_that_is_as_long_as_a_sentence_" * 4])
+def test_long_names_leave_a_plot_its_room(name: str) -> None:
+    """A legend that is wider than the figure is cut off, and squeezes the axes."""
+    text = f"inputs: {{x: {{shape: [batch, 4]}}}}\nlayers:\n  - {{kind: dense, units: 4, name: {name}, activation: gelu}}\n"
+    text += f"  - {{kind: dense, units: 4, name: {name}2, activation: gelu}}\n  - {{kind: dense, units: 4}}\n"
+    network = build(loads(text))
+    (plot,) = charts._kinds(analyze(network, Options(tiers=("measured",), batch=4)).activations)
+    figure, panel = charts._figure(7.0, 3.4)
+    charts._activation(panel, *plot)
+    figure.draw_without_rendering()
+    axes, legend = panel.get_window_extent(), panel.get_legend().get_window_extent()
+    assert 0 <= legend.x0 < legend.x1 <= figure.bbox.width
+    assert axes.width > 0.85 * figure.bbox.width
 
 
 @pytest.mark.parametrize(

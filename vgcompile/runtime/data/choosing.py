@@ -33,6 +33,7 @@ def part_of(count: int, split: Split | None, part: PartName, what: str) -> Array
 def first(rows: Array, size: int | None, shuffle: Shuffle | None, what: str, whole: str) -> Array:
     """The first ``size`` of ``rows``, or all of them, after the shuffle. Raises DataError where ``whole`` holds too few."""
     if size is not None and size > len(rows):
-        raise DataError(Fault(f"{what}: a batch of {size} samples is asked for, {whole} holds {len(rows)}", field="batch"))
+        found = f"{what}: a batch of {size} samples is asked for, {whole} holds {len(rows)}"
+        raise DataError(Fault(found, f"take --batch {len(rows)}, or fewer", field="batch"))
     order = rows if shuffle is None else rows[stream(shuffle.seed, "shuffle").permutation(len(rows))]
     return order[:size]
