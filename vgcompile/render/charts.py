@@ -31,6 +31,7 @@ ImageFormat = Literal["svg", "png", "pdf"]
 
 NAMES = 24  # layer names on the axis, at most
 LEGEND_CHARACTERS = 105  # of labels beside each other
+LABEL_CHARACTERS = 80  # of one
 BINS = 80  # of a histogram over the whole axis, at most
 MANY = 100  # with more layers the points are small
 MARGIN = 2.0  # decades that the axis shows beyond the predictions and measurements, at least
@@ -317,7 +318,7 @@ def _spread(axes: Axes, uses: Sequence[Activation]) -> None:
 
 def _shortened(label: str) -> str:
     """What tells a layer's long name from others is its end."""
-    return label if len(label) <= LEGEND_CHARACTERS else f"x at ...{label[-LEGEND_CHARACTERS + 8 :]}"
+    return label if len(label) <= LABEL_CHARACTERS else f"x at ...{label[-LABEL_CHARACTERS + 8 :]}"
 
 
 def _coarse(bins: Array, counts: Array, span: tuple[float, float]) -> tuple[Array, Array]:
