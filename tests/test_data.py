@@ -112,10 +112,83 @@ def test_bad_tables(rows: tuple[str, ...], message: str, tmp_path: Path, model: 
 
 
 def test_many_bad_cells_are_counted(tmp_path: Path, model: Callable[..., Network]) -> None:
-    write_csv(tmp_path / "t.csv", "a,b,y", *["x,1,0"] * 50)
-    with pytest.raises(DataError, match="and 30 more such cells") as caught:
+    write_csv(tmp_path / "t.csv", "a,b,y", *[f"x{i},1,0" for i in range(50)])
+    with pytest.raises(DataError, match="and 30 more faults of this table") as caught:
         batch(model("{file: t.csv, columns: {x: [a, b], y: y}}"))
     assert len(str(caught.value).splitlines()) == 21
+
+
+def test_one_wrong_word_is_one_fault_with_its_first_rows(tmp_path: Path, model: Callable[..., Network]) -> None:
+    write_csv(tmp_path / "t.csv", "a,b,y", "1,2,pear", *["1,2,plum"] * 20)
+    with pytest.raises(DataError) as caught:
+        batch(model("{file: t.csv, columns: {x: [a, b], y: y}, categories: {y: [pear, apple]}}"))
+    said = "t.csv:3: column 'y': 'plum' is none of pear, apple (and in 19 more rows: lines 4, 5, 6, ...)"
+    assert str(caught.value) == f"{tmp_path}/model.yaml:8:45: {tmp_path}/{said}"
+    (complaint,) = caught.value.complaints
+    assert [(note.mark.line, note.mark.column, note.mark.end) for note in complaint.notes if note.mark] == [
+        (3, 5, 9),
+        (4, 5, 9),
+        (5, 5, 9),
+    ]
+
+
+# where the model's text asks for them
+
+PLACES = {
+    "lost table": ("{file: lost.csv, columns: {x: [a, b], y: y}}", (8, 14), "no such data file; did you mean 't.csv'"),
+    "column": ("{file: t.csv, columns: {x: [a, c], y: y}}", (8, 34), "no column 'c' for input 'x'"),
+    "cell": ("{file: t.csv, columns: {x: [a, b], y: y}, batch: 1}", (8, 34), "t.csv:3: column 'b': 'no' is no number"),
+    "shape": ("{file: t.csv, columns: {x: a, y: y}, batch: 1}", (8, 34), "input 'x' needs float"),
+    "lost arrays": ("{file: lost.npz}", (8, 14), "no such data file"),
+    "malformed arrays": ("{file: t.npz}", (8, 14), "not an .npz file of plain arrays"),
+    "array": ("{file: d.npz, arrays: {x: xx, y: y}, batch: 1}", (8, 33), "no array 'xx' for input 'x'; did you mean 'x'?"),
+    "samples": ("{file: d.npz, batch: 31}", (8, 28), "a batch of 31 samples is asked for, the file holds 30"),
+    "lost array": ("{files: {x: lost.npy, y: y.npy}}", (8, 19), "no such data file"),
+    "malformed array": ("{files: {x: t.csv, y: y.npy}}", (8, 19), "not an .npy file"),
+    "normalize": ("{file: d.npz, batch: 1, normalize: {x: {mean: [1, 2, 3]}}}", (8, 46), "has 3 numbers, axis 1 has 2"),
+    "pictures": ("{images: {folder: lost, size: [1, 1]}, arrays: {x: image, y: label}}", (8, 25), "no such folder of pictures"),
+}
+
+
+@pytest.mark.parametrize(("data", "place", "message"), PLACES.values(), ids=PLACES)
+def test_what_is_wrong_with_data_is_said_at_the_line_that_asks_for_them(
+    data: str, place: tuple[int, int], message: str, tmp_path: Path, model: Callable[..., Network]
+) -> None:
+    write_csv(tmp_path / "t.csv", "a,b,y", "1,2,0", "1,no,1")
+    (tmp_path / "t.npz").write_text("no array")
+    save_arrays(tmp_path)
+    with pytest.raises(DataError) as caught:
+        batch(model(data))
+    (complaint,) = caught.value.complaints
+    assert (complaint.mark.line, complaint.mark.column, complaint.rule.code) == (*place, "VG701")
+    assert message in str(complaint)
+
+
+def test_an_input_that_cannot_be_drawn_is_said_where_it_is_declared() -> None:
+    text = "inputs:\n  x: {shape: [n, t, 3]}\nlayers: [{kind: time_pool}, {kind: dense, units: 3}]\n"
+    with pytest.raises(DataError, match=r"^model\.yaml:2:3: input 'x' has shape \[n, t, 3\] of unknown t; give it with --data"):
+        batch(build(loads(text, "model.yaml")))
+
+
+def test_a_check_shows_the_row_below_the_line_that_asks_for_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_csv(tmp_path / "t.csv", "a,b,y", "1,2,0", '"1",no,1', "1,no,2")
+    text = "inputs:\n  x: {shape: [n, 2]}\n  y: {shape: [n], type: int64, classes: 3}\nlayers: [{kind: dense, units: 3}]\n"
+    text += "loss: {kind: cross_entropy, target: y}\ndata: {file: t.csv, columns: {x: [a, b], y: y}}\n"
+    (tmp_path / "model.yaml").write_text(text)
+    assert main(["check", str(tmp_path / "model.yaml"), "--format", "text"]) == 2
+    shown = capsys.readouterr().err.replace(str(tmp_path), "")
+    assert shown == (
+        "/model.yaml:6:34: error[VG701]: /t.csv:3: column 'b': 'no' is no number (and in 1 more rows: line 4)\n"
+        "  6 | data: {file: t.csv, columns: {x: [a, b], y: y}}\n"
+        "    |                                  ^~~~~~\n"
+        "   --> /t.csv\n"
+        '  3 | "1",no,1\n'
+        "    | ^~~~~~~~ 'no' is no number\n".replace("^~~~~~~~", "--------")
+        + "  4 | 1,no,2\n    |   -- 'no' is no number\n"
+    )
+    assert main(["check", str(tmp_path / "model.yaml"), "--format", "json", "--fail-on", "dead"]) == 2
+    (found,) = json.loads(capsys.readouterr().out)["complaints"]
+    assert (found["code"], found["line"], found["notes"][0]["line"]) == ("VG701", 6, 3)
 
 
 @given(content=st.one_of(st.binary(max_size=80), st.text('ab,y01."\n\r;\x00e-', max_size=80).map(str.encode)))
@@ -453,7 +526,7 @@ def test_the_teacher_is_the_same_for_every_part(tmp_path: Path, model: Callable[
         ("{file: a.csv, categories: {x: [a]}}", "takes real numbers, categories become class numbers"),
         ("{images: {folder: f, size: [2, 2]}}", "no array for the input 'x'; write arrays:"),
         ("{images: {folder: f, size: [2, 2]}, arrays: {x: pixels, y: label}}", "has no array 'pixels'"),
-        ("{file: a.npz, shuffle: yes}", "'shuffle' should be a mapping"),
+        ("{file: a.npz, shuffle: yes}", "'shuffle' should be true or false or a mapping"),
     ],
 )
 def test_what_is_refused(data: str, message: str, model: Callable[..., Network]) -> None:

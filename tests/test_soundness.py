@@ -316,6 +316,15 @@ def test_saturated_float32_is_no_violation(activation: str) -> None:
         )
 
 
+@pytest.mark.parametrize(("activation", "seed"), [("silu", 1), ("gelu", 11)])
+def test_a_value_of_cancelled_terms_is_no_violation(activation: str, seed: int) -> None:
+    """At -14 a float32 sigmoid has two correct digits, for a runtime computes 1/2 + r(x); so has what the next layer reads."""
+    spread = "{kind: normal, sd: 3}"
+    text = chain(20, 1, f", activation: {activation}", weight=spread, bias=spread, box="[3, 3.001]")
+    options = Options(tiers=("sound", "measured"), batch=4, region="range")
+    assert analyze(build(spec.loads(text), seed=seed), options).self_check.violations == ()
+
+
 @pytest.mark.parametrize(("depth", "activation", "weight"), [(200, "", "orthogonal"), (200, ", activation: relu", "he_normal")])
 def test_deep_float32_is_no_violation(depth: int, activation: str, weight: str) -> None:
     text = chain(depth, 32, activation, weight=weight, box="[1, 1.001]")

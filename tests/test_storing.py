@@ -135,5 +135,5 @@ def test_a_disk_that_is_full_leaves_nothing(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_a_folder_is_no_file(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"cannot write .*: Is a directory; name another place"):
+    with pytest.raises(UserError, match=r"cannot write .*: it is a folder; name another place"):
         save_model(lazily(tmp_path), tmp_path)

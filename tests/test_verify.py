@@ -67,6 +67,17 @@ def test_a_good_model_is_verified() -> None:
     assert [found.count(stage) for stage in ("node", "end to end", "float32")] == [(3, 3), (2, 2), (2, 2)]
 
 
+def test_terms_that_cancel_are_judged_by_what_rounding_makes_of_them(tmp_path: Path) -> None:
+    """A softmax takes no notice of a number added to all of its scores: the gradient of a key's bias is 0, and rounding."""
+    text = "inputs: {x: {shape: [batch, 8, 16]}, y: {shape: [batch, 8, 16]}}\n"
+    text += "layers: [{kind: attention, heads: 2}]\nloss: {kind: mse, target: y}\n"
+    (tmp_path / "attention.yaml").write_text(text)
+    found = verify(tmp_path / "attention.yaml", tolerance=1e-6)
+    (key,) = [check for check in found.checks if (check.stage, check.name) == ("float32", "attention/key/bias")]
+    assert key.verdict == "verified"
+    assert key.error is not None and key.error > 1e-6
+
+
 def test_a_yaml_model_is_verified() -> None:
     found = verify(MODELS / "logistic.yaml" if (MODELS / "logistic.yaml").exists() else MODELS / "lenet.yaml")
     assert not found.wrong

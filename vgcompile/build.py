@@ -9,7 +9,7 @@ the loss is objective.py's.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Literal
 
@@ -26,12 +26,14 @@ from vgcompile.layers.layer import Layer, Shape, Unfit, show
 from vgcompile.objective import TOTAL, Objective, objective
 from vgcompile.parameters import Fans, Parameters
 from vgcompile.rules import shapes as rules
+from vgcompile.rules.wires import NOTHING_TO_SHARE
 from vgcompile.spec import Spec, capped
 from vgcompile.spec.data import OFFERED
 from vgcompile.spec.distributions import BernoulliInput, ConstantInput, LinearInput, NormalInput
 from vgcompile.spec.document import InputFields
 from vgcompile.spec.lint import lint
 from vgcompile.spec.origin import expansion
+from vgcompile.spec.reading import Node
 from vgcompile.spec.wiring import Placed
 
 Mode = Literal["training", "inference"]
@@ -54,7 +56,7 @@ def build(spec: Spec, *, mode: Mode = "training", seed: int | None = None) -> Ne
     store = builder.store
     found = objective(builder, spec, {name: store.held[name] for name in store.trainable})
     if not builder.complaints:
-        builder.complaints += store.complaints()
+        builder.complaints += [*builder.idle_shares(), *store.complaints()]
     if builder.complaints:
         raise SpecError(capped(builder.complaints))
     outputs = builder.outputs(spec.outputs, found)
@@ -72,7 +74,7 @@ def build(spec: Spec, *, mode: Mode = "training", seed: int | None = None) -> Ne
         data=_data(spec),
         text=spec.text,
         seed=builder.seed,
-        warnings=tuple(lint(spec)),
+        warnings=tuple(lint(spec, {name: dims(value) for name, value in builder.values.items() if value is not None})),
     )
 
 
@@ -93,6 +95,7 @@ class _Builder:
         self.store = Parameters(self.op, spec, seed)
         self._placed: Layer | None = None
         self._layer = ""
+        self.asked: dict[str, set[str]] = {}  # by layer, the names of the parameters that it uses
         self._owner = ""  # the layer whose parameters are used, as a rule the one that is placed
 
     def place(self, placed: Placed) -> None:
@@ -113,6 +116,19 @@ class _Builder:
                 self.values[placed.name] = layer.emit(self, present)
             except (Unfit, ModelError) as error:
                 self.complain(placed.mark, error, placed.sources, placed)
+
+    def idle_shares(self) -> Iterator[Complaint]:
+        """Where ``share:`` names a layer that has no such parameters, or stands in one that uses none."""
+        for placed in self.spec.layers:
+            own, named = self.asked.get(placed.name, set()), self.asked.get(placed.owner, set())
+            missing = own - named - {"bias"}  # what a tied layer may have of its own
+            if placed.owner == placed.name or (own and not missing):
+                continue
+            stated = self.spec.tree.at((*placed.path, "share"))
+            lacking = f"{stated.value!r} has no {' and '.join(sorted(missing)) if named else 'parameters'} to share"
+            message = lacking if own else f"{placed.name!r} has no parameters of its own"
+            hint = "name a layer of the same kind" if own else "leave share: out"
+            yield Complaint(stated.mark, message, hint, NOTHING_TO_SHARE, (Note(f"{placed.owner!r}", self.marks[placed.owner]),))
 
     def outputs(self, names: Sequence[str], found: Objective) -> tuple[str, ...]:
         """Make graph outputs of the named layers, each under the layer's own name, of the loss and of its parts."""
@@ -147,6 +163,7 @@ class _Builder:
         parts: int = 1,
     ) -> ir.Value:
         assert self._placed is not None
+        self.asked.setdefault(self._layer, set()).add(name)
         return self.store.parameter(self._placed, self._owner, name, tuple(shape), distribution, Fans(fan_in, fan_out, parts))
 
     def mean_square(self, parameter: ir.Value) -> float:
@@ -199,6 +216,7 @@ def _input(spec: Spec, name: str, fields: InputFields) -> Input:
         classes=fields.classes,
         ignored=next((loss.ignored for placed, loss in losses if placed.target == name and loss.ignored is not None), None),
         role="target" if name not in read and any(placed.target == name for placed in spec.losses) else "input",
+        mark=spec.tree.children["inputs"].keys[name],
     )
 
 
@@ -242,4 +260,14 @@ def _data(spec: Spec) -> DataFile | None:
         normalize=dict.fromkeys(real, data.normalize) if isinstance(data.normalize, str) else data.normalize,
         shuffle=data.shuffle,
         split=data.split,
+        places=_places(spec.tree.children["data"]),
     )
+
+
+def _places(data: Node) -> dict[tuple[str, ...], Mark]:
+    """Where the fields of ``data:`` stand, and the entries of each, by their path."""
+    places: dict[tuple[str, ...], Mark] = {(): data.mark}
+    for name, part in data.children.items():
+        places[str(name),] = part.mark
+        places |= {(str(name), str(key)): entry.mark for key, entry in part.children.items()}
+    return places

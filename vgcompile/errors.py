@@ -5,7 +5,7 @@
     │   ├── SpecError                 complaints about a YAML model, all at once, each with its mark
     │   ├── ModelError                an ONNX file that cannot be read or taken
     │   ├── GradientRefused           an operator, node or case that has no gradient rule
-    │   ├── DataError                 data that do not fit the model
+    │   ├── DataError                 data that do not fit the model, each fault at the field that asks for them
     │   └── EngineError               a missing or failing drawing engine or execution provider
     └── SelfCheckError       exit 3   vgcompile contradicts itself: a bug of ours
 
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from vgcompile.rules.fields import UNKNOWN_FIELD
@@ -106,7 +106,9 @@ class VgcompileError(Exception):
 
 
 class UserError(VgcompileError):
-    """An error that the person who asked can mend."""
+    """An error that the person who asked can mend; ``complaints`` are its places in a text, where it has any."""
+
+    complaints: tuple[Complaint, ...] = ()
 
 
 class SpecError(UserError):
@@ -129,8 +131,42 @@ class GradientRefused(UserError):
         super().__init__(f"{operator} (node {node!r}): {reason}; {hint}")
 
 
+@dataclass(frozen=True)
+class Fault:
+    """One thing wrong with data: what was found where, and what would do.
+
+    It was asked for by a ``field`` of the model's ``data:``, on behalf of an ``input``, as far as known; ``notes`` show rows.
+    """
+
+    message: str
+    hint: str = ""
+    input: str = ""
+    field: str = ""
+    notes: tuple[Note, ...] = ()
+
+    def __str__(self) -> str:
+        return self.message + (f"; {self.hint}" if self.hint else "")
+
+
 class DataError(UserError):
-    """Data that do not fit the model: a missing array, a wrong shape or type."""
+    """Data that do not fit the model: a missing array, a wrong shape or type.
+
+    A fault may be a string, ``what was found; what would do``. ``complaints`` say the same at the places of the model's text.
+    """
+
+    def __init__(self, *faults: Fault | str, complaints: Iterable[Complaint] = ()) -> None:
+        self.faults = tuple(_fault(fault) if isinstance(fault, str) else fault for fault in faults)
+        self.complaints = tuple(complaints)
+        super().__init__("\n".join(map(str, self.complaints or self.faults)))
+
+    def about(self, name: str) -> DataError:
+        """The same, on behalf of an input where a fault states none."""
+        return DataError(*(replace(fault, input=fault.input or name) for fault in self.faults))
+
+
+def _fault(said: str) -> Fault:
+    message, _, hint = said.partition("; ")
+    return Fault(message, hint)
 
 
 class EngineError(UserError):

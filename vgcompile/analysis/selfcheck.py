@@ -58,7 +58,8 @@ def self_check(
 
 
 def float32_bounds(network: Network, region: str) -> dict[str, Bounds]:
-    """Bounds of every edge, by its id, for operands and slopes that are off by sixteen roundings to float32."""
+    """Bounds of every edge, by its id, for a run whose operands are off by sixteen roundings to float32, and whose functions and
+    slopes by as many of the largest term that they are computed from."""
     bounds = sound(network, region, unit=16 * FLOAT32).gain
     return {f"{node.name}#{position}": ends for (node, position), ends in bounds.items()}
 

@@ -55,7 +55,8 @@ class SoundTier:
 def sound(network: Network, region: str, unit: float = 0.0) -> SoundTier:
     """Bound every edge on the stated set: ``everywhere``, or ``range`` (each input within its declared range).
 
-    With a ``unit``, bound what a run may show that reads every operand, and computes every slope, with this relative error.
+    With a ``unit``, bound what a run may show that reads every operand with this relative error, and computes functions of one
+    number and all slopes with an error of so much of their largest term.
     """
     cases, ranges = _enclose(network, region, unit)
     locals_ = _locals(network, cases, unit)
@@ -112,13 +113,32 @@ def _enclose(network: Network, region: str, unit: float) -> tuple[dict[ir.Node, 
     for node in graph:
         case = _case(network, node, ranges, shared)
         cases[node] = replace(case, ranges=tuple(bound and _blurred(bound, bound.magnitude, unit) for bound in case.ranges))
-        for output, enclosure in zip(node.outputs, _node_range(node, cases[node]), strict=False):
+        for output, exact in zip(node.outputs, _node_range(node, cases[node]), strict=False):
+            enclosure = _evaluated(node, cases[node], exact, unit)
             ranges[output] = enclosure if output.dtype is None or output.dtype.is_floating_point() else _discrete(output.dtype)
     return cases, ranges
 
 
 def _blurred(x: Interval, scale: Array, unit: float) -> Interval:
     return Interval(x.lo - unit * scale, x.hi + unit * scale) if unit else x
+
+
+def _evaluated(node: ir.Node, case: Case, exact: Interval, unit: float) -> Interval:
+    """What a run may show of the value of a function of one number, whose terms may cancel."""
+    row = lookup(node.op_type, node.domain)
+    is_function = row is not None and len(row.derivatives) == 1 and not row.linear
+    return _blurred(exact, _terms(case.ranges[0] or WHOLE, exact), unit) if unit and is_function else exact
+
+
+def _terms(x: Interval, found: Interval) -> Array:
+    """The size of the largest term that a value or slope at ``x`` is computed from: 1, x, or what comes out.
+
+    Rounding of floats is relative to terms, not to their sum: (1 + erf) / 2, and the rational approximation 1/2 + r(x) by which
+    runtimes evaluate a sigmoid, are off by a unit of 1 however small they are, and the x sigmoid(x) of them by one of x (Higham
+    2002, section 3.1: |error| <= n u sum |terms|).
+    """
+    known = np.where(np.isfinite(x.magnitude), x.magnitude, 0.0)
+    return np.maximum(np.maximum(found.magnitude, 1.0), known)
 
 
 def _discrete(dtype: ir.DataType) -> Interval:
@@ -205,15 +225,13 @@ def _extremes(row: Op, case: Case, position: int, unit: float) -> tuple[float, f
 def _slopes(row: Op, case: Case, position: int, unit: float) -> tuple[float, float]:
     """An elementwise Jacobian is diagonal: its extremes are those of |slope|.
 
-    An operand that was broadcast k times collects k adjoints. A slope is computed from terms as large as 1, x and itself, which
-    may cancel.
+    An operand that was broadcast k times collects k adjoints.
     """
     if row.derivatives[min(position, len(row.derivatives) - 1)] is None:
         return (0.0, 0.0)
     slopes = slope_range(NUMPY, row, position, case)
     if unit and not row.linear:
-        x = (case.ranges[position] or WHOLE).magnitude
-        slopes = _blurred(slopes, np.maximum(np.maximum(slopes.magnitude, 1.0), np.where(np.isfinite(x), x, 0.0)), unit)
+        slopes = _blurred(slopes, _terms(case.ranges[position] or WHOLE, slopes), unit)
     lo, hi = float(slopes.mignitude.min()), float(slopes.magnitude.max())
     copies = repeats(case, position)
     return (lo, hi) if copies == 1 or hi == 0.0 else (0.0, hi * math.sqrt(copies) * (1.0 + 1e-15))

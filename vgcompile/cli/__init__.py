@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from typing import TypeGuard
 
-from vgcompile.errors import SelfCheckError, SpecError, VgcompileError
+from vgcompile.errors import SelfCheckError, UserError, VgcompileError
 
 INTERRUPTED = 130
 
@@ -47,7 +47,7 @@ def _run(arguments: list[str]) -> int:
 
 def _report(error: Exception) -> None:
     """On stderr: a line for each thing wrong or, on a terminal, each with its place in the text."""
-    if isinstance(error, SpecError) and sys.stderr.isatty():
+    if isinstance(error, UserError) and error.complaints and sys.stderr.isatty():
         from vgcompile.cli.snippet import show
 
         show(error.complaints)

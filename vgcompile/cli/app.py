@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
 import typer
@@ -24,16 +25,29 @@ from vgcompile.cli.run import run
 from vgcompile.cli.schema import schema
 from vgcompile.cli.summary import summary
 from vgcompile.cli.verify import verify
+from vgcompile.errors import nearest
 
 
 class Commands(TyperGroup):
-    """Typer ends an interrupted command with code 1; shells expect 130."""
+    """Typer ends an interrupted command with code 1, where shells expect 130, and hands on what its validator says."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
             raise SystemExit(INTERRUPTED) from None
+        except typer.BadParameter as error:
+            error.message = _in_our_words(error.message)
+            raise
+
+
+def _in_our_words(message: str) -> str:
+    """Typer's complaint about a value, without the validator's own prefix and with the nearest of the choices that it lists."""
+    said = message.removeprefix("Value error, ").removesuffix(".").replace("Input should", "it should")
+    said = said.split(", unable to parse")[0]
+    given, *known = re.findall(r"'([^']*)'", said) or [""]
+    hint = nearest(given, known)
+    return f"{said}; {hint}" if hint else said
 
 
 app = typer.Typer(

@@ -27,7 +27,7 @@ from vgcompile.cli.parameters import (
     open_model,
     several,
 )
-from vgcompile.errors import Complaint, Mark, SpecError, UserError
+from vgcompile.errors import Complaint, DataError, Mark, UserError
 from vgcompile.rules.text import UNCLASSIFIED, UNREADABLE
 
 if TYPE_CHECKING:
@@ -68,9 +68,8 @@ def check(
     except UserError as error:
         if form is None:
             raise
-        _write(error.complaints if isinstance(error, SpecError) else [_without_place(model, error)], form)
+        _write(error.complaints or [_without_place(model, error)], form)
         raise typer.Exit(error.exit_code) from None
-    _write(network.warnings, form)
     from vgcompile.analysis import Options
     from vgcompile.analysis.pipeline import Tier
     from vgcompile.graph.skeleton import IN_MEMORY
@@ -82,9 +81,16 @@ def check(
         if 4 * sum(network.sizes().values()) > IN_MEMORY:
             tiers.remove("sound")
             lines.append("  bounds  need the weights, which check does not draw where they are large: see vgcompile analyze")
-        analysis = analysed(network, Options(data=data, tiers=tiers, mode=mode))
+        try:
+            analysis = analysed(network, Options(data=data, tiers=tiers, mode=mode))
+        except DataError as error:
+            if form is None or not error.complaints:
+                raise
+            _write([*network.warnings, *error.complaints], form)
+            raise typer.Exit(error.exit_code) from None
         lines += findings(analysis, KINDS) if lines else []
         is_found = is_found or bool(findings(analysis, kinds))
+    _write(network.warnings, form)
     if lines:
         typer.echo("\n".join(lines))
     if is_found:

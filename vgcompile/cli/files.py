@@ -14,7 +14,7 @@ STDOUT = "-"
 
 def write_atomically(path: str | Path, content: bytes) -> None:
     """Put ``content`` at ``path`` as a whole or not at all; folders are made. Raises UserError where it cannot be written."""
-    from vgcompile.graph.storing import aside
+    from vgcompile.graph.storing import aside, unwritable
 
     path = Path(path)
     try:
@@ -22,7 +22,7 @@ def write_atomically(path: str | Path, content: bytes) -> None:
         with aside(path) as file:
             file.write(content)
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}; name another place with -o") from None
+        raise unwritable(path, error) from None
 
 
 def within(folder: str, name: str) -> Path:

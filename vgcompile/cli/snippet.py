@@ -74,14 +74,17 @@ def _block(complaint: Complaint, sources: _Sources) -> Iterator[Line]:
     yield [(f"{complaint.mark}: ", "margin"), (f"{severity}{code}", severity), (f": {complaint.message}", "")]
     places: list[tuple[Mark, str]] = [(note.mark, note.message) for note in complaint.notes if note.mark is not None]
     places.sort(key=lambda place: (place[0].file != complaint.mark.file, place[0]))
-    before = [place for place in places if place[0] < complaint.mark or place[0].file != complaint.mark.file]
+    before = [place for place in places if place[0] < complaint.mark and place[0].file == complaint.mark.file]
     after = [place for place in places if place not in before]
     width = max([len(str(mark.line)) for mark, _ in places] + [len(str(complaint.mark.line)), 3])
-    for mark, label in before:
-        yield from _excerpt(mark, label, "other", complaint.mark.file, width, sources)
-    yield from _excerpt(complaint.mark, "", severity, complaint.mark.file, width, sources)
-    for mark, label in after:
-        yield from _excerpt(mark, label, "other", complaint.mark.file, width, sources)
+    file = complaint.mark.file
+    for mark, label, style in (
+        *((mark, label, "other") for mark, label in before),
+        (complaint.mark, "", severity),
+        *((mark, label, "other") for mark, label in after),
+    ):
+        yield from _excerpt(mark, label, style, file, width, sources)
+        file = mark.file
     for message in (*complaint.mark.origin, *(note.message for note in complaint.notes if note.mark is None)):
         yield [(f"{' ' * width} = ", "margin"), ("note: ", "other"), (message, "")]
     if complaint.hint:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import onnx_ir as ir
 
-from vgcompile.errors import Complaint
+from vgcompile.errors import Complaint, Mark
 from vgcompile.graph.provenance import fact
 from vgcompile.initial import Initial
 
@@ -40,6 +40,7 @@ class Input:
     classes: int | None = None
     ignored: int | None = None  # a class number beside them, which the loss passes over
     role: Literal["input", "target"] = "input"
+    mark: Mark | None = None  # where it is declared
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,14 @@ class DataFile:
     normalize: Mapping[str, Normalization] = field(default_factory=dict)
     shuffle: Shuffle | None = None
     split: Split | None = None
+    places: Mapping[tuple[str, ...], Mark] = field(default_factory=dict)  # of its fields in the text, by their path
+
+    def place(self, name: str, asked: str) -> Mark | None:
+        """Where the text says what is read, in a field ``asked`` for or in any, for the input ``name``; else where the file is
+        named."""
+        ways = [(asked, name), (asked,)] if asked else [(way, name) for way in ("columns", "arrays", "files")]
+        source = [("file",), ("images", "folder"), ("files",), ()]
+        return next((self.places[way] for way in (*ways, *source) if way in self.places), None)
 
 
 @dataclass(frozen=True)

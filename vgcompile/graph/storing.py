@@ -71,7 +71,19 @@ def save_models(models: Mapping[Path, Outline], data: Path, *, in_one_file: int 
                     _copy(part.tensor, weights)
         return (*models, data)
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}; name another place with -o") from None
+        raise unwritable(path, error) from None
+
+
+def unwritable(path: Path, error: OSError) -> UserError:
+    """Why nothing can be written to ``path``, and what would do."""
+    in_the_way = next((above for above in path.parents if above.exists() and not above.is_dir()), None)
+    if in_the_way is not None:
+        return UserError(
+            f"cannot write {path}: {in_the_way} is a file, not a folder; name another place with -o, or move the file"
+        )
+    if path.is_dir():
+        return UserError(f"cannot write {path}: it is a folder; name another place with -o, such as {path}/NAME")
+    return UserError(f"cannot write {path}: {error.strerror or error}; name another place with -o")
 
 
 def _stored(tensor: ir.TensorProtocol, placed: Mapping[int, _Placed], data: Path) -> ir.TensorProtocol:

@@ -30,6 +30,8 @@ Array = np.ndarray[Any, Any]
 ImageFormat = Literal["svg", "png", "pdf"]
 
 NAMES = 24  # layer names on the axis, at most
+LEGEND_CHARACTERS = 105  # of labels beside each other
+LABEL_CHARACTERS = 80  # of one
 BINS = 80  # of a histogram over the whole axis, at most
 MANY = 100  # with more layers the points are small
 MARGIN = 2.0  # decades that the axis shows beyond the predictions and measurements, at least
@@ -184,8 +186,8 @@ def _sound(axes: Axes, depth: Array, layers: Sequence[Layer], window: tuple[floa
     lo = np.array([-np.inf if bound.lo is None else bound.lo for bound in bounds])
     hi = np.array([np.inf if bound.hi is None else bound.hi for bound in bounds])
     floor, ceiling = (np.where(known, np.clip(bound, *window), np.nan) for bound in (lo, hi))
-    sides = np.append(depth, len(depth)) - 0.5
-    axes.stairs(ceiling, sides, baseline=floor, fill=True, color="#d3dfee", label="S certified", zorder=1)
+    sides, seen = np.append(depth, len(depth)) - 0.5, np.nanmax(ceiling - floor) > 0  # the reference's own is a point
+    axes.stairs(ceiling, sides, baseline=floor, fill=True, color="#d3dfee", label="S certified" if seen else None, zorder=1)
     for edge, beyond, marker in ((window[0], lo < window[0], "v"), (window[1], hi > window[1], "^")):
         open_ended = known & beyond
         nudge = 0.02 * (window[1] - window[0]) * (1 if marker == "v" else -1)
@@ -257,17 +259,21 @@ def _activation(axes: Axes, row: Op, uses: Sequence[Activation]) -> None:
     _spread(spread, uses)
     axes.set_xlabel("pre-activation x")
     details = ", ".join(
-        f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}" for name, value in attributes.items()
+        f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in attributes.items()
+        if value != "none"
     )
     axes.set_title(f"{row.name}{f' ({details})' if details else ''}", loc="left", fontweight="bold")
     axes.set_title(f"green: derivative above {FLAT:.0%} of its greatest", loc="right", fontsize=8, color="#2f6b2f")
 
-    handles = axes.get_legend_handles_labels(), spread.get_legend_handles_labels()
+    both = zip(axes.get_legend_handles_labels(), spread.get_legend_handles_labels(), strict=True)
+    handles, labels = (list(curves) + list(spreads) for curves, spreads in both)
     axes.legend(
-        *(list(curves) + list(spreads) for curves, spreads in zip(*handles, strict=True)),
+        handles,
+        labels,
         loc="upper center",
         bbox_to_anchor=(0.5, -0.16),
-        ncols=3,
+        ncols=max(1, min(3, LEGEND_CHARACTERS // max(map(len, labels)))),
         fontsize=8,
         frameon=False,
     )
@@ -294,11 +300,25 @@ def _spread(axes: Axes, uses: Sequence[Activation]) -> None:
             continue
         bins, counts = _coarse(np.array(use.histogram[0]), np.array(use.histogram[1], float), axes.get_xlim())
         density = counts / max(counts.sum(), 1.0) / np.diff(bins)
-        axes.stairs(density, bins, color=colour, linestyle=line, linewidth=1.3, fill=False, label=f"x at {use.layer}", zorder=3)
+        axes.stairs(
+            density,
+            bins,
+            color=colour,
+            linestyle=line,
+            linewidth=1.3,
+            fill=False,
+            label=_shortened(f"x at {use.layer}"),
+            zorder=3,
+        )
         axes.stairs(density, bins, color=colour, alpha=0.10, fill=True, zorder=2)
     axes.set_ylim(0, axes.get_ylim()[1] * 1.1)
     axes.set_yticks([])
     axes.spines[["top", "right", "left"]].set_visible(False)
+
+
+def _shortened(label: str) -> str:
+    """What tells a layer's long name from others is its end."""
+    return label if len(label) <= LABEL_CHARACTERS else f"x at ...{label[-LABEL_CHARACTERS + 8 :]}"
 
 
 def _coarse(bins: Array, counts: Array, span: tuple[float, float]) -> tuple[Array, Array]:

@@ -102,7 +102,7 @@ def box_label(box: Box) -> str:
     kinds = " + ".join(vertex.kind for vertex in box.members[:period])
     held = count_text(sum(vertex.parameters for vertex in box.members))
     known = kinds if kinds != name else ""
-    return lines(name, (copies, ", ".join(part for part in (known, held) if part)))
+    return lines(name, (copies, *wrap(", ".join(part for part in (known, held) if part), style.BOX_CHARACTERS)))
 
 
 def box_identity(side: str, box: Box) -> dict[str, str]:

@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from vgcompile.analysis.result import Analysis, Layer, Sound, Tiers
 from vgcompile.analysis.uses import layer_of, uses
-from vgcompile.graph.emit import dims
+from vgcompile.graph.emit import dims, is_real
 from vgcompile.graph.network import Network
 from vgcompile.graph.provenance import fact, line_of
 from vgcompile.ops.op import Dim
@@ -63,7 +63,8 @@ def layer_graph(network: Network, analysis: Analysis | None = None) -> LayerGrap
         start, end = vertices.get(home.get(use.source, "")), vertices.get(home[use.node.name or ""])
         if start is None or end is None or start is end:
             continue
-        gain = found.get(use.id, Tiers()) if use.role == "activation" and start.role != "target" else None
+        flows = use.role == "activation" and start.role != "target" and any(map(is_real, use.node.outputs))  # not into a shape
+        gain = found.get(use.id, Tiers()) if flows else None
         if gain is not None and end.role == "loss":
             gain = Tiers(Sound(vacuous=False), gain.expected, gain.measured, {**gain.why, "sound.hi": "undefined"})
         arrows.append(Arrow(start.order, end.order, use.shape, gain))
@@ -88,6 +89,8 @@ def _vertices(network: Network, home: Mapping[str, str], analysis: Analysis | No
             vertices[name] = Vertex(order, name, given.role, given.role)
             continue
         kind = fact(nodes[0], "kind") or "+".join(dict.fromkeys(node.op_type for node in nodes))
+        if name == loss and network.parts:
+            kind = _terms(network)
         role: Literal["loss", "layer"] = "loss" if name == loss else "layer"
         vertices[name] = Vertex(order, name, kind, role, line_of(nodes[0]), counted.get(name, 0), layers.get(name))
     return vertices
@@ -120,6 +123,13 @@ def _loss_layer(network: Network) -> str | None:
         if any(output.name == network.loss for output in node.outputs):
             return layer_name(node)
     return None
+
+
+def _terms(network: Network) -> str:
+    """What a loss is the sum of: ``cross_entropy + side (cross_entropy) + penalty``."""
+    kinds = {value.name: fact(node, "kind") or "" for node in network.model.graph for value in node.outputs}
+    names = {part: part.rsplit("/", 1)[-1] for part in network.parts}
+    return " + ".join(name if name.startswith(kinds[part]) else f"{name} ({kinds[part]})" for part, name in names.items())
 
 
 def _parameters(network: Network, home: Mapping[str, str]) -> dict[str, int]:

@@ -42,6 +42,7 @@ FONT_SIZE = 10
 LABEL_SIZE = 8
 TITLE_SIZE = 14
 VERDICT_SIZE = 12
+BOX_CHARACTERS = 56  # of a line in a box
 TITLE_CHARACTERS = 100  # of a line in the title
 INK = "#1b1b1b"  # text and outlines
 FAINT = "#6b6b6b"  # shapes, legends

@@ -9,7 +9,7 @@ Every layer keeps its place in the text, so that what is found wrong with it lat
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -49,6 +49,7 @@ class Spec:
     text: str
     tree: Node  # blocks and expressions written out
     unused: tuple[Complaint, ...] = ()  # blocks and parameters that nothing uses
+    included: Mapping[str, str] = field(default_factory=dict)  # texts of other files, by name
 
     def layer(self, placed: Placed) -> Layer:
         """The fields of a layer; of a residual, the sum that joins both ways."""
@@ -103,7 +104,8 @@ def loads(text: str, file: str = "<text>", *, variant: str | None = None, settin
         message = f"a model is a mapping with inputs: and layers:, found {describe(tree.value)}"
         raise SpecError([Complaint(tree.mark, message, rule=rules.NO_MODEL)])
     complain = Findings()
-    tree = overridden(included(tree, file, complain), variant, settings, tuple(Document.model_fields), complain)
+    tree, texts = included(tree, file, complain)
+    tree = overridden(tree, variant, settings, tuple(Document.model_fields), complain)
     written = expanded(tree, complain)
     blocks = tuple(tree.children["blocks"].keys) if "blocks" in tree.children else ()
     tree = written.tree
@@ -121,7 +123,7 @@ def loads(text: str, file: str = "<text>", *, variant: str | None = None, settin
         raise SpecError(capped(complain.complaints))
     name = document.name or FilePath(file).stem.strip("<>")
     unused = tuple(Complaint(mark, message, "remove it", UNUSED_DEFINITION) for mark, message in written.unused)
-    return Spec(name, document, wiring.layers, wiring.losses, wiring.outputs, file, text, tree, unused)
+    return Spec(name, document, wiring.layers, wiring.losses, wiring.outputs, file, text, tree, unused, texts)
 
 
 def capped(found: Sequence[Complaint]) -> list[Complaint]:

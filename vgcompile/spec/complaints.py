@@ -94,8 +94,19 @@ def _complaint(path: Path, findings: Sequence[ErrorDetails], root: Node, schema:
                 "letters, digits, '_', '-' and '.', with a letter or '_' first",
                 rules.BAD_NAME,
             )
-    wanted = " or ".join(dict.fromkeys(_wanted(finding) for finding in findings))
+    # A member of a union that looked at the value itself is the one that was meant.
+    judged = next((finding for finding in findings if finding["type"] == "value_error"), None)
+    if judged is not None:
+        return Complaint(node.mark, str(judged["ctx"]["error"]), rule=rules.WRONG_VALUE)
+    also = [form.get("type") for form in _at(schema, found["loc"]) if not {"enum", "const"} & set(form)]
+    wanted = " or ".join(
+        dict.fromkeys(
+            [*(_ALSO[kind] for kind in also if kind in _ALSO and len(findings) == 1), *(_wanted(finding) for finding in findings)]
+        )
+    )
     hint = _reading_hint(node.value, wanted)
+    if key == "repeat" and node.value == 0:
+        hint = "when: leaves a layer out"
     return Complaint(node.mark, f"{name}should be {wanted}, found {describe(node.value)}", hint, rules.WRONG_TYPE)
 
 
@@ -111,6 +122,10 @@ _WANTED = {
     "model_attributes_type": "a mapping",
     "finite_number": "a finite number",
 }
+
+
+# What a validator before pydantic's own takes as well, such as a name alone for a list of one: the schema tells.
+_ALSO = {"string": "a string", "boolean": "true or false"}
 
 
 def _nearest(name: str, known: Sequence[str]) -> str:

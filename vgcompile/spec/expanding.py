@@ -155,12 +155,22 @@ class _Expander:
             return self.value(stated, scope)
         when = self.field(stated, "when", scope)
         if when is not None and when.value is False:
+            self.mention(stated)
             return None
         repeat, index = self.field(stated, "repeat", scope), self.field(stated, "index", scope)
         name = index.value if index is not None and isinstance(index.value, str) else INDEX
         if repeat is not None and type(repeat.value) is int and repeat.value > 0 and self.reads(stated, name):
             return self.unrolled(stated, repeat.value, name, scope)
         return self.written(stated, scope)
+
+    def mention(self, stated: Node) -> None:
+        """What a layer that is left out here reads is not unused: with another value it stays."""
+        for text in _texts(stated):
+            self.used.update(names_in(text))
+            if text in self.blocks and text not in self.used:
+                self.used.add(text)
+                if (layers := self.blocks[text].layers) is not None:
+                    self.mention(layers)
 
     def unrolled(self, stated: Node, repeat: int, index: str, scope: _Scope) -> Node:
         """A repeat whose copies differ by their number: a block of that many."""

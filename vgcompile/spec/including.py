@@ -19,19 +19,21 @@ JOINED = ("inputs", "params", "variants", "blocks", "init")
 DEEPEST = 16
 
 
-def included(root: Node, file: str, complain: Complain) -> Node:
-    """The tree with what it includes. Raises SpecError for an included file that is no YAML."""
-    return _joined(root, (Path(file).resolve(),), complain)
+def included(root: Node, file: str, complain: Complain) -> tuple[Node, dict[str, str]]:
+    """The tree with what it includes, and the texts of those files by their names. Raises SpecError for an included file that is
+    no YAML."""
+    texts: dict[str, str] = {}
+    return _joined(root, (Path(file).resolve(),), texts, complain), texts
 
 
-def _joined(root: Node, above: tuple[Path, ...], complain: Complain) -> Node:
+def _joined(root: Node, above: tuple[Path, ...], texts: dict[str, str], complain: Complain) -> Node:
     stated = root.get(FIELD)
     if stated is None:
         return root
     children = {name: child for name, child in root.children.items() if name != FIELD}
     keys = dict(root.keys)
     for entry in stated.children.values() or [stated]:
-        other = _opened(entry, above, complain)
+        other = _opened(entry, above, texts, complain)
         for name, child in (other.children if other is not None else {}).items():
             assert other is not None and isinstance(name, str)
             keys.setdefault(name, other.keys[name])
@@ -47,7 +49,7 @@ def _united(own: Node, other: Node) -> Node:
     return mapping_of(children, own.mark, {**other.keys, **own.keys})
 
 
-def _opened(entry: Node, above: tuple[Path, ...], complain: Complain) -> Node | None:
+def _opened(entry: Node, above: tuple[Path, ...], texts: dict[str, str], complain: Complain) -> Node | None:
     name = entry.value
     if not isinstance(name, str) or not name:
         complain(entry.mark, f"include names files, found {describe(name)}", "write include: blocks.yaml", BAD_INCLUDE)
@@ -73,7 +75,7 @@ def _opened(entry: Node, above: tuple[Path, ...], complain: Complain) -> Node | 
         complain(entry.mark, f"{name!r} cannot be included: {reason}", hint, BAD_INCLUDE)
         return None
     shown = str(Path(entry.mark.file).parent / name)
-    tree = read(text, shown)
+    tree, texts[shown] = read(text, shown), text
     if not isinstance(tree.value, dict):
         complain(
             entry.mark,
@@ -82,4 +84,4 @@ def _opened(entry: Node, above: tuple[Path, ...], complain: Complain) -> Node | 
             BAD_INCLUDE,
         )
         return None
-    return _joined(tree, (*above, path.resolve()), complain)
+    return _joined(tree, (*above, path.resolve()), texts, complain)

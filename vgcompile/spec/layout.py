@@ -150,7 +150,8 @@ def _in_order(value: Collection, keys: Sequence[str]) -> list[Entry]:
         name = entry.key.value if isinstance(entry.key, Scalar) else ""
         if keys:
             return keys.index(name) if name in keys else len(keys)
-        return _FIRST.index(name) if name in _FIRST else len(_FIRST) + (_LAST.index(name) + 1 if name in _LAST else 0)
+        last = _LAST.index(name) + 1 if name in _LAST and isinstance(entry.value, Collection) else 0  # a gru has `layers: 2`
+        return _FIRST.index(name) if name in _FIRST else len(_FIRST) + last
 
     return sorted(value.entries, key=rank)
 

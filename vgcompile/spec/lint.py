@@ -1,22 +1,22 @@
 """Designs that compile, and are known not to do what their author meant: one small function for each rule over a wired model.
 
-    lint(spec) -> warnings, sorted by place
+    lint(spec, shapes) -> warnings, sorted by place
 
 ``# vgcompile: ignore VG501`` on a warning's line takes it back; an ignore that takes nothing back is itself one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from vgcompile.errors import Complaint, Mark, Note
 from vgcompile.layers.distribution import Constant, Distribution, Fixed
 from vgcompile.layers.function import Activation
 from vgcompile.layers.initialization import Init, NormalizationInit
-from vgcompile.layers.layer import Layer
+from vgcompile.layers.layer import Layer, Shape
 from vgcompile.layers.loss import Loss
 from vgcompile.rules import designs as rules
 from vgcompile.rules.rule import Rule
@@ -31,25 +31,20 @@ LOGIT_LOSSES = ("cross_entropy", "binary_cross_entropy")
 SQUASHING = ("softmax", "sigmoid", "hard_sigmoid", "tanh", "relu")
 
 
-def lint(spec: Spec) -> list[Complaint]:
-    """The warnings about a model, each place of the text once a rule, without those that the text ignores."""
-    wired = _Wired(spec)
+def lint(spec: Spec, shapes: Mapping[str, Shape] = MappingProxyType({})) -> list[Complaint]:
+    """The warnings about a model, each place of the text once a rule, without those that the text ignores. What depends on
+    ``shapes``, those that layers give, is not said of layers without one."""
+    wired = _Wired(spec, shapes)
     first: dict[tuple[Mark, str], Complaint] = {}  # copies of a block repeat their text's faults
-    for complaint in (*traps(spec.text, spec.file), *spec.unused, *(found for rule in DESIGNS for found in rule(wired))):
+    texts = {spec.file: spec.text, **spec.included}
+    trapped = [found for file, text in texts.items() for found in traps(text, file)]
+    for complaint in (*trapped, *spec.unused, *(found for rule in DESIGNS for found in rule(wired))):
         first.setdefault((complaint.mark, complaint.rule.code), complaint)
     kept: list[Complaint] = []
-    for file in {spec.file, *(mark.file for mark, _ in first)}:
+    for file in {*texts, *(mark.file for mark, _ in first)}:  # an option is no text
         here = [complaint for complaint in first.values() if complaint.mark.file == file]
-        kept += without_ignored(here, spec.text if file == spec.file else _included(file), file)
+        kept += without_ignored(here, texts.get(file, ""), file)
     return sorted(kept, key=lambda complaint: complaint.mark)
-
-
-def _included(file: str) -> str:
-    """The text of another file; "" of what is none, such as an option."""
-    try:
-        return Path(file).read_bytes().decode("utf-8-sig")
-    except (OSError, ValueError):
-        return ""
 
 
 @dataclass(frozen=True)
@@ -84,8 +79,8 @@ class _Step:
 
 
 class _Wired:
-    def __init__(self, spec: Spec) -> None:
-        self.spec = spec
+    def __init__(self, spec: Spec, shapes: Mapping[str, Shape]) -> None:
+        self.spec, self.shapes = spec, shapes
         self.steps = {placed.name: _Step(placed, spec.layer(placed), []) for placed in spec.layers}
         for step in self.steps.values():
             for source in step.placed.sources:
@@ -115,7 +110,10 @@ class _Wired:
 def _bias_before_norm(wired: _Wired) -> Iterable[Complaint]:
     for step in wired:
         norms = [reader for reader in step.readers if reader.layer.kind in BATCH_STATISTICS]
-        biased = step.stated("bias") is True and step.is_linear
+        # A dense layer has a bias for each entry of the last axis, a convolution one for each of axis 1, which statistics are of.
+        shape = wired.shapes.get(step.placed.name, ())
+        by_channel = len(shape) == 2 or (len(shape) > 2 and step.layer.kind != "dense")
+        biased = step.stated("bias") is True and step.is_linear and by_channel
         if biased and norms and len(norms) == len(step.readers):
             message = f"the bias of {step.placed.name!r} is subtracted again by {norms[0].placed.name!r}"
             yield _warning(step, message, "write bias: false", rules.BIAS_BEFORE_NORM, norms[0], "its mean is subtracted here")

@@ -91,6 +91,11 @@ def _path(root: Node, override: Override, fields: Collection[str]) -> tuple[str,
     if params is not None and first in params.keys:
         return ("params", first, *rest)
     if first not in fields:
+        layers = root.get("layers")
+        if any(
+            child.get("name") and child.children["name"].value == first for child in (layers.children if layers else {}).values()
+        ):
+            raise _NoSuchPlace(f"{first!r} is neither a field nor a parameter", f"a layer's is layers.{'.'.join(override.path)}")
         known = [*fields, *(params.keys if params is not None else ())]
         raise _NoSuchPlace(
             f"{first!r} is neither a field nor a parameter", nearest(first, known) or f"there are {', '.join(known)}"

@@ -65,6 +65,7 @@ class _Wirer:
     def __init__(self, root: Node) -> None:
         self.root = root
         self.complain = Findings()
+        self.misread = False  # a name is none, which is told elsewhere
         inputs = root.get("inputs")
         self.inputs: dict[str, Mark] = dict(inputs.keys) if inputs is not None else {}
 
@@ -90,7 +91,8 @@ class _Wirer:
         if not losses:
             read = {source for layer in placed.values() for source in layer.sources}
             outputs = tuple(name for name in placed if name not in read)
-        self.refuse_unused(ordered, outputs, compared)
+        if not self.misread:
+            self.refuse_unused(ordered, outputs, compared)
         return Wiring(ordered, losses, outputs, self.complain.complaints)
 
     def sources(self, place: Place) -> tuple[str, ...]:
@@ -163,6 +165,7 @@ class _Wirer:
 
     def resolve(self, reference: Node, scope: Place) -> tuple[str, ...]:
         if not isinstance(reference.value, str):
+            self.misread = True
             return ()
         first, *rest = reference.value.split("/")
         known: list[str] = []

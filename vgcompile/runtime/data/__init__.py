@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vgcompile.errors import DataError
+from vgcompile.errors import Complaint, DataError, Fault, Note, nearest
 from vgcompile.graph.network import DataFile, Input, Network
+from vgcompile.rules.data import UNFIT_DATA
 from vgcompile.runtime.data.arrays import npz, single
 from vgcompile.runtime.data.choosing import PartName, first, part_of
 from vgcompile.runtime.data.drawing import draw, taught
@@ -43,11 +44,34 @@ def batch(
     if file is not None:
         if part is not None:
             raise DataError(f"--part {part} divides the model's own data; leave it out, or --data {file}")
-        return _read(network, network.inputs, Path(file), replace(own, apart=False, split=None, shuffle=None), size, seed, None)
+        return _read(
+            network, network.inputs, Path(file), replace(own, apart=False, split=None, shuffle=None), size, seed, None, False
+        )
+    try:
+        return _own(network, own, size, seed, part)
+    except DataError as error:
+        raise _located(network, own, error) from None
+
+
+def _located(network: Network, data: DataFile, error: DataError) -> DataError:
+    """The error at the places of the model's text that ask for what is wrong; as it is where one is unknown."""
+    complaints = []
+    for fault in error.faults:
+        declared = network.inputs[fault.input].mark if fault.input in network.inputs else None
+        mark = declared if fault.field == "inputs" else data.place(fault.input, fault.field)
+        if mark is None:
+            return error
+        shown = [Note(f"input {fault.input!r}", declared)] if declared not in (None, mark) else []
+        complaints.append(Complaint(mark, fault.message, fault.hint, UNFIT_DATA, fault.notes or tuple(shown)))
+    return DataError(*error.faults, complaints=complaints)
+
+
+def _own(network: Network, own: DataFile, size: int | None, seed: int, part: PartName | None) -> dict[str, Array]:
+    """A batch of the network's own data; all of it drawn where it names none."""
     if own.path:
         path = Path(network.source).parent / own.path
         inputs = {name: declared for name, declared in network.inputs.items() if name not in own.drawn}
-        return _read(network, inputs, path, own, own.batch if size is None else size, seed, part)
+        return _read(network, inputs, path, own, own.batch if size is None else size, seed, part, True)
     if part is not None:
         raise DataError(f"--part {part}: the model names no data files to divide; its inputs are drawn")
     count = _drawn_size(network, size or (network.data.batch if network.data is not None else None))
@@ -71,9 +95,10 @@ def _read(
     size: int | None,
     seed: int,
     part: PartName | None,
+    own: bool,
 ) -> dict[str, Array]:
     """``inputs`` are those that may be read; the others are drawn."""
-    given = _given(inputs, path, data)
+    given = _given(inputs, path, data, own)
     for one in given.values():
         fitting(one.declared, one.samples)
     count = _count(given, path)
@@ -94,24 +119,26 @@ def _prepare(given: _Given, data: DataFile, training: Array, scale: float) -> Af
     return affine(given.declared, given.samples, wanted, training, scale) if wanted is not None and not given.ready else None
 
 
-def _given(inputs: Mapping[str, Input], path: Path, data: DataFile) -> dict[str, _Given]:
-    """What each input is read from. One that is drawn as a rule is read where the file has it."""
+def _given(inputs: Mapping[str, Input], path: Path, data: DataFile, own: bool) -> dict[str, _Given]:
+    """What each input is read from. One that is drawn as a rule is read where the file has it; a file that is not the model's
+    ``own`` may call arrays by the inputs' names."""
     arrays = _arrays(path, data, {name: declared for name, declared in inputs.items() if name not in data.drawn})
     given = {}
     for name, declared in inputs.items():
         mapped = data.arrays.get(name)
-        found = mapped if mapped is not None and mapped in arrays else name
+        found = mapped if mapped is not None and (own or mapped in arrays) else name
         if found in arrays:
             given[name] = _Given(declared, arrays[found], ready=found != mapped)
         elif name not in data.drawn:
-            there = ", ".join(arrays) or "nothing"
-            raise DataError(f"{path}: no array {mapped or name!r} for input {name!r}; it holds {there}")
+            hint = nearest(mapped or name, arrays)
+            there = (f"{hint} " if hint else "") + f"it holds {', '.join(arrays) or 'nothing'}"
+            raise DataError(Fault(f"{path}: no array {mapped or name!r} for input {name!r}", there, name))
     return given
 
 
 def _arrays(path: Path, data: DataFile, inputs: Mapping[str, Input]) -> Mapping[str, Samples]:
     if data.apart:
-        return {file: single(path / file) for file in data.arrays.values()}
+        return {file: _apart(path / file, name) for name, file in data.arrays.items()}
     if path.suffix.lower() in TABLES:
         return table(path, data.table, inputs)
     if data.images is not None and path.suffix.lower() != ".npz":
@@ -119,6 +146,13 @@ def _arrays(path: Path, data: DataFile, inputs: Mapping[str, Input]) -> Mapping[
 
         return images(path, data.images)
     return npz(path)
+
+
+def _apart(path: Path, name: str) -> Samples:
+    try:
+        return single(path)
+    except DataError as error:
+        raise error.about(name) from None
 
 
 def _count(given: Mapping[str, _Given], path: Path) -> int:

@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from vgcompile.errors import DataError
+from vgcompile.errors import DataError, Fault
 from vgcompile.initial import stream
 from vgcompile.runtime.data.samples import Array
 from vgcompile.spec.data import Shuffle, Split
@@ -24,7 +24,7 @@ def part_of(count: int, split: Split | None, part: PartName, what: str) -> Array
             raise DataError(f"{what}: no samples are set apart for validation; state split: {{validation: 0.2}}")
         return np.arange(count)
     if count < 2:
-        raise DataError(f"{what}: {count} samples cannot be split into two parts")
+        raise DataError(Fault(f"{what}: {count} samples cannot be split into two parts", field="split"))
     held = min(max(round(split.validation * count), 1), count - 1)
     order = stream(split.seed, "split").permutation(count)
     return np.sort(order[:held] if part == "validation" else order[held:])
@@ -33,6 +33,7 @@ def part_of(count: int, split: Split | None, part: PartName, what: str) -> Array
 def first(rows: Array, size: int | None, shuffle: Shuffle | None, what: str, whole: str) -> Array:
     """The first ``size`` of ``rows``, or all of them, after the shuffle. Raises DataError where ``whole`` holds too few."""
     if size is not None and size > len(rows):
-        raise DataError(f"{what}: a batch of {size} samples is asked for, {whole} holds {len(rows)}")
+        found = f"{what}: a batch of {size} samples is asked for, {whole} holds {len(rows)}"
+        raise DataError(Fault(found, f"take --batch {len(rows)}, or fewer", field="batch"))
     order = rows if shuffle is None else rows[stream(shuffle.seed, "shuffle").permutation(len(rows))]
     return order[:size]

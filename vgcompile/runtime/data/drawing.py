@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from vgcompile.errors import DataError
+from vgcompile.errors import DataError, Fault
 from vgcompile.graph.network import Input
 from vgcompile.initial import stream
 from vgcompile.runtime.data.samples import Array, show
@@ -22,13 +22,13 @@ def draw(declared: Input, size: int, seed: int, part: str = "") -> Array:
     dtype = declared.dtype.numpy()
     if declared.distribution == "classes" or not declared.dtype.is_floating_point():
         if declared.classes is None:
-            raise DataError(
-                f"input {declared.name!r} holds {declared.dtype.name} numbers of unknown range; give it with --data FILE.npz"
-            )
+            found = f"input {declared.name!r} holds {declared.dtype.name} numbers of unknown range"
+            raise DataError(Fault(found, "give it with --data FILE.npz", declared.name, "inputs"))
         return rng.integers(0, declared.classes, shape).astype(dtype)
     if declared.distribution == "uniform":
         if declared.range is None:
-            raise DataError(f"input {declared.name!r} is uniform over a range that it does not state; give it a range")
+            found = f"input {declared.name!r} is uniform over a range that it does not state"
+            raise DataError(Fault(found, "give it a range", declared.name, "inputs"))
         return rng.uniform(*declared.range, shape).astype(dtype)
     if declared.distribution == "bernoulli":
         return (rng.random(shape) < declared.mean).astype(dtype)
@@ -58,7 +58,6 @@ def sized(declared: Input, size: int) -> tuple[int, ...]:
     symbols = dict.fromkeys(dim for dim in declared.shape if isinstance(dim, str))
     if len(symbols) > 1:
         free = list(symbols)[1]
-        raise DataError(
-            f"input {declared.name!r} has shape {show(declared.shape)} of unknown {free}; give it with --data FILE.npz"
-        )
+        found = f"input {declared.name!r} has shape {show(declared.shape)} of unknown {free}"
+        raise DataError(Fault(found, "give it with --data FILE.npz", declared.name, "inputs"))
     return tuple(size if isinstance(dim, str) else dim for dim in declared.shape)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from vgcompile.errors import DataError
+from vgcompile.errors import DataError, Fault
 from vgcompile.graph.network import Input
 from vgcompile.runtime.data.samples import Affine, Array, Samples, chunks, raw
 from vgcompile.spec.data import Moments, Normalization
@@ -25,7 +25,8 @@ def _spread(declared: Input, stated: float | tuple[float, ...], name: str) -> Ar
         return np.asarray(stated, np.float64)
     channels = declared.shape[1] if len(declared.shape) > 1 else "no axis 1"
     if channels != len(stated):
-        raise DataError(f"normalize: {name} of input {declared.name!r} has {len(stated)} numbers, axis 1 has {channels}")
+        found = f"normalize: {name} of input {declared.name!r} has {len(stated)} numbers, axis 1 has {channels}"
+        raise DataError(Fault(found, input=declared.name, field="normalize"))
     return _behind_batch(np.array(stated), len(declared.shape))
 
 
@@ -48,6 +49,7 @@ def _standard(declared: Input, given: Samples, training: Array, scale: float) ->
             mean, count = mean + far * (len(x) / total), total
     sd = np.sqrt(squares / count)
     if not np.isfinite(sd).all():
-        raise DataError(f"{given.what}: normalize: standard needs finite numbers in every sample of the training part")
+        found = f"{given.what}: normalize: standard needs finite numbers in every sample of the training part"
+        raise DataError(Fault(found, input=declared.name, field="normalize"))
     sd = np.where(sd > np.abs(mean) * 1e-12, sd, 1.0)
     return Affine(_behind_batch(mean, rank), _behind_batch(sd, rank)) if rank > 1 else Affine(mean[0], sd[0])

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from vgcompile.errors import DataError, nearest
+from vgcompile.errors import DataError, Fault, nearest
 from vgcompile.graph.network import Input
 
 Array = np.ndarray[Any, Any]
@@ -63,7 +63,7 @@ def fitting(declared: Input, given: Samples) -> tuple[int, ...]:
     if shape is None or given.dtype.kind not in ("fiub" if real else "iub"):
         expected = f"{declared.dtype.name.lower()} {show(declared.shape)}"
         found = f"{given.dtype} {show(given.shape)}"
-        raise DataError(f"{given.what}: input {declared.name!r} needs {expected}, found {found}")
+        raise DataError(Fault(f"{given.what}: input {declared.name!r} needs {expected}, found {found}", input=declared.name))
     return shape
 
 
@@ -78,7 +78,8 @@ def read(declared: Input, given: Samples, rows: Array, scale: float = 1.0, prepa
             array = array * scale if scale != 1.0 else array
             array = (prepare(array) if prepare is not None else array).astype(dtype)
         if (at := _first(~np.isfinite(array), rows)) is not None:
-            raise DataError(f"{given.place(at)}: holds numbers that are not finite in {declared.dtype.name.lower()}")
+            found = f"holds numbers that are not finite in {declared.dtype.name.lower()}"
+            raise DataError(Fault(f"{given.place(at)}: {found}", input=declared.name))
         return array
     if declared.classes is not None and array.size:
         outside = (array < 0) | (array >= declared.classes)
@@ -87,7 +88,7 @@ def read(declared: Input, given: Samples, rows: Array, scale: float = 1.0, prepa
         if (at := _first(outside, rows)) is not None:
             classes = f"classes 0 to {declared.classes - 1}"
             found = f"found {array.min()} to {array.max()}"
-            raise DataError(f"{given.place(at)}: input {declared.name!r} takes {classes}, {found}")
+            raise DataError(Fault(f"{given.place(at)}: input {declared.name!r} takes {classes}, {found}", input=declared.name))
     return array.astype(dtype)
 
 

@@ -11,17 +11,19 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
-from vgcompile.errors import DataError, nearest
+from vgcompile.errors import DataError, Fault, Mark, Note, nearest
 from vgcompile.graph.network import Input, Table
 from vgcompile.runtime.data.samples import Array, Samples, absent
 from vgcompile.spec.data import TABLES, Column, ColumnRange, Columns
 
-MOST_CELLS = 20  # that are complained about one by one
+MOST_FAULTS = 20  # that are told one by one
+MOST_LINES = 3  # of one fault, that are told
 _WHOLE = re.compile(r"[-+]?[0-9]{1,1000}")  # more digits Python may refuse to read
 T = TypeVar("T")
 
@@ -35,6 +37,7 @@ class _Sheet:
     rows: Sequence[Sequence[str]]
     lines: Sequence[int]
     width: int
+    delimiter: str
 
     def title(self, column: int) -> str:
         return repr(self.names[column]) if self.names else str(column)
@@ -46,20 +49,24 @@ def table(path: Path, form: Table, inputs: Mapping[str, Input]) -> Mapping[str, 
     Raises DataError with line and column of each cell that is none of what its input takes.
     """
     sheet = _sheet(path, form)
-    found, complaints = {}, list[str]()
+    found, faults = {}, list[Fault]()
     for name, declared in inputs.items():
-        columns = _positions(sheet, form.columns.get(name, name), name)
-        wrong = list[str]()
+        try:
+            columns = _positions(sheet, form.columns.get(name, name), name)
+        except DataError as error:
+            faults += error.about(name).faults
+            continue
+        wrong = list[Fault]()
         convert = _reals if declared.dtype.is_floating_point() else _classes
         cells = [convert(sheet, column, declared, form, wrong) for column in columns]
-        complaints += wrong
+        faults += wrong
         if not wrong:
             alone = isinstance(form.columns.get(name, name), str | int)
             array = cells[0] if alone else np.stack(cells, axis=1)
             found[name] = Samples.of(array, f"{path}: {_columns(sheet, columns)}", lambda row: f"{path}:{sheet.lines[row]}")
-    if complaints:
-        rest = len(complaints) - MOST_CELLS
-        raise DataError("\n".join(complaints[:MOST_CELLS] + ([f"{path}: and {rest} more such cells"] if rest > 0 else [])))
+    if faults:
+        rest = len(faults) - MOST_FAULTS
+        raise DataError(*faults[:MOST_FAULTS], *([f"{path}: and {rest} more faults of this table"] if rest > 0 else []))
     return found
 
 
@@ -85,7 +92,7 @@ def _sheet(path: Path, form: Table) -> _Sheet:
         if len(row) != width:
             hint = f"; is {delimiter!r} what separates its cells? state delimiter:" if width == 1 or len(row) == 1 else ""
             raise DataError(f"{path}:{line}: {len(row)} cells, where the first row has {width}{hint}")
-    return _Sheet(path, names, [row for row, _ in numbered], [line for _, line in numbered], width)
+    return _Sheet(path, names, [row for row, _ in numbered], [line for _, line in numbered], width, delimiter)
 
 
 def _checked(reader: Iterator[list[str]], path: Path) -> Iterator[list[str]]:
@@ -121,25 +128,27 @@ def _position(sheet: _Sheet, stated: Column, name: str) -> int:
     return sheet.names.index(stated)
 
 
-def _reals(sheet: _Sheet, column: int, declared: Input, form: Table, wrong: list[str]) -> Array:
-    return np.array(_convert(sheet, column, _real, "is no number", wrong), np.float64)
+def _reals(sheet: _Sheet, column: int, declared: Input, form: Table, wrong: list[Fault]) -> Array:
+    return np.array(_convert(sheet, column, declared, _real, "is no number", wrong), np.float64)
 
 
-def _classes(sheet: _Sheet, column: int, declared: Input, form: Table, wrong: list[str]) -> Array:
+def _classes(sheet: _Sheet, column: int, declared: Input, form: Table, wrong: list[Fault]) -> Array:
     """Numbers as they are, where any cell is one; else words by the place in the stated categories, or in the order of words."""
     stated = form.categories.get(declared.name)
     words = [row[column].strip() for row in sheet.rows]
     if stated is None and any(_whole(word) is not None for word in words):
-        return _integers(_convert(sheet, column, _whole, "is no class number", wrong))
+        return _integers(_convert(sheet, column, declared, _whole, "is no class number", wrong))
     known = list(stated) if stated is not None else sorted(set(words) - {""})
     if stated is None and declared.classes is not None and len(known) > declared.classes:
-        listed = ", ".join(known[:8]) + (", ..." if len(known) > 8 else "")
-        wrong.append(
-            f"{sheet.path}: column {sheet.title(column)}: {len(known)} categories, input {declared.name!r} has "
-            f"{declared.classes} classes; found {listed}"
-        )
+        counted = f"{len(known)} categories, input {declared.name!r} has {declared.classes} classes"
+        found = f"{sheet.path}: column {sheet.title(column)}: {counted}"
+        wrong.append(Fault(found, f"found {_some(known)}", declared.name))
     numbers = {word: number for number, word in enumerate(known)}
-    return _integers(_convert(sheet, column, numbers.get, f"is none of {', '.join(known)}", wrong))
+    return _integers(_convert(sheet, column, declared, numbers.get, f"is none of {_some(known)}", wrong))
+
+
+def _some(words: Sequence[str]) -> str:
+    return ", ".join(words[:8]) + (", ..." if len(words) > 8 else "")
 
 
 def _integers(numbers: Sequence[int]) -> Array:
@@ -147,17 +156,43 @@ def _integers(numbers: Sequence[int]) -> Array:
     return np.array([min(max(number, -(2**62)), 2**62) for number in numbers], np.int64)
 
 
-def _convert(sheet: _Sheet, column: int, convert: Callable[[str], T | None], complaint: str, wrong: list[str]) -> list[T]:
-    found = []
-    for row, line in zip(sheet.rows, sheet.lines, strict=True):
+def _convert(
+    sheet: _Sheet, column: int, declared: Input, convert: Callable[[str], T | None], complaint: str, wrong: list[Fault]
+) -> list[T]:
+    found, strange = [], dict[str, list[int]]()  # rows, by what their cell says
+    for number, row in enumerate(sheet.rows):
         cell = row[column].strip()
         value = convert(cell)
         if value is None:
-            said = f"{cell if len(cell) <= 40 else cell[:37] + '...'!r} {complaint}" if cell else "the cell is empty"
-            wrong.append(f"{sheet.path}:{line}: column {sheet.title(column)}: {said}")
+            strange.setdefault(cell, []).append(number)
         else:
             found.append(value)
+    wrong += [_fault(sheet, column, declared, cell, rows, complaint) for cell, rows in strange.items()]
     return found
+
+
+def _fault(sheet: _Sheet, column: int, declared: Input, cell: str, rows: Sequence[int], complaint: str) -> Fault:
+    """What is wrong with one or more cells that say the same."""
+    said = f"{cell if len(cell) <= 40 else cell[:37] + '...'!r} {complaint}" if cell else "the cell is empty"
+    first, *further = [sheet.lines[row] for row in rows]
+    lines = ", ".join(map(str, further[:MOST_LINES])) + (", ..." if len(further) > MOST_LINES else "")
+    so = f" (and in {len(further)} more rows: {'lines' if len(further) > 1 else 'line'} {lines})" if further else ""
+    notes = tuple(Note(said, _place(sheet, row, column)) for row in rows[:MOST_LINES])
+    return Fault(f"{sheet.path}:{first}: column {sheet.title(column)}: {said}{so}", input=declared.name, notes=notes)
+
+
+def _place(sheet: _Sheet, row: int, column: int) -> Mark:
+    """A cell's place in the text or, where quotes hide it, its line."""
+    cells, line = sheet.rows[row], sheet.lines[row]
+    if sheet.delimiter.join(cells) != _line(sheet.path, line):
+        return Mark(str(sheet.path), line)
+    begin = 1 + sum(len(cell) + 1 for cell in cells[:column])
+    return Mark(str(sheet.path), line, begin, begin + max(len(cells[column]), 1))
+
+
+def _line(path: Path, number: int) -> str:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        return next(islice(file, number - 1, None), "").rstrip("\r\n")
 
 
 def _real(cell: str) -> float | None:
