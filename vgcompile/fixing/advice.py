@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from vgcompile.analysis import Analysis, Options, analyze
 from vgcompile.analysis.pipeline import TIERS
 from vgcompile.errors import UserError
-from vgcompile.fixing.edits import depth, most_copies
+from vgcompile.fixing.edits import Edit, depth, most_copies
 from vgcompile.fixing.remedies import Remedy, Search, remedies, searches
 from vgcompile.fixing.sheet import Sheet
 from vgcompile.fixing.trial import Model, Trial, built, judging, solved, tried
@@ -66,19 +66,19 @@ def _trials(model: Model, options: Options, progress: Callable[[str], None]) -> 
         yield trial
 
 
-def _edited(model: Model, steps: Sequence[Callable[[Sheet], bool]]) -> str | None:
+def edited(text: str, steps: Sequence[Edit]) -> str | None:
     """The text after all edits; None where one of them found nothing to change."""
-    sheet = Sheet(model.text)
+    sheet = Sheet(text)
     for step in steps:
         if not step(sheet):
             return None
         sheet = Sheet(sheet.text)
-    return sheet.text if sheet.text != Sheet(model.text).text else None
+    return made if (made := sheet.text) != Sheet(text).text else None
 
 
 def _first(model: Model, remedy: Remedy, options: Options) -> Trial | None:
     for form in remedy.forms:
-        text = _edited(model, form)
+        text = edited(model.text, form)
         trial = tried(model, remedy.name, remedy.why, text, options) if text is not None else None
         if trial is not None:
             return trial
@@ -89,7 +89,7 @@ def _searched(model: Model, search: Search, options: Options) -> Trial | None:
     trials: dict[float, Trial | None] = {}
 
     def worst(number: float) -> float | None:
-        text = _edited(model, search.of(number))
+        text = edited(model.text, search.of(number))
         trials[number] = trial = tried(model, search.name, search.why, text, options) if text is not None else None
         return trial.worst if trial is not None else None
 
@@ -102,7 +102,7 @@ def _shortened(model: Model, options: Options) -> Trial | None:
     healthy, copies, found = 0, most_copies(Sheet(model.text)), None
     while copies - healthy > 1:
         middle = (healthy + copies) // 2
-        text = _edited(model, [depth(middle)])
+        text = edited(model.text, [depth(middle)])
         why = f"{middle} copies in the place of {most_copies(Sheet(model.text))}"
         trial = tried(model, "a shorter net", why, text, options) if text is not None else None
         if trial is not None and trial.kind == "healthy":
