@@ -107,10 +107,10 @@ def highway(bias: float, *, behind_first: bool) -> Edit:
     eq. 3)."""
 
     def edit(sheet: Sheet) -> bool:
-        found = [(stretch, dense) for stretch in repeated(sheet) if (dense := _only_dense(stretch)) is not None]
+        found = [(stretch, dense) for stretch in repeated(sheet) if (dense := _only_dense(sheet, stretch)) is not None]
         for stretch, dense in found:
             original = copy.deepcopy(stretch.fields)
-            put(stretch.fields, "layers", _gated(dense, bias))
+            dense.replace(*_gated(dense.fields, bias))
             if behind_first:
                 split(stretch, original)
         return bool(found)
@@ -226,14 +226,11 @@ def _scale(scale: Any, per_depth: Any) -> dict[str, Any]:
     return {} if scale is None else {"scale": per_depth if scale == PER_DEPTH else scale}
 
 
-def _only_dense(stretch: Stated) -> Collection | None:
+def _only_dense(sheet: Sheet, stretch: Stated) -> Stated | None:
     """The layer of a block that is one dense layer and its activation."""
-    layers = stretch.fields.get("layers")
-    if stretch.kind != "block" or layers is None or not isinstance(layers.value, Collection) or len(layers.value.entries) != 1:
-        return None
-    dense = layers.value.entries[0].value
-    plain = isinstance(dense, Collection) and text_of(dense, "kind") == "dense" and dense.get("activation") is not None
-    return dense if plain else None  # type: ignore[return-value]
+    inside = [layer for layer in sheet.layers if layer.around is stretch]
+    plain = stretch.kind == "block" and len(inside) == 1 and inside[0].kind == "dense" and _activation(inside[0]) is not None
+    return inside[0] if plain else None
 
 
 def _gated(dense: Collection, bias: float) -> list[Any]:
