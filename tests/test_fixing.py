@@ -13,7 +13,7 @@ from vgcompile.analysis import Options, analyze
 from vgcompile.cli.app import app
 from vgcompile.errors import SpecError
 from vgcompile.fixing import edits
-from vgcompile.fixing.advice import advice, edited
+from vgcompile.fixing.advice import Advice, advice, edited
 from vgcompile.fixing.remedies import remedies
 from vgcompile.fixing.sheet import Sheet
 from vgcompile.fixing.trial import Model, built, solved
@@ -126,8 +126,12 @@ def test_every_remedy_keeps_comments_and_layout(text: str) -> None:
                 assert {*re.findall(r"#.*", made)} == {*said}, remedy.name  # of a copy, twice
 
 
-def test_what_is_called_healthy_is_measured_so() -> None:
-    found = advice(Model("deep.yaml", DEEP), Options(batch=32))
+@pytest.fixture(scope="module")
+def found() -> Advice:
+    return advice(Model("deep.yaml", DEEP), Options(batch=32))
+
+
+def test_what_is_called_healthy_is_measured_so(found: Advice) -> None:
     assert found.start.kind == "vanishing"
     assert found.helpful and {trial.name for trial in found.others} >= {"glorot_normal"}
     for trial in found.helpful[:4]:
@@ -152,15 +156,18 @@ def test_the_search_finds_a_crossing_and_else_the_nearest() -> None:
     assert solved(0.1, 10.0, lambda x: None) is None
 
 
-def test_the_command_lists_and_writes(tmp_path: Path) -> None:
+def test_the_command_lists_and_writes(found: Advice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, fixed = tmp_path / "deep.yaml", tmp_path / "fixed.yaml"
     model.write_text(DEEP)
+    monkeypatch.setattr("vgcompile.cli.fix._advised", lambda subject, options: found)  # asked for above
     runner = CliRunner()
-    listed = runner.invoke(app, ["fix", str(model), "--json", "--batch", "32"])
+    listed = runner.invoke(app, ["fix", str(model), "--json"])
     assert listed.exit_code == 0, listed.output
     changes = json.loads(listed.stdout)["changes"]
     assert changes[0]["verdict"] == "healthy" and [change["number"] for change in changes] == list(range(1, len(changes) + 1))
-    written = runner.invoke(app, ["fix", str(model), "--apply", "1", "-o", str(fixed), "--batch", "32"])
+    told = runner.invoke(app, ["fix", str(model)]).stdout
+    assert "does not help:" in told and "--apply 1" in told
+    written = runner.invoke(app, ["fix", str(model), "--apply", "1", "-o", str(fixed)])
     assert written.exit_code == 0, written.output
     text = fixed.read_text()
     assert "# a story, told above" in text and "# the culprit" in text
