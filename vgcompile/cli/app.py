@@ -16,6 +16,7 @@ from vgcompile.cli.derivatives import grad, hvp
 from vgcompile.cli.doctor import doctor
 from vgcompile.cli.draw import draw
 from vgcompile.cli.explain import explain
+from vgcompile.cli.fix import fix
 from vgcompile.cli.fmt import fmt
 from vgcompile.cli.importing import import_
 from vgcompile.cli.new import new
@@ -70,6 +71,7 @@ for command in (
     draw,
     run,
     report,
+    fix,
     fmt,
     import_,
     explain,

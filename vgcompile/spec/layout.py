@@ -36,13 +36,18 @@ def formatted(text: str, file: str = "<text>") -> str:
     if not isinstance(tree.value, dict):
         raise SpecError([Complaint(tree.mark, f"a model is a mapping with inputs: and layers:, found {describe(tree.value)}")])
     for order in (True, False):  # an alias must not come to stand before its anchor
-        made = "\n".join(_document(annotated(text), order)) + "\n"
+        made = laid_out(annotated(text), order)
         try:
             if _content(read(made, file).value) == _content(tree.value):
                 return made
         except SpecError:
             continue
     raise SelfCheckError(f"{file}: a new layout would change what it says; it stays as it is")
+
+
+def laid_out(root: Entry, order: bool = True) -> str:
+    """The text of an annotated tree; with ``order`` its keys in that of their fields. The tree must not be used afterwards."""
+    return "\n".join(_document(root, order)) + "\n"
 
 
 def _content(value: Any) -> str:
