@@ -12,7 +12,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from benchmarks.fuzz import fuzz
+from benchmarks.fuzz.judging import fuzz
 from tests.test_cli import Run, run  # noqa: F401  a fixture
 from tests.test_spec import CASES, said
 from vgcompile.build import build
@@ -257,6 +257,7 @@ def test_programs_read_stdout(run: Run, tmp_path: Path, form: str) -> None:  # n
 
 
 def test_mutated_models_are_models_or_complaints() -> None:
-    tally = fuzz(range(10**6, 10**6 + 150))
+    tally = fuzz(range(10**6, 10**6 + 300))
     assert tally.failures == {}
-    assert len(tally.said) > 10
+    assert len(tally.said) > 20
+    assert {"include", "variants", "blocks", "params", "data", "${...}", "--set", "--variant"} <= set(tally.read)
