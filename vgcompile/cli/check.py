@@ -82,7 +82,7 @@ def check(
         if 4 * sum(network.sizes().values()) > IN_MEMORY:
             tiers.remove("sound")
             lines.append("  bounds  need the weights, which check does not draw where they are large: see vgcompile analyze")
-        analysis = analysed(network, Options(data=data, tiers=tiers, mode=mode))
+        analysis = analysed(network, Options(data=data, tiers=tiers, mode=mode, paths=False))
         lines += findings(analysis, KINDS) if lines else []
         is_found = is_found or bool(findings(analysis, kinds))
     if lines:
