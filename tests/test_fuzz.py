@@ -57,6 +57,20 @@ def test_a_layer_is_looked_up_by_name_though_a_name_beside_it_is_a_mapping() -> 
     assert [text for text in found if "VG608" in text] == []
 
 
+def test_a_parameter_is_set_though_there_are_none_yet() -> None:
+    text = INPUTS + 'layers: [{kind: dense, units: "${p}"}]\n'
+    assert said(text, "params.p=4") == []
+    assert said(f"variants: {{small: {{params.p: 3}}}}\n{INPUTS}{DENSE}") == []
+
+
+@pytest.mark.parametrize("layer", ["{kind: dense, units: 4, from: null}", "{kind: dense, units: 4, share: null}"])
+def test_a_wire_to_nothing_is_that_to_the_layer_before(layer: str) -> None:
+    assert said(f"{INPUTS}layers: [{{kind: tanh}}, {layer}]\n") == []
+    losses = "loss: {kind: mse, input: null, target: y}\n"
+    spec = loads(f"inputs: {{x: {{shape: [batch, 4]}}, y: {{shape: [batch, 4]}}}}\nlayers: [{layer}]\n{losses}")
+    assert spec.losses[0].sources == spec.outputs == ("dense",)
+
+
 def test_an_activation_that_is_a_word_repeats_as_any_other() -> None:
     inputs = "inputs: {x: {shape: [batch, 3, 4]}}\n"
     recurrent = "layers: [{kind: rnn, units: 4, activation: relu}, {kind: relu}]\n"

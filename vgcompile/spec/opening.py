@@ -199,6 +199,12 @@ def _repeat(node: Node) -> int | None:
     return stated.value if stated is not None and type(stated.value) is int and stated.value > 0 else None
 
 
+def given(node: Node, key: str) -> Node | None:
+    """A field that is there; null is as good as absent."""
+    child = node.get(key)
+    return child if child is not None and child.value is not None else None
+
+
 def text(node: Node, key: str) -> str | None:
     """A field that is a string, or None."""
     child = node.get(key)

@@ -60,7 +60,8 @@ def _applied(root: Node, overrides: Sequence[Override], fields: Collection[str],
     for override in overrides:
         try:
             path = _path(root, override, fields)
-            if path[:1] == ("params",) and len(path) == 2 and (old := root.children["params"].get(path[1])) is not None:
+            params = root.get("params") if path[:1] == ("params",) and len(path) == 2 else None
+            if params is not None and (old := params.get(path[1])) is not None:
                 override = replace(override, value=retyped(old, override.value))
             root = _replaced(root, path, override)
         except _NoSuchPlace as error:
