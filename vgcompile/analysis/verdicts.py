@@ -40,7 +40,9 @@ def judge(
         return [], Verdict("healthy", _grade(tiers), None, "no layer holds parameters"), None
     worst = max(_candidates(network, layers), key=_badness)
     asked = ([worst] if len(layers) > SPELLED_OUT else layers) if paths else []
-    spelled = worst_paths(network, edges, {layer.name: layer.value for layer in asked}, {layer.name: layer.gain for layer in asked})
+    spelled = worst_paths(
+        network, edges, {layer.name: layer.value for layer in asked}, {layer.name: layer.gain for layer in asked}
+    )
     layers = [replace(layer, verdict=replace(layer.verdict, worst_path=spelled.get(layer.name))) for layer in layers]
     verdict = next(layer.verdict for layer in layers if layer.name == worst.name)
     return layers, verdict, worst.name

@@ -170,7 +170,12 @@ class _Wirer:
         while place is not None:
             if first == "input" and not rest and place.parent is not None:
                 return self.sources(place)
-            if first == "memory" and not rest and (memory := given(place.node, "memory")) is not None and place.parent is not None:
+            if (
+                first == "memory"
+                and not rest
+                and (memory := given(place.node, "memory")) is not None
+                and place.parent is not None
+            ):
                 return self.resolve(memory, place.parent)
             if first in place.children:
                 return self.descend(reference, place.children[first], rest)
