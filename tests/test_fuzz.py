@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import tracemalloc
 from collections.abc import Sequence
 from time import process_time
 
@@ -69,6 +70,18 @@ def test_a_wire_to_nothing_is_that_to_the_layer_before(layer: str) -> None:
     losses = "loss: {kind: mse, input: null, target: y}\n"
     spec = loads(f"inputs: {{x: {{shape: [batch, 4]}}, y: {{shape: [batch, 4]}}}}\nlayers: [{layer}]\n{losses}")
     assert spec.losses[0].sources == spec.outputs == ("dense",)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    ["{kind: batch_norm}", "{kind: positions, encoding: sinusoidal}", "{kind: dense, units: 2147483647, spectral_norm: {}}"],
+)
+def test_what_is_not_trained_is_made_when_it_is_read(layer: str) -> None:
+    tracemalloc.start()
+    build(loads(f"inputs: {{x: {{shape: [batch, 2147483647, 8]}}}}\nlayers: [{layer}]\n", FILE))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**24
 
 
 def test_an_activation_that_is_a_word_repeats_as_any_other() -> None:
