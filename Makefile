@@ -46,7 +46,7 @@ schema: $(BIN)/.installed ## write the JSON Schema that the models lead their ed
 	$(BIN)/vgcompile schema > models/vgcompile.schema.json
 
 fuzz: $(BIN)/.installed ## read 100,000 mutated models
-	$(BIN)/python -m benchmarks.fuzz --count 100000
+	$(BIN)/python -m benchmarks.fuzz --count 100000 --workers $(WORKERS)
 
 clean: ## remove what was made
 	rm -rf $(OUT) $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

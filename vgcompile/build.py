@@ -11,9 +11,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-import numpy as np
 import onnx_ir as ir
 
 from vgcompile.errors import Complaint, Mark, ModelError, Note, SpecError
@@ -35,6 +34,9 @@ from vgcompile.spec.lint import lint
 from vgcompile.spec.origin import expansion
 from vgcompile.spec.reading import Node
 from vgcompile.spec.wiring import Placed
+
+if TYPE_CHECKING:
+    from vgcompile.layers.layer import Make
 
 Mode = Literal["training", "inference"]
 _READING = {
@@ -173,8 +175,8 @@ class _Builder:
         made = self.store.held.get(f"{self._owner}/{name}")
         return None if made is None else dims(made)
 
-    def state(self, name: str, array: np.ndarray[Any, Any]) -> ir.Value:
-        return self.store.state(self._owner, name, array)
+    def state(self, name: str, shape: tuple[int, ...], make: Make) -> ir.Value:
+        return self.store.state(self._owner, name, shape, make)
 
     def stream(self, name: str) -> int:
         return int(stream(self.seed, f"{self._layer}/{name}").integers(2**31))

@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
 import onnx_ir as ir
 
 from vgcompile.errors import Complaint, UserError, nearest
@@ -27,6 +26,7 @@ from vgcompile.layers.layer import Layer, Unfit, show
 from vgcompile.rules import shapes as rules
 
 if TYPE_CHECKING:
+    from vgcompile.layers.layer import Make
     from vgcompile.spec import Spec
 
 
@@ -64,11 +64,11 @@ class Parameters:
         self.trainable.append(str(value.name))
         return value
 
-    def state(self, owner: str, name: str, array: np.ndarray[Any, Any]) -> ir.Value:
+    def state(self, owner: str, name: str, shape: tuple[int, ...], make: Make) -> ir.Value:
         """An initializer that no gradient reaches."""
         full = f"{owner}/{name}"
         if full not in self.held:
-            self.held[full] = self.op.constant(array, full)
+            self._hold(full, made_when_read(partial(make, shape), shape, full))
         return self.held[full]
 
     def _hold(self, full: str, tensor: ir.LazyTensor) -> ir.Value:

@@ -64,7 +64,7 @@ def gaussian(mean: float, variance: float, kinks: tuple[float, ...] = ()) -> Gau
 
 @lru_cache(maxsize=1024)
 def _standard(borders: tuple[float, ...]) -> tuple[Array, Array, Array]:
-    edges = np.union1d(np.linspace(-REACH, REACH, PANELS + 1), borders)
+    edges = np.array(sorted({*np.linspace(-REACH, REACH, PANELS + 1).tolist(), *borders}))
     points, parts = np.polynomial.legendre.leggauss(POINTS)
     half = np.diff(edges)[:, None] / 2.0
     z = ((edges[:-1] + edges[1:])[:, None] / 2.0 + half * points).ravel()

@@ -54,7 +54,7 @@ def _strongest(edges: Sequence[Edge], outputs: set[str | None], tier: TierName) 
 
     Bellman-Ford on the negated logs: a longest-path routine would start anew wherever the running sum turns negative.
     """
-    import networkx as nx  # slow to import, and a description of a model asks for no path
+    import networkx as nx  # slow to import, and `check` asks for no path
 
     from vgcompile.analysis.view import as_networkx
 

@@ -55,6 +55,7 @@ class Options:
     provider: Literal["auto", "cpu", "cuda"] = "auto"
     seed_input: bool = False  # the adjoint of each output comes from the data file, as array `adj.<output>`
     mode: Literal["training", "inference"] = "training"
+    paths: bool = True  # whether worst paths are spelled out
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def analyze(network: Network, options: Options = Options(), progress: Callable[[
     tiers = Tiers3(bounds, prediction, runs, batch)
     every_use = uses(network)
     found = edges.annotate(network, every_use, tiers)
-    layers, verdict, worst = verdicts.judge(network, parameter_layers(network), found, tiers)
+    layers, verdict, worst = verdicts.judge(network, parameter_layers(network), found, tiers, options.paths)
     inside = _inside(network, feeds, region)
     stated = inside and options.seed in (None, network.seed)  # the bounds are for these weights, not for others drawn anew
     checked = self_check(found, runs, stated, partial(float32_bounds, network, region)) if runs else SelfCheck()

@@ -29,18 +29,21 @@ SPELLED_OUT = 100  # up to this many layers every layer's worst path is spelled 
 
 
 def judge(
-    network: Network, parameter_layers: Sequence[ParameterLayer], edges: Sequence[Edge], tiers: Tiers3
+    network: Network, parameter_layers: Sequence[ParameterLayer], edges: Sequence[Edge], tiers: Tiers3, paths: bool = True
 ) -> tuple[list[Layer], Verdict, str | None]:
-    """Layers with their verdicts, the net's verdict, and the name of its worst layer."""
+    """Layers with their verdicts, the net's verdict, and the name of its worst layer; worst paths only where ``paths`` asks for
+    them."""
     reference = _reference(network, parameter_layers)
     relative = _relative_bounds(reference, tiers)
     layers = [_layer(layer, reference, relative, tiers) for layer in parameter_layers]
     if not layers:
         return [], Verdict("healthy", _grade(tiers), None, "no layer holds parameters"), None
     worst = max(_candidates(network, layers), key=_badness)
-    asked = layers if len(layers) <= SPELLED_OUT else [worst]
-    paths = worst_paths(network, edges, {layer.name: layer.value for layer in asked}, {layer.name: layer.gain for layer in asked})
-    layers = [replace(layer, verdict=replace(layer.verdict, worst_path=paths.get(layer.name))) for layer in layers]
+    asked = ([worst] if len(layers) > SPELLED_OUT else layers) if paths else []
+    spelled = worst_paths(
+        network, edges, {layer.name: layer.value for layer in asked}, {layer.name: layer.gain for layer in asked}
+    )
+    layers = [replace(layer, verdict=replace(layer.verdict, worst_path=spelled.get(layer.name))) for layer in layers]
     verdict = next(layer.verdict for layer in layers if layer.name == worst.name)
     return layers, verdict, worst.name
 

@@ -8,6 +8,8 @@ Nothing that computes is imported before a command runs, for ``--help`` is to an
 
 from __future__ import annotations
 
+import atexit
+import gc
 import sys
 from collections.abc import Sequence
 from typing import TypeGuard
@@ -19,6 +21,8 @@ INTERRUPTED = 130
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code. ``--debug``, anywhere, lets a traceback through."""
+    if arguments is None:  # the process ends with this, and what it holds dies with it: no cycle of it need be looked for
+        atexit.register(gc.freeze)
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
     try:

@@ -82,7 +82,7 @@ def check(
             tiers.remove("sound")
             lines.append("  bounds  need the weights, which check does not draw where they are large: see vgcompile analyze")
         try:
-            analysis = analysed(network, Options(data=data, tiers=tiers, mode=mode))
+            analysis = analysed(network, Options(data=data, tiers=tiers, mode=mode, paths=False))
         except DataError as error:
             if form is None or not error.complaints:
                 raise

@@ -18,6 +18,7 @@ import sys
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
+from itertools import accumulate, takewhile
 from pathlib import Path
 from typing import TextIO
 
@@ -28,7 +29,7 @@ WIDEST = 120  # cells of a source line that are shown, about the place that is m
 _BEFORE = 40  # of them, those before the place
 _TAB = "    "
 _LINE_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
-_TRAILING = re.compile(r"\s+(#.*)?$")
+_TRAILING = re.compile(r"(?<!\s)\s+(#.*)?$")  # from where blanks begin: else a run of them is tried at each
 _STYLES = {"error": "bold red", "warning": "bold yellow", "other": "bold blue", "margin": "blue", "": ""}
 
 Line = list[tuple[str, str]]  # pieces of text, each with the name of its style
@@ -109,16 +110,22 @@ def _excerpt(mark: Mark, label: str, style: str, file: str, width: int, sources:
 def _window(line: str, mark: Mark) -> tuple[str, int, int]:
     """What is shown of a line, the cells before the place in it, and the cells of the place."""
     first = min(mark.column - 1, len(line))
-    last = mark.end - 1 if mark.end else len(_TRAILING.sub("", line))
-    begin = max(0, first - _BEFORE) if _cells(line) > WIDEST else 0
+    last = max(first, mark.end - 1 if mark.end else len(_TRAILING.sub("", line)))
+    begin = max(0, first - _BEFORE) if len(line) > WIDEST or _cells(line) > WIDEST else 0
     before = ("..." if begin else "") + _plain(line[begin:first])
-    place = _plain(line[first : max(last, first)])
-    shown = before + place + _plain(line[max(last, first) :])
-    room = WIDEST - _cells(before)
-    while _cells(shown) > WIDEST + 3:
-        shown = shown[: len(before) + max(room, 1)] if _cells(shown) > 2 * WIDEST else shown[:-1]
-    cut = "..." if shown != before + place + _plain(line[max(last, first) :]) else ""
-    return shown + cut, _cells(before), max(1, min(_cells(place), room))
+    end = first + WIDEST + 1  # a longer rest is cut in any case, and may be a megabyte
+    place, behind = _plain(line[first : min(last, end)]), _plain(line[last : max(last, end)])
+    indent, whole = _cells(before), before + place + behind
+    shown = _beginning(whole, WIDEST)
+    return shown + ("..." if shown != whole else ""), indent, max(1, min(_cells(place), WIDEST - indent))
+
+
+def _beginning(text: str, cells: int) -> str:
+    """As much of a text as these cells hold."""
+    if text.isascii():
+        return text[:cells]
+    ends = accumulate(map(_width, text))
+    return text[: sum(1 for _ in takewhile(lambda end: end <= cells, ends))]
 
 
 def _plain(text: str) -> str:
@@ -127,5 +134,10 @@ def _plain(text: str) -> str:
 
 
 def _cells(text: str) -> int:
-    """Columns of a terminal: two of a wide character, none of a combining one."""
-    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 0 if unicodedata.combining(c) else 1 for c in text)
+    """Columns of a terminal."""
+    return len(text) if text.isascii() else sum(map(_width, text))
+
+
+def _width(character: str) -> int:
+    """Two columns of a wide character, none of a combining one."""
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 0 if unicodedata.combining(character) else 1

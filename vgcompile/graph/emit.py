@@ -327,8 +327,9 @@ def _constant_name(data: np.ndarray[Any, Any]) -> str:
 def signature(value: ir.Value) -> tuple[Any, ...]:
     """What an inference may know of a value: its type, its dimensions, and its bytes where it is a small constant."""
     shape = None if value.shape is None else dims(value)
-    data = constant_of(value)
-    whole = data is not None and data.dtype.kind in "ib" and data.size <= 64
+    held = value.const_value
+    data = constant_of(value) if held is not None and held.size <= 64 else None  # a large one is not even made
+    whole = data is not None and data.dtype.kind in "ib"
     small = whole or (data is not None and data.dtype == np.float32 and data.ndim == 1 and data.size <= 8)  # scales of a resize
     return (value.dtype, shape, (data.dtype.str, data.shape, data.tobytes()) if small and data is not None else None)
 

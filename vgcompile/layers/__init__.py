@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, get_args
 
 from pydantic import Field
 
-from vgcompile.layers import activation
+from vgcompile.layers import activation, composite
 from vgcompile.layers.attention import Attention
 from vgcompile.layers.composite import Block, Residual
 from vgcompile.layers.convolution import Conv, ConvTranspose, DepthwiseConv, SeparableConv
@@ -53,5 +53,4 @@ if TYPE_CHECKING:
     AnyLayer = Layer
 else:
     AnyLayer = Annotated[reduce(or_, _CLASSES), Field(discriminator="kind")]
-    for composite in (Block, Residual):
-        composite.model_rebuild(_types_namespace={"AnyLayer": AnyLayer})
+    composite.AnyLayer = AnyLayer

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from vgcompile.layers.activation import Activated
 from vgcompile.layers.factor import Factor, factor
@@ -30,6 +30,8 @@ Layers = Annotated[tuple["AnyLayer", ...], NotEmpty]
 
 
 class Composite(Layer):
+    model_config = ConfigDict(defer_build=True)  # until layers/__init__.py knows what AnyLayer is
+
     repeat: Positive | None = Field(default=None, description="so many copies, one behind the other, named 1, 2, ...")
     index: Name = Field(default="i", description="what expressions inside call the number of the copy, 0, 1, ...")
     of: str | None = Field(default=None, exclude=True, description="the kind of block that it was written out for")

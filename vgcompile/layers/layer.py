@@ -12,7 +12,7 @@ A layer knows no names, no wires and no lines of text: spec/ places it, build.py
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol
 
 from pydantic import BeforeValidator, Field
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     from vgcompile.graph.emit import Emitter
     from vgcompile.layers.distribution import Distribution
+
+    Make = Callable[[tuple[int, ...]], np.ndarray[Any, Any]]
 
 Shape = tuple[int | str, ...]
 Reads = Literal["real numbers", "class numbers", "either"]  # what the inputs of a layer hold; with either, it sees to it itself
@@ -90,8 +92,8 @@ class Site(Protocol):
         """E[w^2] of what a trainable parameter is drawn from."""
         ...
 
-    def state(self, name: str, array: np.ndarray[Any, Any]) -> ir.Value:
-        """An initializer ``<layer>/<name>`` that no gradient reaches."""
+    def state(self, name: str, shape: tuple[int, ...], make: Make) -> ir.Value:
+        """A float32 initializer ``<layer>/<name>`` that no gradient reaches; ``make(shape)`` is asked for it when it is read."""
         ...
 
     def stream(self, name: str) -> int:

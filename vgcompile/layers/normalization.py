@@ -48,8 +48,8 @@ class BatchNorm(_Normalization):
         y = site.op.BatchNormalization(
             x,
             *self._scale_and_bias(site, (channels,)),
-            site.state("running_mean", np.zeros(channels, np.float32)),
-            site.state("running_var", np.ones(channels, np.float32)),
+            site.state("running_mean", (channels,), np.zeros),
+            site.state("running_var", (channels,), np.ones),
             outputs=3 if site.training else 1,
             epsilon=self.epsilon,
             momentum=self.momentum,

@@ -44,7 +44,7 @@ class Positions(Layer):
         if self.encoding == "learned":
             table = site.parameter("weight", (length, features), self.init.weight, fan_in=length, fan_out=features)
         else:
-            table = site.state("table", waves(length, features, self.base))
+            table = site.state("table", (length, features), lambda _: waves(length, features, self.base))
         return op.Add(x, self._first(op, table, x, shape, length))  # type: ignore[no-any-return]
 
     @staticmethod

@@ -80,8 +80,8 @@ def _of_spectral_norm_1(site: Site, v: ir.Value, name: str, unit_axis: int, iter
     if unit_axis:
         first = op.Transpose(v, perm=[unit_axis, *(axis for axis in range(len(shape)) if axis != unit_axis)])
     matrix = op.Reshape(first, [units, -1]) if len(shape) > 2 else first
-    start = np.random.default_rng(site.stream("direction")).normal(size=(1, units))
-    a: Any = site.state(f"{name}_direction", (start / np.linalg.norm(start)).astype(np.float32))
+    seed = site.stream("direction")
+    a: Any = site.state(f"{name}_direction", (1, units), lambda shape: _direction(shape, seed))
     fixed = op.StopGradient(matrix)
     turned = op.Transpose(fixed, perm=[1, 0])
     for _ in range(iterations):
@@ -93,3 +93,8 @@ def _of_spectral_norm_1(site: Site, v: ir.Value, name: str, unit_axis: int, iter
 
 def _extents(site: Site, weight: ir.Value) -> tuple[int, ...]:
     return tuple(int(size) for size in site.shape(weight))
+
+
+def _direction(shape: tuple[int, ...], seed: int) -> np.ndarray[Any, Any]:
+    drawn = np.random.default_rng(seed).normal(size=shape)
+    return drawn / np.linalg.norm(drawn)

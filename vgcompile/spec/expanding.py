@@ -22,10 +22,12 @@ from vgcompile.layers import LAYERS
 from vgcompile.rules import writing as rules
 from vgcompile.rules.wires import TOO_MANY_LAYERS
 from vgcompile.spec.expressions import UNKNOWN, ExpressionError, filled, has_expression, names_in
+from vgcompile.spec.opening import MOST_LAYERS
 from vgcompile.spec.parameters import Parameter, declared
-from vgcompile.spec.reading import MOST_VALUES, Node, list_of, mapping_of
+from vgcompile.spec.reading import Node, list_of, mapping_of
 
 INDEX = "i"
+MOST_VALUES = 50_000  # written and read within two seconds
 DEEPEST = 32  # blocks in blocks
 _DECLARATIONS = ("params", "variants", "blocks")
 _LISTS = ("layers", "shortcut")  # fields of a layer that hold layers
@@ -67,7 +69,7 @@ class _Scope:
 
 
 class _TooMany(Exception):
-    """The text would be written out into more values than a model may hold."""
+    """The text would be written out into more of these than a model may hold."""
 
 
 class _Expander:
@@ -75,7 +77,7 @@ class _Expander:
         self.root, self.complain = root, complain
         self.used: set[str] = set()  # blocks, and parameters of the model
         self.unknown: set[Mark] = set()
-        self.count = 0
+        self.count = {"layers": 0, "values": 0}
         self.plain: dict[int, bool] = {}  # by node's identity: nothing in there is an expression
         self.globals: Names = {}  # the model's parameters
         self.blocks = self.declared_blocks()
@@ -92,9 +94,9 @@ class _Expander:
                     children[name] = self.layers(child, scope)
                 else:
                     children[name] = child if name in _DECLARATIONS else self.value(child, scope)
-        except _TooMany:
+        except _TooMany as limit:
             mark = self.root.children["layers"].mark if "layers" in self.root.children else self.root.mark
-            self.complain(mark, f"blocks and repeats open into more than {MOST_VALUES:,} values", "repeat less", TOO_MANY_LAYERS)
+            self.complain(mark, f"blocks and repeats open into more than {limit}", "repeat less", TOO_MANY_LAYERS)
             return Expanded(self.root)
         unused = [(block.mark, f"block {name!r} is never used") for name, block in self.blocks.items() if name not in self.used]
         unused += [(p.mark, f"parameter {name!r} is never read") for name, p in params.items() if name not in self.used]
@@ -153,6 +155,7 @@ class _Expander:
     def layer(self, stated: Node, scope: _Scope) -> Node | None:
         if not isinstance(stated.value, dict):
             return self.value(stated, scope)
+        self.counted("layers", MOST_LAYERS)
         when = self.field(stated, "when", scope)
         if when is not None and when.value is False:
             self.mention(stated)
@@ -176,6 +179,7 @@ class _Expander:
         """A repeat whose copies differ by their number: a block of that many."""
         copies = []
         for number in range(repeat):
+            self.counted("layers", MOST_LAYERS)
             origin = (*scope.origin, f"copy {number + 1}, {index}={number}")
             inner = replace(scope, names={**scope.names, index: number}, origin=origin)
             copy = self.written(stated, inner, leave=("name", "from", "repeat", "index", "when"))
@@ -261,7 +265,7 @@ class _Expander:
         """A value with its expressions filled in; the node itself where nothing changes."""
         if not scope.origin and self.is_plain(node):
             return node
-        self.counted()
+        self.counted("values", MOST_VALUES)
         mark = self.marked(node.mark, scope)
         if isinstance(node.value, tuple):
             return list_of([self.value(child, scope) for child in node.children.values()], mark)
@@ -296,15 +300,15 @@ class _Expander:
         return known
 
     def marked(self, mark: Mark, scope: _Scope) -> Mark:
-        return replace(mark, origin=scope.origin) if scope.origin else mark
+        return Mark(mark.file, mark.line, mark.column, mark.end, scope.origin) if scope.origin else mark
 
     def marks(self, node: Node, scope: _Scope) -> dict[str, Mark]:
         return {name: self.marked(mark, scope) for name, mark in node.keys.items()}
 
-    def counted(self) -> None:
-        self.count += 1
-        if self.count > MOST_VALUES:
-            raise _TooMany
+    def counted(self, what: str, most: int) -> None:
+        self.count[what] += 1
+        if self.count[what] > most:
+            raise _TooMany(f"{most:,} {what}")
 
 
 def _texts(node: Node) -> Iterator[str]:

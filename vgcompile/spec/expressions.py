@@ -15,7 +15,7 @@ import math
 import operator
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -98,14 +98,17 @@ def evaluate(text: str, names: Mapping[str, Any]) -> Any:
         raise ExpressionError(f"{text.strip()!r} has no value: {error}") from None
 
 
-def names_in(text: str) -> Iterator[str]:
+@lru_cache(maxsize=4096)  # a block's text is asked for each of its copies
+def names_in(text: str) -> frozenset[str]:
     """The names that the expressions of a string read; none of those that are no expressions."""
+    names: set[str] = set()
     for found in _EXPRESSION.finditer(text):
         try:
             tree = _parsed(found[1])
         except ExpressionError:
             continue
-        yield from (node.id for node in ast.walk(tree) if isinstance(node, ast.Name))
+        names.update(node.id for node in ast.walk(tree) if isinstance(node, ast.Name))
+    return frozenset(names)
 
 
 @lru_cache(maxsize=4096)

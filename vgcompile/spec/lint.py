@@ -13,11 +13,13 @@ from types import MappingProxyType
 from typing import Any
 
 from vgcompile.errors import Complaint, Mark, Note
+from vgcompile.layers.activation import Activated
 from vgcompile.layers.distribution import Constant, Distribution, Fixed
 from vgcompile.layers.function import Activation
 from vgcompile.layers.initialization import Init, NormalizationInit
 from vgcompile.layers.layer import Layer, Shape
 from vgcompile.layers.loss import Loss
+from vgcompile.layers.recurrent import Rnn
 from vgcompile.rules import designs as rules
 from vgcompile.rules.rule import Rule
 from vgcompile.spec import Spec
@@ -64,11 +66,17 @@ class _Step:
         return vars(self.layer).get(field)
 
     @property
+    def own_activation(self) -> str | None:
+        """The function that ends it; one of a feed-forward layer stands inside."""
+        stated = self.layer.activation if isinstance(self.layer, Activated | Rnn) else None
+        return stated.kind if isinstance(stated, Activation) else stated
+
+    @property
     def activation(self) -> str | None:
         """The function that its output goes through: its own, or that of its only reader."""
-        own = self.stated("activation")
+        own = self.own_activation
         if own is not None:
-            return str(own.kind)
+            return own
         if len(self.readers) == 1 and isinstance(self.readers[0].layer, Activation):
             return self.readers[0].layer.kind
         return None
@@ -185,8 +193,7 @@ def _linear_stack(wired: _Wired) -> Iterable[Complaint]:
 def _repeated_activation(wired: _Wired) -> Iterable[Complaint]:
     for step in wired:
         for source in wired.sources(step) if isinstance(step.layer, Activation) else ():
-            own = source.stated("activation")
-            before = own.kind if own is not None else source.layer.kind
+            before = source.own_activation or source.layer.kind
             if before == step.layer.kind:
                 message = f"{before} {step.placed.name!r} directly behind another {before}"
                 yield _warning(step, message, "leave one of them out", rules.REPEATED_ACTIVATION, source, "the first one")

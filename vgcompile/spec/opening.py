@@ -10,7 +10,7 @@ been is said elsewhere (complaints.py).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, Literal
 
@@ -160,12 +160,16 @@ def written_out(node: Node) -> Node:
         except ValidationError:
             return node
         lists["layers"] = _node(tuple(layer.model_dump(by_alias=True, exclude_unset=True) for layer in layers), node.mark)
-    return replace(node, children={**node.children, **lists}) if lists else node
+    return _with(node, lists) if lists else node
 
 
 def _each(layers: Node) -> Node:
     written: dict[str | int, Node] = {index: written_out(node) for index, node in _mappings(layers)}
-    return replace(layers, children={**layers.children, **written})
+    return _with(layers, written)
+
+
+def _with(node: Node, children: Mapping[str | int, Node]) -> Node:
+    return Node(node.value, node.mark, {**node.children, **children}, node.keys, node.count, node.depth)
 
 
 def _node(value: Any, mark: Mark) -> Node:
@@ -193,6 +197,12 @@ def _mappings(layers: Node | None) -> list[tuple[int, Node]]:
 def _repeat(node: Node) -> int | None:
     stated = node.get("repeat")
     return stated.value if stated is not None and type(stated.value) is int and stated.value > 0 else None
+
+
+def given(node: Node, key: str) -> Node | None:
+    """A field that is there; null is as good as absent."""
+    child = node.get(key)
+    return child if child is not None and child.value is not None else None
 
 
 def text(node: Node, key: str) -> str | None:

@@ -60,7 +60,8 @@ def _applied(root: Node, overrides: Sequence[Override], fields: Collection[str],
     for override in overrides:
         try:
             path = _path(root, override, fields)
-            if path[:1] == ("params",) and len(path) == 2 and (old := root.children["params"].get(path[1])) is not None:
+            params = root.get("params") if path[:1] == ("params",) and len(path) == 2 else None
+            if params is not None and (old := params.get(path[1])) is not None:
                 override = replace(override, value=retyped(old, override.value))
             root = _replaced(root, path, override)
         except _NoSuchPlace as error:
@@ -121,12 +122,13 @@ def _replaced(node: Node, path: Sequence[str], override: Override) -> Node:
 
 
 def _item(node: Node, step: str) -> int:
-    names = {child.children["name"].value: i for i, child in node.children.items() if isinstance(i, int) and child.get("name")}
+    stated = [(child.get("name"), i) for i, child in node.children.items() if isinstance(i, int)]
+    names = {name.value: i for name, i in stated if name is not None and isinstance(name.value, str)}
     if step in names:
         return names[step]
     if step.isdigit() and int(step) < len(node.value):
         return int(step)
-    hint = nearest(step, map(str, names)) or f"they are numbered 0 to {len(node.value) - 1}"
+    hint = nearest(step, names) or f"they are numbered 0 to {len(node.value) - 1}"
     raise _NoSuchPlace(f"no item {step!r} in a list of {len(node.value)}", hint)
 
 

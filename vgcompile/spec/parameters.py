@@ -65,12 +65,12 @@ def _parameter(name: str, node: Node, mark: Mark, complain: Complain) -> Paramet
             hint = nearest(field, _FIELDS) or f"fields here: {', '.join(_FIELDS)}"
             complain(place, f"unknown field {field!r}", hint, UNKNOWN_FIELD)
     default, stated, choices = node.get("default"), node.get("type"), node.get("choices")
-    kind = stated.value if stated is not None else type_of(default.value) if default is not None else ""
-    if kind not in TYPES and kind != "":
-        assert stated is not None
-        hint = nearest(str(kind), TYPES) or f"one of {', '.join(TYPES)}"
-        complain(stated.mark, f"unknown type {describe(kind)}", hint, BAD_DECLARATION)
-        kind = ""
+    kind = type_of(default.value) if default is not None else ""
+    if stated is not None:
+        kind = stated.value if isinstance(stated.value, str) and stated.value in TYPES else ""
+        if not kind:
+            hint = nearest(str(stated.value), TYPES) or f"one of {', '.join(TYPES)}"
+            complain(stated.mark, f"unknown type {describe(stated.value)}", hint, BAD_DECLARATION)
     return Parameter(name, mark, kind, default, choices.value if choices is not None and isinstance(choices.value, tuple) else ())
 
 

@@ -19,7 +19,7 @@ from vgcompile.layers import LAYERS
 from vgcompile.layers.loss import LOSSES
 from vgcompile.rules import wires as rules
 from vgcompile.spec.feeding import feeding, unknown_input
-from vgcompile.spec.opening import Place, open_layers, text, written_out
+from vgcompile.spec.opening import Place, given, open_layers, text, written_out
 from vgcompile.spec.reading import Node, Path
 
 MOST_COMPARED = {kind: loss.most for loss in LOSSES for kind in get_args(loss.model_fields["kind"].annotation)}
@@ -103,7 +103,7 @@ class _Wirer:
             *_, body = (child for child in parent.children.values() if child.role == "stated")
             around = parent.children.get("shortcut")
             return (body.output.name, *((around.output.name,) if around else self.sources(parent)))
-        stated = place.node.get("from") if place.role == "stated" else None
+        stated = given(place.node, "from") if place.role == "stated" else None
         if stated is not None:
             names = [self.resolve(node, parent) for node in (stated.children.values() or [stated])]
             sources = tuple(name for found in names for name in found)
@@ -118,7 +118,7 @@ class _Wirer:
 
     def owner(self, place: Place) -> str:
         """The full name of the layer that ``share:`` names; the layer's own without one, or where it is unknown."""
-        stated = place.node.get("share") if place.role == "stated" else None
+        stated = given(place.node, "share") if place.role == "stated" else None
         if stated is None or place.parent is None:
             return place.name
         found = self.resolve(stated, place.parent)
@@ -173,7 +173,12 @@ class _Wirer:
         while place is not None:
             if first == "input" and not rest and place.parent is not None:
                 return self.sources(place)
-            if first == "memory" and not rest and (memory := place.node.get("memory")) is not None and place.parent is not None:
+            if (
+                first == "memory"
+                and not rest
+                and (memory := given(place.node, "memory")) is not None
+                and place.parent is not None
+            ):
                 return self.resolve(memory, place.parent)
             if first in place.children:
                 return self.descend(reference, place.children[first], rest)
@@ -218,12 +223,12 @@ class _Wirer:
             self.complain(
                 node.children["name"].mark, f"the name {base!r} is taken", "each loss has a name of its own", rules.TAKEN_NAME
             )
-        stated = node.get("input")
+        stated = given(node, "input")
         sources: tuple[str, ...] = (top.output.name,)
         if stated is not None:
-            given = list(stated.children.values()) or [stated]
-            sources = tuple(name for reference in given for name in self.resolve(reference, top))
-            self.check_compared(node, stated, len(given))
+            references = list(stated.children.values()) or [stated]
+            sources = tuple(name for reference in references for name in self.resolve(reference, top))
+            self.check_compared(node, stated, len(references))
         return PlacedLoss(base if count == 1 else f"{base}_{count}", sources, self.target(node.get("target"), top), node.mark)
 
     def check_compared(self, node: Node, stated: Node, count: int) -> None:
