@@ -2,6 +2,7 @@
 
     python -m benchmarks.models counts [NAME ...]   # parameters: ours, the published number, and the source
     python -m benchmarks.models check [NAME ...]    # output and gradients against PyTorch in float64, weights copied over
+    python -m benchmarks.models return [NAME ...]   # compiled, imported, and the same values and parameters again
 
 ``check`` needs torchvision, timm and transformers, each for its own models; what is not installed is said and passed over. All
 take ten minutes, and GPT-2 takes 7 GB.
@@ -12,18 +13,26 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import vgcompile
 from benchmarks.models.comparison import MODELS, Comparison, compared
 from benchmarks.models.references import REFERENCES
+from vgcompile.errors import ModelError
+from vgcompile.graph.storing import save_models
+from vgcompile.importing import imported
+from vgcompile.passes.check import verified
+from vgcompile.passes.inference import inference
 
 
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser("python -m benchmarks.models", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("what", choices=["counts", "check"])
+    parser.add_argument("what", choices=["counts", "check", "return"])
     parser.add_argument("names", nargs="*", metavar="NAME")
     given = parser.parse_args(arguments)
-    return (counts if given.what == "counts" else checked)(given.names or list(REFERENCES))
+    run = {"counts": counts, "check": checked, "return": returned}[given.what]
+    return run(given.names or list(REFERENCES))
 
 
 def counts(names: Sequence[str]) -> int:
@@ -52,6 +61,28 @@ def checked(names: Sequence[str]) -> int:
         wrong += not found.equal
         print(f"{name:21}{row(found)}  {'equal' if found.equal else 'DIFFERS'}", flush=True)
     return int(wrong > 0)
+
+
+def returned(names: Sequence[str]) -> int:
+    """An import compares values itself, on one batch; here the parameters are counted, and the lines."""
+    lost = 0
+    print(f"{'model':22}{'parameters':>13}{'returned':>13}{'lines':>7}")
+    for name in names:
+        network = vgcompile.open_network(MODELS / f"{name}.yaml")
+        with TemporaryDirectory() as folder:
+            path = Path(folder) / f"{name}.onnx"
+            save_models({path: verified(inference(network))}, path.with_suffix(".data"))
+            try:
+                made = imported(path)
+            except ModelError as error:
+                lost += 1
+                print(f"{name:22}refused: {str(error)[:200]}", flush=True)
+                continue
+        there = sum(network.sizes().values())
+        here = sum(array.size for key, array in made.weights.items() if not key.rpartition("/")[2].startswith("running_"))
+        lost += here != there
+        print(f"{name:22}{there:>13,}{here:>13,}{made.text.count(chr(10)):>7}{'' if here == there else '  DIFFERS'}", flush=True)
+    return int(lost > 0)
 
 
 def row(found: Comparison) -> str:
