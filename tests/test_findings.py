@@ -21,7 +21,7 @@ from benchmarks.verdicts.peers import NETS, verdict
 from tests.test_cli import DEEP, Run, run  # noqa: F401  a fixture
 from tests.test_complaints import SARIF
 from vgcompile.analysis import Analysis, Options, analyze
-from vgcompile.analysis.document import json_schema, to_json
+from vgcompile.analysis.document import dumps, json_schema, to_json
 from vgcompile.analysis.findings.attention import residual
 from vgcompile.analysis.floats import FLOATS, share_flushed, share_lost
 from vgcompile.analysis.presets import PRESETS
@@ -32,6 +32,7 @@ from vgcompile.interval import interval
 from vgcompile.ops import NUMPY, OPS
 from vgcompile.ops.op import Case
 from vgcompile.ops.reading import slope_range
+from vgcompile.render.report import render
 from vgcompile.rules.gradients import KINDS, RULES
 from vgcompile.rules.rule import Rule
 from vgcompile.spec import loads
@@ -309,6 +310,21 @@ def test_a_comment_takes_a_finding_back(run: Run, tmp_path: Path) -> None:  # no
     (tmp_path / "deep.yaml").write_text(DEEP.replace(layer, layer + "  # vgcompile: ignore VG801: it is meant to"))
     assert run("analyze", "deep.yaml", "--tiers", "sound", "--fail-on", "any").code == 0
     assert run("check", "deep.yaml", "--strict").code == 0  # nor does a check say that nothing is there to ignore
+
+
+def test_the_summary_and_the_report_say_the_same(run: Run) -> None:  # noqa: F811
+    """The worst of the copies in full, with its reasons; the depth budget; the rule's meaning in the report alone."""
+    said = run("analyze", "deep.yaml", "--tiers", "expected").out
+    assert "depth budget of deep (expected): " in said
+    assert "VG802 predicted-vanishing: hidden/1/dense and 3 more (deep.yaml:10): 10^-" in said
+    assert " since the last hidden layer (expected): weights -" in said
+    assert "    help: an activation with a slope near 1" in said
+    rule = KINDS["dead"][0]
+    network = build(loads(rule.failing, "model.yaml"))
+    analysis = analyze(network, Options(**rule.analysed))
+    page = render(network, analysis, dumps(analysis))
+    for words in ("VG808 dead</strong> (certified, error)", analysis.findings[0].message, analysis.findings[0].hint, "#line-4"):
+        assert words in page
 
 
 @pytest.mark.parametrize("form", ["sarif", "github"])
