@@ -14,8 +14,8 @@ from vgcompile.analysis.result import (
     Analysis,
     Edge,
     Expected,
-    Finding,
     Layer,
+    Mismatch,
     Path,
     SelfCheck,
     Sound,
@@ -148,7 +148,7 @@ def analysis(network: Network, factors: Mapping[str, float] = FACTORS) -> Analys
     steps = tuple(Step(edge.id, edge.layer, edge.line, -0.5, 0.0) for edge in reversed(edges) if edge.role == "activation")[:12]
     path = Path(steps, worst.gain.measured, "measured")
     found = Verdict(worst.verdict.kind, "observed", path, worst.verdict.why)
-    checked = SelfCheck((), (Finding(edges[0].id, "measured -3.1, predicted -2.4 +- 0.1"),))
+    checked = SelfCheck((), (Mismatch(edges[0].id, "measured -3.1, predicted -2.4 +- 0.1"),))
     bends = [node for node in network.model.graph if node.op_type in ("Sigmoid", "Tanh", "Relu", "Softplus")]
     watched = tuple(histogram(bends[place], place) for place in sorted({0, len(bends) // 2, len(bends) - 1})) if bends else ()
     provenance = {"vgcompile": "0", "seed": 0, "batch": 64, "mode": "training", "loss": network.loss}

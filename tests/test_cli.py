@@ -119,7 +119,8 @@ def test_names_are_printed_as_they_are(run: Run) -> None:
 
 def test_the_spelled_out_path_adds_up(run: Run) -> None:
     document = json.loads(run("analyze", "deep.yaml", "--json").out)
-    path = run("analyze", "deep.yaml").out.splitlines()[-1].split(": ", 1)[1]
+    said = run("analyze", "deep.yaml").out.splitlines()
+    path = next(line for line in said if line.startswith("its strongest path")).split(": ", 1)[1]
     steps, total = path.rsplit(" = ", 1)
     assert sum(float(step.rsplit(" ", 1)[1]) for step in steps.split(", ")) == pytest.approx(float(total), abs=0.06)
     assert float(total) == pytest.approx(document["verdict"]["worst_path"]["gain"], abs=0.005)
@@ -338,12 +339,12 @@ def test_our_own_mistakes_end_with_3(run: Run, monkeypatch: pytest.MonkeyPatch) 
 def test_a_violated_bound_ends_with_3(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     from dataclasses import replace
 
-    from vgcompile.analysis.result import Finding, SelfCheck
+    from vgcompile.analysis.result import Mismatch, SelfCheck
 
     honest = vgcompile.analysis.analyze
 
     def doctored(*arguments: object, **options: object) -> vgcompile.analysis.Analysis:
-        found = SelfCheck(violations=(Finding("/a#0", "measured 10^1.0, proved at most 10^0.5"),))
+        found = SelfCheck(violations=(Mismatch("/a#0", "measured 10^1.0, proved at most 10^0.5"),))
         return replace(honest(*arguments, **options), self_check=found)  # type: ignore[arg-type]
 
     monkeypatch.setattr(vgcompile.analysis, "analyze", doctored)

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from vgcompile.rules.fields import UNKNOWN_FIELD
-from vgcompile.rules.rule import Rule
+from vgcompile.rules.rule import Rule, Severity
 from vgcompile.rules.text import UNCLASSIFIED
 
 
@@ -59,9 +59,15 @@ class Complaint:
     hint: str = ""
     rule: Rule = UNCLASSIFIED
     notes: tuple[Note, ...] = ()
+    level: Severity | None = None  # of this one, where it is not its rule's
+    fingerprint: str = ""  # what it is known by where lines move
+
+    @property
+    def severity(self) -> Severity:
+        return self.level or self.rule.severity
 
     def __str__(self) -> str:
-        warning = f"warning[{self.rule.code}]: " if self.rule.severity == "warning" else ""
+        warning = f"warning[{self.rule.code}]: " if self.severity == "warning" else ""
         return f"{self.mark}: {warning}{self.message}" + (f"; {self.hint}" if self.hint else "")
 
 

@@ -96,14 +96,18 @@ WHOLE = interval(-np.inf, np.inf)
 
 
 def image(
-    f: Callable[[Array], Array], x: Interval, turns: Sequence[float] = (), domain: tuple[float, float] = (-np.inf, np.inf)
+    f: Callable[[Array], Array],
+    x: Interval,
+    turns: Sequence[float] = (),
+    domain: tuple[float, float] = (-np.inf, np.inf),
+    exact: bool = False,
 ) -> Interval:
     """The range of a function on ``x``, given every point where it turns or jumps.
 
     ``f`` is evaluated at both ends and, where they lie inside, at each turn and just beside it (so that a jump shows both its
     sides). Between two neighbouring points of that list ``f`` must be monotone. The bound speaks of the part of ``x`` that
     lies in ``domain``, where ``f`` is defined; where none of it does, it is infinite. It is rounded outward by the error of
-    ``f``'s intermediate terms, taken to be of the order of 1 and of ``f`` itself.
+    ``f``'s intermediate terms, taken to be of the order of 1 and of ``f`` itself; of an ``exact`` f nothing is rounded.
     """
     lo, hi = np.maximum(x.lo, domain[0]), np.minimum(x.hi, domain[1])
     points = [lo, hi]
@@ -112,6 +116,8 @@ def image(
             points.append(np.where((lo <= near) & (near <= hi), near, lo))
     values = np.stack([_limit(f, p) for p in points])
     values = np.where(lo <= hi, values, np.nan)
+    if exact and not np.isnan(values).any():
+        return Interval(values.min(axis=0), values.max(axis=0))
     return _enclose(values, 1.0)
 
 

@@ -11,7 +11,19 @@ from dataclasses import asdict
 from importlib import resources
 from typing import Any
 
-from vgcompile.analysis.result import Activation, Analysis, Edge, Finding, Layer, Path, Tiers, Verdict
+from vgcompile.analysis.result import (
+    Activation,
+    Analysis,
+    Budget,
+    Edge,
+    Evidence,
+    Finding,
+    Layer,
+    Mismatch,
+    Path,
+    Tiers,
+    Verdict,
+)
 
 SCHEMA = 1
 
@@ -32,10 +44,12 @@ def to_json(analysis: Analysis) -> dict[str, Any]:
         "worst_layer": analysis.worst,
         "edges": [_edge(edge) for edge in analysis.edges],
         "layers": [_layer(layer) for layer in analysis.layers],
+        "findings": [_finding(finding) for finding in analysis.findings],
+        "budgets": [_budget(budget) for budget in analysis.budgets],
         "activations": [_activation(activation) for activation in analysis.activations],
         "self_check": {
-            "violations": [_finding(finding) for finding in analysis.self_check.violations],
-            "deviations": [_finding(finding) for finding in analysis.self_check.deviations],
+            "violations": [_mismatch(mismatch) for mismatch in analysis.self_check.violations],
+            "deviations": [_mismatch(mismatch) for mismatch in analysis.self_check.deviations],
         },
         "provenance": dict(analysis.provenance),
     }
@@ -87,12 +101,19 @@ def _layer(layer: Layer) -> dict[str, Any]:
         "gain": _tiers(layer.gain),
         "relative": _tiers(layer.relative),
         "update": _tiers(layer.update),
+        "underflow": {kind: {tier: _number(share) for tier, share in shares.items()} for kind, shares in layer.underflow.items()},
         "verdict": _verdict(layer.verdict),
     }
 
 
 def _verdict(verdict: Verdict) -> dict[str, Any]:
-    return {"kind": verdict.kind, "grade": verdict.grade, "worst_path": _path(verdict.worst_path), "why": verdict.why}
+    return {
+        "kind": verdict.kind,
+        "grade": verdict.grade,
+        "log": _number(verdict.log),
+        "worst_path": _path(verdict.worst_path),
+        "why": verdict.why,
+    }
 
 
 def _path(path: Path | None) -> dict[str, Any] | None:
@@ -103,6 +124,50 @@ def _path(path: Path | None) -> dict[str, Any] | None:
         for s in path.steps
     ]
     return {"tier": path.tier, "gain": _number(path.gain), "steps": steps}
+
+
+def _finding(finding: Finding) -> dict[str, Any]:
+    mark = finding.mark
+    return {
+        "id": finding.id,
+        "code": finding.rule.code,
+        "name": finding.rule.name,
+        "layer": finding.layer,
+        "file": mark.file,
+        "line": mark.line or None,
+        "column": mark.column if mark.line else None,
+        "grade": finding.grade,
+        "severity": finding.severity,
+        "ratio": _number(finding.ratio),
+        "message": finding.message,
+        "hint": finding.hint or None,
+        "known": finding.known,
+        "evidence": _evidence(finding.evidence),
+    }
+
+
+def _evidence(evidence: Evidence | None) -> dict[str, Any] | None:
+    if evidence is None:
+        return None
+    return {
+        "tier": evidence.tier,
+        "since": evidence.since,
+        "log": _number(evidence.log),
+        "causes": {cause: _number(log) for cause, log in evidence.causes.items()},
+        "edges": [{"edge": b.edge, "layer": b.layer, "line": b.line, "log": _number(b.log)} for b in evidence.edges],
+        "rest": _number(evidence.rest),
+    }
+
+
+def _budget(budget: Budget) -> dict[str, Any]:
+    return {
+        "segment": budget.segment,
+        "layers": budget.layers,
+        "tier": budget.tier,
+        "rate": _number(budget.rate),
+        "threshold": _number(budget.threshold),
+        "underflow": {kind: _number(layers) for kind, layers in budget.underflow.items()},
+    }
 
 
 def _activation(activation: Activation) -> dict[str, Any]:
@@ -118,5 +183,5 @@ def _activation(activation: Activation) -> dict[str, Any]:
     }
 
 
-def _finding(finding: Finding) -> dict[str, str]:
-    return {"edge": finding.edge, "message": finding.message}
+def _mismatch(mismatch: Mismatch) -> dict[str, str]:
+    return {"edge": mismatch.edge, "message": mismatch.message}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
+from vgcompile.analysis.presets import DEFAULT
 from vgcompile.analysis.result import Edge, Expected, Reason, Sound, Tiers
 from vgcompile.analysis.uses import Use, learned, read_output
 from vgcompile.graph.network import Network
@@ -16,8 +17,6 @@ from vgcompile.graph.view import leading_to
 if TYPE_CHECKING:
     from vgcompile.analysis.pipeline import Tiers3
 
-VANISHING = -3.0  # the default preset: below this log10 a gradient has vanished
-EXPLODING = 3.0  # and above this it explodes
 FLOAT32_SMALL = -34.0  # log10 of a norm whose elements begin to fall below float32's normal numbers
 
 
@@ -121,7 +120,7 @@ def _sound(given: tuple[float, float] | None, ran: bool, parameter: bool, no_bou
     if hi is None:
         why["sound.hi"] = "unbounded" if given[1] > 0 else "zero"
     unbounded = given[1] == math.inf
-    vacuous = unbounded or (hi is not None and hi > EXPLODING and (lo is None or lo < VANISHING))
+    vacuous = unbounded or (hi is not None and hi > DEFAULT.exploding and (lo is None or lo < DEFAULT.vanishing))
     return Sound(lo, hi, vacuous)
 
 

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
-from vgcompile.analysis.result import Edge, Path, Step, Tiers
+from vgcompile.analysis.result import Edge, Path, Step, TierName, Tiers
 from vgcompile.graph.network import Network
 
-TierName = Literal["measured", "expected", "sound"]
 PREFERENCE: tuple[TierName, ...] = ("measured", "expected", "sound")
 
 

@@ -15,8 +15,13 @@ import numpy as np
 import vgcompile
 from vgcompile.analysis import edges, verdicts
 from vgcompile.analysis.activations import activations, watched
+from vgcompile.analysis.budget import budgets
 from vgcompile.analysis.expected import ExpectedTier, expected
+from vgcompile.analysis.findings import Subject, attention, find
+from vgcompile.analysis.findings.precision import underflow
+from vgcompile.analysis.floats import FLOATS
 from vgcompile.analysis.inputs import input_signals
+from vgcompile.analysis.presets import DEFAULT, Preset, preset_named
 from vgcompile.analysis.result import Analysis, SelfCheck
 from vgcompile.analysis.selfcheck import float32_bounds, self_check
 from vgcompile.analysis.sound import SoundTier, sound, stated_set
@@ -56,6 +61,9 @@ class Options:
     seed_input: bool = False  # the adjoint of each output comes from the data file, as array `adj.<output>`
     mode: Literal["training", "inference"] = "training"
     paths: bool = True  # whether worst paths are spelled out
+    preset: str = DEFAULT.name  # thresholds by name (presets.py)
+    dtype: str = "float32"  # the type that the model is to be trained in, one of floats.FLOATS
+    learning_rate: float | None = None  # of plain gradient descent: updates are judged where it is given
 
 
 @dataclass(frozen=True)
@@ -71,14 +79,10 @@ class Tiers3:
 def analyze(network: Network, options: Options = Options(), progress: Callable[[str], None] = lambda stage: None) -> Analysis:
     """Annotate every edge of a network.
 
-    Raises DataError for data that do not fit, GradientRefused where the measured tier meets an operator without a gradient rule.
-    ``progress`` is told the name of each stage as it begins.
+    Raises UserError for options that do not fit each other, DataError for data that do not fit, GradientRefused where the
+    measured tier meets an operator without a gradient rule. ``progress`` is told the name of each stage as it begins.
     """
-    unknown = set(options.tiers) - set(TIERS)
-    if unknown:
-        raise UserError(f"unknown tier {sorted(unknown)[0]!r}; tiers are {', '.join(TIERS)}")
-    if options.seeds < 1:
-        raise UserError(f"--seeds {options.seeds}: at least one initialization is needed")
+    preset = _judged_by(options)
     if options.seed_input:
         network = replace(network, loss=None)
     feeds = _feeds(network, options)
@@ -91,14 +95,19 @@ def analyze(network: Network, options: Options = Options(), progress: Callable[[
     progress("predicting")
     prediction = expected(network, batch, input_signals(network, feeds)) if "expected" in options.tiers else None
     progress("measuring")
-    seen = [node.inputs[0].name or "" for node in watched(network) if node.inputs[0] is not None]
+    bent = [node.inputs[0].name or "" for node in watched(network) if node.inputs[0] is not None]
+    seen = list(dict.fromkeys([*bent, *attention.watched(network)]))
     meter = _meter(network, options.provider, seen) if "measured" in options.tiers else None
     runs = _measure(meter, network, feeds, options)
 
     tiers = Tiers3(bounds, prediction, runs, batch)
     every_use = uses(network)
     found = edges.annotate(network, every_use, tiers)
-    layers, verdict, worst = verdicts.judge(network, parameter_layers(network), found, tiers, options.paths)
+    held = parameter_layers(network)
+    layers, verdict, worst = verdicts.judge(network, held, found, tiers, preset, options.paths)
+    subject = Subject(network, layers, held, found, tiers, preset, FLOATS[options.dtype], options.learning_rate)
+    shares = underflow(subject)
+    subject = replace(subject, layers=[replace(layer, underflow=shares[layer.name]) for layer in layers])
     inside = _inside(network, feeds, region)
     stated = inside and options.seed in (None, network.seed)  # the bounds are for these weights, not for others drawn anew
     checked = self_check(found, runs, stated, partial(float32_bounds, network, region)) if runs else SelfCheck()
@@ -108,13 +117,33 @@ def analyze(network: Network, options: Options = Options(), progress: Callable[[
         network.source,
         _region_text(network, region),
         tuple(found),
-        tuple(layers),
+        tuple(subject.layers),
         tuple(plots),
         verdict,
         worst,
         checked,
         _provenance(network, options, batch, region, meter, runs, inside),
+        tuple(find(subject)),
+        tuple(budgets(subject)),
     )
+
+
+def _judged_by(options: Options) -> Preset:
+    """The preset. Raises UserError for options that are not known or do not fit each other."""
+    unknown = set(options.tiers) - set(TIERS)
+    if unknown:
+        raise UserError(f"unknown tier {sorted(unknown)[0]!r}; tiers are {', '.join(TIERS)}")
+    if options.seeds < 1:
+        raise UserError(f"--seeds {options.seeds}: at least one initialization is needed")
+    if options.dtype not in FLOATS:
+        raise UserError(f"--dtype {options.dtype!r}: it takes {', '.join(FLOATS)}")
+    if options.learning_rate is not None and not 0.0 < options.learning_rate < math.inf:
+        raise UserError(f"--learning-rate {options.learning_rate:g}: a step takes a number above 0")
+    preset = preset_named(options.preset)
+    for option, needs in (("preset", preset.quantity != "relative"), ("learning-rate", options.learning_rate is not None)):
+        if needs and "measured" not in options.tiers:
+            raise UserError(f"--{option} is about gradients as they are, which the measured tier alone knows; add it to --tiers")
+    return preset
 
 
 def _feeds(network: Network, options: Options) -> Mapping[str, Array]:
@@ -182,6 +211,9 @@ def _provenance(
         "python": platform.python_version(),
         "provider": meter.session.provider if meter is not None else None,
         "tiers": list(options.tiers),
+        "preset": options.preset,
+        "dtype": options.dtype,
+        "learning_rate": options.learning_rate,
         "mode": options.mode,
         "region": region,
         "data": options.data or _own_data(network, options),

@@ -9,11 +9,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from vgcompile.errors import Mark
+from vgcompile.rules.rule import Rule, Severity
+
 Reason = Literal["not_run", "zero", "underflow", "unbounded", "undefined"]
 Kind = Literal["vanishing", "exploding", "healthy", "saturated", "dead"]
 Grade = Literal["certified", "predicted", "observed"]
 Confidence = Literal["high", "low"]
 Role = Literal["activation", "parameter", "none"]
+TierName = Literal["measured", "expected", "sound"]
+Cause = Literal["weights", "slopes", "normalization", "fan-out", "other"]
 
 
 @dataclass(frozen=True)
@@ -79,7 +84,7 @@ class Path:
 
     steps: tuple[Step, ...]
     gain: float
-    tier: Literal["measured", "expected", "sound"]
+    tier: TierName
 
 
 @dataclass(frozen=True)
@@ -88,6 +93,7 @@ class Verdict:
     grade: Grade
     worst_path: Path | None = None
     why: str = ""  # one sentence with the number that decided it
+    log: float | None = None  # that number, a log10, where there is one
 
 
 @dataclass(frozen=True)
@@ -103,6 +109,72 @@ class Layer:
     relative: Tiers
     update: Tiers
     verdict: Verdict
+    underflow: Mapping[str, Mapping[TierName, float]] = field(default_factory=dict)  # share that rounds to zero, by type and tier
+
+
+@dataclass(frozen=True)
+class Blame:
+    """What one step of a path, its edge and the join behind it, adds to a log."""
+
+    edge: str
+    layer: str
+    line: int | None
+    log: float
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A layer's log, taken apart along its worst path: once by cause, once by edge. Either way the parts add up to ``log``.
+
+    ``since`` says where the path is taken from: the last hidden layer, where it leads through that, else dL/dy.
+    """
+
+    tier: TierName
+    since: Literal["last hidden layer", "dL/dy"]
+    log: float
+    causes: Mapping[Cause, float]
+    edges: tuple[Blame, ...]  # the few that most of it is due to, the worst first
+    rest: float  # of all others
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What is wrong with the gradient at one layer, by which rule, and how that is known.
+
+    ``ratio`` is the log10 that its severity goes by, None where there are no degrees.
+    """
+
+    rule: Rule
+    layer: str
+    mark: Mark
+    grade: Grade
+    severity: Severity
+    message: str
+    ratio: float | None = None
+    hint: str = ""
+    evidence: Evidence | None = None
+    known: bool = False  # a baseline lists it
+
+    @property
+    def id(self) -> str:
+        """Stays where lines move and numbers change."""
+        return f"{self.rule.code}:{self.layer}"
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How many layers like these a gradient passes: ``rate`` is its log10 per layer, from the loss on.
+
+    ``threshold`` layers take it to the preset's limit (None where it keeps its size); ``underflow`` ones take a typical element
+    of it from where it enters the segment below a type's least number or, growing, above its greatest.
+    """
+
+    segment: str  # the name that its layers have in common, or that of the network
+    layers: int
+    tier: TierName
+    rate: float
+    threshold: float | None
+    underflow: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -119,8 +191,8 @@ class Activation:
 
 
 @dataclass(frozen=True)
-class Finding:
-    """A contradiction between two tiers on one edge, or one of note."""
+class Mismatch:
+    """A contradiction between two tiers on one edge, or a difference worth a remark."""
 
     edge: str
     message: str
@@ -128,8 +200,8 @@ class Finding:
 
 @dataclass(frozen=True)
 class SelfCheck:
-    violations: tuple[Finding, ...] = ()
-    deviations: tuple[Finding, ...] = ()
+    violations: tuple[Mismatch, ...] = ()
+    deviations: tuple[Mismatch, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -144,3 +216,5 @@ class Analysis:
     worst: str | None  # name of the worst layer
     self_check: SelfCheck
     provenance: Mapping[str, object]  # versions, seed, seeds, batch, mode, loss, reduction, provider, tiers ...
+    findings: tuple[Finding, ...] = ()  # by code, then from the input to the loss
+    budgets: tuple[Budget, ...] = ()  # of the network, then of each segment

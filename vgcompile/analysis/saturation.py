@@ -1,4 +1,4 @@
-"""Saturation: units that sit where their activation is flat."""
+"""Units that sit where their activation is flat: saturated ones, and dead ones."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
+from vgcompile.analysis.activations import bends
 from vgcompile.graph.attributes import attributes_of
 from vgcompile.interval import WHOLE
 from vgcompile.ops import NUMPY, lookup
@@ -40,3 +41,12 @@ def saturated(value: ir.Value, tiers: Tiers3) -> bool:
         if reading.base.nodes.mean(flat.astype(np.float64)) > SHARE:
             return True
     return False
+
+
+def dead_units(node: ir.Node, tiers: Tiers3) -> float:
+    """The share of an activation's units whose slope is identically zero over the stated set: the sound tier proves it."""
+    row, x = lookup(node.op_type, node.domain), node.inputs[0] if node.inputs else None
+    if tiers.sound is None or x is None or row is None or not bends(node) or x not in tiers.sound.ranges:
+        return 0.0
+    slopes = slope_range(NUMPY, row, 0, Case(attributes_of(node), ranges=(tiers.sound.ranges[x],)))
+    return float(np.mean(slopes.magnitude == 0.0))

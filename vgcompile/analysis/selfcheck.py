@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from vgcompile.analysis.result import Edge, Finding, SelfCheck, Tiers
+from vgcompile.analysis.result import Edge, Mismatch, SelfCheck, Tiers
 from vgcompile.analysis.sound import sound
 from vgcompile.graph.network import Network
 
@@ -87,8 +87,8 @@ def _least(edge: Edge, runs: Sequence[Measured]) -> float:
     return min((run.parts.get(edge.id, 0.0) for run in runs), default=0.0)
 
 
-def _collect(items: Iterable[Checked], judge: Callable[[Checked], str]) -> list[Finding]:
-    return [Finding(item.name, message) for item in items if (message := judge(item))]
+def _collect(items: Iterable[Checked], judge: Callable[[Checked], str]) -> list[Mismatch]:
+    return [Mismatch(item.name, message) for item in items if (message := judge(item))]
 
 
 def _violation(item: Checked, bounds: Bounds, allowance: float) -> str:

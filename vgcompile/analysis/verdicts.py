@@ -1,8 +1,9 @@
 """Verdicts: for each layer with parameters and for the net, what the three tiers say, in which grade, and the worst path.
 
-A layer is judged by G = total(its pre-activation) against that of the last hidden layer, in log10: vanishing below -3, exploding
-above 3. The grade is the strongest tier that says so: certified (the bound proves it), observed (one batch, or several
-initializations, showed it), predicted (from the graph and its distributions).
+A layer is judged by G = total(its pre-activation) against that of the last hidden layer, in log10: in the default preset
+vanishing below -3, exploding above 3. Other tools' presets judge the measured gradient of the weights. The grade is the strongest
+tier that says so: certified (the bound proves it), observed (one batch, or several initializations, showed it), predicted (from
+the graph and its distributions).
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
-from vgcompile.analysis.edges import EXPLODING, VANISHING, tiers_of, value_tiers
+from vgcompile.analysis.edges import tiers_of, value_tiers
 from vgcompile.analysis.paths import worst_paths
+from vgcompile.analysis.presets import DEFAULT, Preset, absolute
 from vgcompile.analysis.result import Edge, Expected, Grade, Kind, Layer, Reason, Tiers, Verdict
 from vgcompile.analysis.saturation import saturated
 from vgcompile.analysis.uses import ParameterLayer, above
+from vgcompile.graph.emit import dims
 from vgcompile.graph.network import Network
 
 if TYPE_CHECKING:
@@ -29,13 +32,20 @@ SPELLED_OUT = 100  # up to this many layers every layer's worst path is spelled 
 
 
 def judge(
-    network: Network, parameter_layers: Sequence[ParameterLayer], edges: Sequence[Edge], tiers: Tiers3, paths: bool = True
+    network: Network,
+    parameter_layers: Sequence[ParameterLayer],
+    edges: Sequence[Edge],
+    tiers: Tiers3,
+    preset: Preset = DEFAULT,
+    paths: bool = True,
 ) -> tuple[list[Layer], Verdict, str | None]:
     """Layers with their verdicts, the net's verdict, and the name of its worst layer; worst paths only where ``paths`` asks for
     them."""
-    reference = _reference(network, parameter_layers)
+    reference = last_hidden(network, parameter_layers)
     relative = _relative_bounds(reference, tiers)
-    layers = [_layer(layer, reference, relative, tiers) for layer in parameter_layers]
+    layers = [_layer(layer, reference, relative, tiers, preset) for layer in parameter_layers]
+    if preset.quantity != "relative":
+        layers = _by_weights(parameter_layers, layers, tiers, preset)
     if not layers:
         return [], Verdict("healthy", _grade(tiers), None, "no layer holds parameters"), None
     worst = max(_candidates(network, layers), key=_badness)
@@ -59,7 +69,7 @@ def _grade(tiers: Tiers3) -> Grade:
     return "observed" if tiers.measured else "predicted" if tiers.expected else "certified"
 
 
-def _reference(network: Network, layers: Sequence[ParameterLayer]) -> ir.Value | None:
+def last_hidden(network: Network, layers: Sequence[ParameterLayer]) -> ir.Value | None:
     """The pre-activation of the last hidden layer: the last linear layer that does not make an output itself. Of several outputs
     the last one that another linear layer needs, where there is one: a head is not hidden by its activation."""
     linear = [layer for layer in layers if layer.linear]
@@ -81,10 +91,11 @@ def _layer(
     reference: ir.Value | None,
     bounds: Mapping[ir.Value, tuple[float, float]],
     tiers: Tiers3,
+    preset: Preset,
 ) -> Layer:
     gain = value_tiers(tiers, layer.value)
     relative = _relative(layer.value, reference, bounds, tiers)
-    verdict = _verdict(layer, relative, tiers)
+    verdict = _verdict(layer, relative, tiers, preset)
     return Layer(layer.name, layer.kind, layer.line, layer.value.name or "", gain, relative, _update(layer, tiers), verdict)
 
 
@@ -124,10 +135,42 @@ def _update(layer: ParameterLayer, tiers: Tiers3) -> Tiers:
     return replace(found, why=why)
 
 
-def _verdict(layer: ParameterLayer, relative: Tiers, tiers: Tiers3) -> Verdict:
+def _by_weights(
+    parameter_layers: Sequence[ParameterLayer], layers: Sequence[Layer], tiers: Tiers3, preset: Preset
+) -> list[Layer]:
+    """The layers with the verdicts of a preset that looks at the measured gradients of weights."""
+    norms = [_norm_of_weights(layer, tiers) for layer in parameter_layers]
+    found = []
+    for layer, held, norm in zip(layers, parameter_layers, norms, strict=True):
+        size = sum(math.prod(map(int, dims(weight))) for weight in held.weights)
+        aside = preset.first and layer is not layers[0]
+        judged = Verdict("healthy", "observed", None, f"{preset.name} judges the first layer alone")
+        found.append(replace(layer, verdict=judged if aside else _peer(norm, size, norms[-1], preset)))
+    return found
+
+
+def _norm_of_weights(layer: ParameterLayer, tiers: Tiers3) -> float:
+    """Mean over the runs of log10 ||dL/dW||; -inf for a gradient of zero."""
+    norms = [math.hypot(*(run.gradients.get(weight.name or "", 0.0) for weight in layer.weights)) for run in tiers.measured]
+    return sum(math.log10(norm) if norm > 0.0 else -math.inf for norm in norms) / len(norms)
+
+
+def _peer(norm: float, size: int, last: float, preset: Preset) -> Verdict:
+    if norm == -math.inf:
+        return Verdict("dead", "observed", None, "the gradient of the weights is zero")
+    number = absolute(preset, norm, size, last)
+    exploding = not number <= preset.exploding
+    vanishing = number < preset.vanishing and norm < preset.floor
+    kind: Kind = "exploding" if exploding else "vanishing" if vanishing else "healthy"
+    return Verdict(
+        kind, "observed", None, f"{preset.name} looks at the weights' gradient: its {preset.quantity} is 10^{number:.2f}", number
+    )
+
+
+def _verdict(layer: ParameterLayer, relative: Tiers, tiers: Tiers3, preset: Preset) -> Verdict:
     if tiers.measured and all(run.norm == 0.0 for run in tiers.measured):
         return Verdict("dead", "observed", None, "the loss sends no gradient")
-    verdict = _certified(relative) or _seen(relative, tiers)
+    verdict = _certified(relative, preset) or _seen(relative, tiers, preset)
     if verdict.kind == "healthy" and saturated(layer.value, tiers):
         return Verdict(
             "saturated", "predicted", None, "most units sit where the activation's slope is below a tenth of its greatest"
@@ -135,7 +178,7 @@ def _verdict(layer: ParameterLayer, relative: Tiers, tiers: Tiers3) -> Verdict:
     return verdict
 
 
-def _seen(relative: Tiers, tiers: Tiers3) -> Verdict:
+def _seen(relative: Tiers, tiers: Tiers3, preset: Preset) -> Verdict:
     """The verdict of the measured number or, where there is none, of the predicted one."""
     if relative.why.get("measured") == "underflow":
         return Verdict("vanishing", "observed", None, "the float32 gradient itself was flushed to zero")
@@ -144,31 +187,33 @@ def _seen(relative: Tiers, tiers: Tiers3) -> Verdict:
     choices: tuple[tuple[Grade, float | None], ...] = (("observed", relative.measured), ("predicted", relative.expected.mean))
     for grade, number in choices:
         if number is not None:
-            return Verdict(_kind(number), grade, None, f"10^{number:.2f} of the gradient at the last hidden layer")
+            return Verdict(
+                _kind(number, preset), grade, None, f"10^{number:.2f} of the gradient at the last hidden layer", number
+            )
     if relative.why.get("measured") == "undefined":
         return Verdict("exploding", "observed", None, "the float32 run overflowed")
     return Verdict("healthy", _grade(tiers), None, "unknown: no tier gives a number and the bound is vacuous")
 
 
-def _certified(relative: Tiers) -> Verdict | None:
+def _certified(relative: Tiers, preset: Preset) -> Verdict | None:
     lo, hi = relative.sound.lo, relative.sound.hi
     if hi is None and relative.why.get("sound.hi") == "zero":
         return Verdict(
             "dead", "certified", None, "every way from the loss is cut: by weights of 0, or by an operator that lets none through"
         )
-    if hi is not None and hi < VANISHING:
-        return Verdict("vanishing", "certified", None, f"at most 10^{hi:.2f} of the gradient at the last hidden layer")
-    if lo is not None and lo > EXPLODING:
-        return Verdict("exploding", "certified", None, f"at least 10^{lo:.2f} of the gradient at the last hidden layer")
-    if lo is not None and hi is not None and lo >= VANISHING and hi <= EXPLODING:
+    if hi is not None and hi < preset.vanishing:
+        return Verdict("vanishing", "certified", None, f"at most 10^{hi:.2f} of the gradient at the last hidden layer", hi)
+    if lo is not None and lo > preset.exploding:
+        return Verdict("exploding", "certified", None, f"at least 10^{lo:.2f} of the gradient at the last hidden layer", lo)
+    if lo is not None and hi is not None and lo >= preset.vanishing and hi <= preset.exploding:
         return Verdict(
             "healthy", "certified", None, f"between 10^{lo:.2f} and 10^{hi:.2f} of the gradient at the last hidden layer"
         )
     return None
 
 
-def _kind(log: float) -> Kind:
-    return "vanishing" if log < VANISHING else "exploding" if log > EXPLODING else "healthy"
+def _kind(log: float, preset: Preset) -> Kind:
+    return "vanishing" if log < preset.vanishing else "exploding" if log > preset.exploding else "healthy"
 
 
 def _badness(layer: Layer) -> tuple[int, float]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from vgcompile.cli.complaints import said_in, write
+from vgcompile.cli.files import deliver
+from vgcompile.cli.findings import Baseline, FailOn, WriteBaseline, asked, baseline, compared, complaints, fail_on
+from vgcompile.cli.formats import Format
 from vgcompile.cli.parameters import (
-    KINDS,
     Batch,
     Data,
-    FailOn,
     Json,
     Loss,
     Model,
@@ -23,11 +26,13 @@ from vgcompile.cli.parameters import (
     Settings,
     Variant,
     analysed,
-    fail_on,
     open_model,
     several,
 )
 from vgcompile.errors import UserError
+
+if TYPE_CHECKING:
+    from vgcompile.analysis import Analysis
 
 TIERS = "sound,expected,measured"
 
@@ -51,7 +56,21 @@ def analyze(
     settings: Settings = None,
     provider: ProviderOption = "auto",
     as_json: Json = False,
+    preset: Annotated[
+        str, typer.Option("--preset", metavar="NAME", help="Thresholds by name: ours, or another tool's, as sagemaker.")
+    ] = "default",
+    dtype: Annotated[
+        Literal["float32", "float16", "bfloat16"], typer.Option("--dtype", help="The type that it is to be trained in.")
+    ] = "float32",
+    learning_rate: Annotated[
+        float | None, typer.Option("--learning-rate", metavar="R", help="Say where steps of this size are lost to rounding.")
+    ] = None,
     fail: FailOn = "",
+    known: Baseline = None,
+    write_known: WriteBaseline = None,
+    form: Annotated[
+        Format, typer.Option("--format", help="text, json as --json, or findings as github's commands or sarif.")
+    ] = "text",
 ) -> None:
     """Say how much gradient gets through each layer.
 
@@ -62,12 +81,14 @@ def analyze(
     \b
     vgcompile analyze models/deep_sigmoid.yaml
     vgcompile analyze classifier.onnx --data batch.npz --json
+    vgcompile analyze models/deep_sigmoid.yaml --fail-on any --baseline known.json --format sarif
     """
-    kinds = several(fail, KINDS, "--fail-on")
+    words = asked(fail)
     chosen = several(tiers, TIERS.split(","), "--tiers")
     if not chosen:
         raise UserError(f"--tiers names none; it takes {TIERS}")
-    network = open_model(model, loss, output, mode, seed, variant=variant, settings=settings)
+    with said_in(form, model):
+        network = open_model(model, loss, output, mode, seed, variant=variant, settings=settings)
     from vgcompile.analysis import Options
     from vgcompile.analysis.document import dumps
     from vgcompile.cli.table import print_analysis
@@ -84,13 +105,32 @@ def analyze(
         provider=provider,
         seed_input=seed_input,
         mode=mode,
+        preset=preset,
+        dtype=dtype,
+        learning_rate=learning_rate,
     )
-    analysis = analysed(network, options)
-    if as_json:
+    with said_in(form, model):
+        analysis = analysed(network, options)
+    if known is not None:
+        analysis = compared(analysis, known)
+    if write_known is not None:
+        deliver(write_known, baseline(analysis).encode())
+    if as_json or form == "json":
         typer.echo(dumps(analysis), nl=False)
-    else:
+    elif form == "text":
         print_analysis(analysis)
-    deviations, violations = analysis.self_check.deviations, analysis.self_check.violations
+    else:
+        write(complaints(analysis.findings), form)
+    _note(analysis, chosen)
+    violations = analysis.self_check.violations
+    if violations:
+        raise SelfCheckError("\n".join(f"{found.edge}: {found.message}" for found in violations))
+    fail_on(analysis, words)
+
+
+def _note(analysis: Analysis, chosen: Sequence[str]) -> None:
+    """On stderr, what the numbers do not tell."""
+    deviations = analysis.self_check.deviations
     if deviations:
         first = deviations[0]
         typer.echo(
@@ -102,6 +142,3 @@ def analyze(
         typer.echo(
             "note: the measured loss is not finite, and with it no measured number is; scale inputs or weights down", err=True
         )
-    if violations:
-        raise SelfCheckError("\n".join(f"{found.edge}: {found.message}" for found in violations))
-    fail_on(analysis, kinds)

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import math
-import sys
-from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vgcompile.cli.formats import MACHINE, Format
+from vgcompile.cli.complaints import FormatOption, complaints_of, write
+from vgcompile.cli.findings import ANY, FailOn, asked, lines_by_kind
+from vgcompile.cli.formats import MACHINE
 from vgcompile.cli.parameters import (
     FOUND,
-    KINDS,
     Data,
-    FailOn,
     Loss,
     Model,
     ModeOption,
@@ -23,20 +20,13 @@ from vgcompile.cli.parameters import (
     Settings,
     Variant,
     analysed,
-    findings,
     open_model,
-    several,
 )
-from vgcompile.errors import Complaint, DataError, Mark, UserError
-from vgcompile.rules.text import UNCLASSIFIED, UNREADABLE
+from vgcompile.errors import DataError, UserError
 
 if TYPE_CHECKING:
     from vgcompile.graph.network import Input, Network
 
-FormatOption = Annotated[
-    Format | None,
-    typer.Option("--format", help="How complaints are written: text in full, the others on stdout; else a line each."),
-]
 Strict = Annotated[bool, typer.Option("--strict", help="Exit 1 if there is a warning.")]
 
 
@@ -62,13 +52,13 @@ def check(
     vgcompile check classifier.onnx --fail-on vanishing,dead
     vgcompile check models/lenet.yaml --strict --format sarif
     """
-    kinds = several(fail, KINDS, "--fail-on")
+    words = asked(fail)
     try:
         network = open_model(model, loss, output, mode, variant=variant, settings=settings)
     except UserError as error:
         if form is None:
             raise
-        _write(error.complaints or [_without_place(model, error)], form)
+        write(complaints_of(model, error), form)
         raise typer.Exit(error.exit_code) from None
     from vgcompile.analysis import Options
     from vgcompile.analysis.pipeline import Tier
@@ -76,7 +66,7 @@ def check(
 
     lines = [] if form in MACHINE else _description(network) + _refusal(network)
     is_found = strict and bool(network.warnings)
-    if lines or kinds:
+    if lines or words:
         tiers: list[Tier] = ["sound", "expected"]
         if 4 * sum(network.sizes().values()) > IN_MEMORY:
             tiers.remove("sound")
@@ -86,35 +76,15 @@ def check(
         except DataError as error:
             if form is None or not error.complaints:
                 raise
-            _write([*network.warnings, *error.complaints], form)
+            write([*network.warnings, *error.complaints], form)
             raise typer.Exit(error.exit_code) from None
-        lines += findings(analysis, KINDS) if lines else []
-        is_found = is_found or bool(findings(analysis, kinds))
-    _write(network.warnings, form)
+        lines += lines_by_kind(analysis, [ANY]) if lines else []
+        is_found = is_found or bool(lines_by_kind(analysis, words))
+    write(network.warnings, form)
     if lines:
         typer.echo("\n".join(lines))
     if is_found:
         raise typer.Exit(FOUND)
-
-
-def _write(complaints: Sequence[Complaint], form: Format | None) -> None:
-    """Those for programs to stdout, even if there are none; those for persons to stderr."""
-    if form is not None and form in MACHINE:
-        written = MACHINE[form](complaints)
-        typer.echo(written, nl=bool(written))
-    elif form == "text" or sys.stderr.isatty():
-        from vgcompile.cli.snippet import show
-
-        show(complaints)
-    else:
-        for complaint in complaints:
-            typer.echo(complaint, err=True)
-
-
-def _without_place(model: str, error: UserError) -> Complaint:
-    """An error about a file as a whole, which is missing or no text."""
-    rule = UNCLASSIFIED if Path(model).is_file() else UNREADABLE
-    return Complaint(Mark(model, 1), str(error).removeprefix(f"{model}: "), rule=rule)
 
 
 def _refusal(network: Network) -> list[str]:

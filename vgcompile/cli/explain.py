@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vgcompile.rules import CATALOGUE
 from vgcompile.rules.rule import Rule
+
+if TYPE_CHECKING:
+    from vgcompile.errors import Complaint
 
 
 def explain(
@@ -26,11 +30,18 @@ def explain(
         return
     rule = _named(code)
     typer.echo(f"{rule.code} {rule.name} ({rule.severity})\n\n{textwrap.fill(rule.meaning, 100)}")
+    if rule.analysed:
+        stated = ", ".join(f"{name} {_words(value)}" for name, value in rule.analysed.items())
+        typer.echo(f"\nFound by `vgcompile analyze`; the example with {stated}.")
     if rule.failing:
         typer.echo(f"\nFails:\n\n{textwrap.indent(rule.failing, '    ')}\n{textwrap.indent(_said(rule), '    ')}")
         typer.echo(f"Repaired:\n\n{textwrap.indent(rule.repaired, '    ')}", nl=False)
     if rule.severity == "warning":
         typer.echo(f"\n`# vgcompile: ignore {rule.code}` at the end of a line takes it back there.")
+
+
+def _words(value: object) -> str:
+    return ",".join(value) if isinstance(value, tuple) else str(value)
 
 
 def _named(code: str) -> Rule:
@@ -49,15 +60,26 @@ def _said(rule: Rule) -> str:
     """What is said of the failing example."""
     import io
 
-    from vgcompile.build import build
     from vgcompile.cli.snippet import show
+
+    said, file = io.StringIO(), "model.yaml"
+    show(_judged(rule, file), said, {file: rule.failing})
+    return said.getvalue()
+
+
+def _judged(rule: Rule, file: str) -> Sequence[Complaint]:
+    """By the reader or, where the rule is of an analysis, by one with the rule's options."""
+    from vgcompile.build import build
     from vgcompile.errors import SpecError
     from vgcompile.spec import loads
 
-    said, file = io.StringIO(), "model.yaml"
     try:
-        complaints = build(loads(rule.failing, file)).warnings
+        network = build(loads(rule.failing, file))
     except SpecError as error:
-        complaints = error.complaints
-    show(complaints, said, {file: rule.failing})
-    return said.getvalue()
+        return error.complaints
+    if not rule.analysed:
+        return network.warnings
+    from vgcompile.analysis import Options, analyze
+    from vgcompile.cli.findings import complaints
+
+    return complaints(analyze(network, Options(**rule.analysed)).findings)

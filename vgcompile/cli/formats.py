@@ -23,7 +23,7 @@ def as_json(complaints: Iterable[Complaint]) -> str:
         {
             "code": complaint.rule.code,
             "name": complaint.rule.name,
-            "severity": complaint.rule.severity,
+            "severity": complaint.severity,
             "message": complaint.message,
             "hint": complaint.hint or None,
             **_place(complaint.mark),
@@ -54,7 +54,7 @@ def _command(complaint: Complaint) -> str:
         properties |= {"endColumn": str(mark.end)} if mark.end else {}
     properties["title"] = f"{rule.code} {rule.name}"
     stated = ",".join(f"{name}={_escaped(value, ':,')}" for name, value in properties.items())
-    return f"::{rule.severity} {stated}::{_escaped(_sentence(complaint))}"
+    return f"::{complaint.severity} {stated}::{_escaped(_sentence(complaint))}"
 
 
 def _escaped(text: str, also: str = "") -> str:
@@ -100,10 +100,11 @@ def _result(complaint: Complaint, index: Mapping[str, int]) -> dict[str, Any]:
     return {
         "ruleId": complaint.rule.code,
         "ruleIndex": index[complaint.rule.code],
-        "level": complaint.rule.severity,
+        "level": complaint.severity,
         "message": {"text": _sentence(complaint)},
         "locations": [_location(complaint.mark)],
         **({"relatedLocations": related} if related else {}),
+        **({"partialFingerprints": {"layer/v1": complaint.fingerprint}} if complaint.fingerprint else {}),
     }
 
 

@@ -39,9 +39,6 @@ EngineOption = Annotated[
 ]
 ProviderOption = Annotated[Provider, typer.Option("--provider", help="Where it runs.")]
 ModeOption = Annotated[Mode, typer.Option("--mode", help="Which graph is meant: as it trains, or as it predicts.")]
-FailOn = Annotated[
-    str, typer.Option("--fail-on", metavar="KIND,...", help="Exit 1 if a layer is one of: vanishing, exploding, saturated, dead.")
-]
 Variant = Annotated[str | None, typer.Option("--variant", metavar="NAME", help="One of the variants that a YAML model names.")]
 Settings = Annotated[
     list[str] | None,
@@ -102,27 +99,3 @@ def several(text: str, known: Iterable[str], option: str) -> tuple[str, ...]:
         if word not in known:
             raise UserError(f"{option} {word!r}: " + (nearest(word, known) or f"it takes {', '.join(known)}"))
     return words
-
-
-NAMED = 5  # layers of one kind that are named one by one
-KINDS = ("vanishing", "exploding", "saturated", "dead")
-
-
-def findings(analysis: Analysis, kinds: Iterable[str]) -> list[str]:
-    """One line for each of the kinds that some layer is of, with the layers."""
-    found = {kind: [layer.name for layer in analysis.layers if layer.verdict.kind == kind] for kind in kinds}
-    return [f"{analysis.source}: {kind}: {_listed(names)}" for kind, names in found.items() if names]
-
-
-def _listed(names: list[str]) -> str:
-    rest = len(names) - NAMED
-    return ", ".join(names[:NAMED]) + (f" and {rest} more" if rest > 0 else "")
-
-
-def fail_on(analysis: Analysis, kinds: Iterable[str]) -> None:
-    """Exit 1 where a layer is of one of the kinds."""
-    found = findings(analysis, kinds)
-    for line in found:
-        typer.echo(line, err=True)
-    if found:
-        raise typer.Exit(FOUND)

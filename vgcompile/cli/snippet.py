@@ -70,7 +70,7 @@ class _Sources:
 
 
 def _block(complaint: Complaint, sources: _Sources) -> Iterator[Line]:
-    severity = complaint.rule.severity
+    severity = complaint.severity
     code = "" if complaint.rule is UNCLASSIFIED else f"[{complaint.rule.code}]"
     yield [(f"{complaint.mark}: ", "margin"), (f"{severity}{code}", severity), (f": {complaint.message}", "")]
     places: list[tuple[Mark, str]] = [(note.mark, note.message) for note in complaint.notes if note.mark is not None]

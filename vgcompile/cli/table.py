@@ -11,9 +11,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from vgcompile.analysis.findings.wording import budgets, reasons, together, worst
 from vgcompile.analysis.result import Analysis, Layer, Path, Reason, Tiers, Verdict
 
 COLOURS = {"vanishing": "blue", "exploding": "red", "dead": "magenta", "saturated": "yellow", "healthy": "green"}
+SEVERITIES = {"error": "red", "warning": "yellow"}
 WORDS: dict[Reason, str] = {"zero": "zero", "underflow": "underflow", "unbounded": "unbounded", "undefined": "-", "not_run": ""}
 # A row of numbers that a narrow terminal wraps is read more easily than one that is cut or folded cell by cell. Rich minds the
 # width on a dumb terminal only where it is given the height too.
@@ -102,6 +104,23 @@ def _summary(analysis: Analysis) -> Iterator[Text]:
         yield Text(
             f"its strongest path from the loss ({analysis.verdict.worst_path.tier}): {_spelled(analysis.verdict.worst_path)}"
         )
+    yield from (Text(f"depth budget of {line}") for line in budgets(analysis.budgets))
+    yield from _findings(analysis)
+
+
+def _findings(analysis: Analysis) -> Iterator[Text]:
+    """What is new at some length, what is known by its number."""
+    for group in together(finding for finding in analysis.findings if not finding.known):
+        said = worst(group)
+        rest = f" and {len(group) - 1} more" if len(group) > 1 else ""
+        place = f" ({said.mark.file}:{said.mark.line})" if said.mark.line else ""
+        rule = f"{said.rule.code} {said.rule.name}"
+        yield Text(f"{rule}: {said.layer}{rest}{place}: {said.message}", style=SEVERITIES[said.severity])
+        for line in (*reasons(said), *([f"help: {said.hint}"] if said.hint else [])):
+            yield Text(f"    {line}")
+    known = sum(finding.known for finding in analysis.findings)
+    if known:
+        yield Text(f"{known} findings are known")
 
 
 def _spelled(path: Path) -> str:

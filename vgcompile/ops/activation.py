@@ -34,6 +34,7 @@ Tanh = elementwise(
 Relu = piecewise(
     "Relu",
     "max(x, 0); the slope at 0 is taken as 0.",
+    steps=True,
     numpy=lambda x: np.maximum(x, 0.0),
     condition=lambda op, x, y: op.Greater(x, 0.0),
     then=lambda op, x, y: 1.0,
@@ -44,6 +45,7 @@ Relu = piecewise(
 LeakyRelu = piecewise(
     "LeakyRelu",
     "x for x > 0, alpha x elsewhere; the slope at 0 is taken as alpha.",
+    steps=True,
     numpy=lambda x, *, alpha: np.where(x > 0.0, x, alpha * x),
     condition=lambda op, x, y, *, alpha: op.Greater(x, 0.0),
     then=lambda op, x, y, *, alpha: 1.0,
@@ -55,6 +57,7 @@ LeakyRelu = piecewise(
 ThresholdedRelu = piecewise(
     "ThresholdedRelu",
     "x for x > alpha, 0 elsewhere; the slope at alpha is taken as 0.",
+    steps=True,
     numpy=lambda x, *, alpha: np.where(x > alpha, x, 0.0),
     condition=lambda op, x, y, *, alpha: op.Greater(x, float(alpha)),
     then=lambda op, x, y, *, alpha: 1.0,
@@ -190,6 +193,7 @@ HardSwish = piecewise(
 Shrink = piecewise(
     "Shrink",
     "x + bias below -lambd, x - bias above lambd, 0 between; the slope at both jumps is taken as 0.",
+    steps=True,
     numpy=lambda x, *, bias, lambd: np.where(x < -lambd, x + bias, np.where(x > lambd, x - bias, 0.0)),
     condition=lambda op, x, y, *, bias, lambd: op.Greater(op.Abs(x), float(lambd)),
     then=lambda op, x, y, *, bias, lambd: 1.0,

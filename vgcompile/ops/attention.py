@@ -239,6 +239,7 @@ _PACKED: dict[str, Any] = {"q_num_heads": 4, "kv_num_heads": 2}
 Attention = Op(
     "Attention",
     "softmax(scale Q K^T + bias) V; a query that sees no key gives 0, and nothing flows through it.",
+    averages=2,
     flops=flops.attention,
     vjp=_attention_vjp,
     range=_range,

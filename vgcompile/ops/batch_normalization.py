@@ -246,6 +246,7 @@ _CHANNELS = ((3,), (3,), (3,), np.array([0.5, 1.0, 2.0]))
 BatchNormalization = Op(
     "BatchNormalization",
     "Each channel normalized over the batch and all positions or, at inference, with the running mean and variance.",
+    normalizes=True,
     flops=flops.made(2.0),
     vjp=_batch_vjp,
     range=_batch_range,

@@ -179,6 +179,7 @@ _HALF = ("N", 2, 2, 3)
 ScaledDotProductAttention = Op(
     "ScaledDotProductAttention",
     "softmax(cap(scale Q K^T) + bias) V on the last two axes, hidden scores filled before the bias.",
+    averages=2,
     domain=INTERNAL,
     vjp=_attention_vjp,
     range=_range,

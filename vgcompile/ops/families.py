@@ -81,6 +81,7 @@ def piecewise(
     turns: Positions = (),
     extrema: Positions = (),
     samples: tuple[Sample, ...] = UNARY,
+    **facts: Any,
 ) -> Op:
     """An elementwise operator whose slope is ``then`` where ``condition`` holds and ``otherwise`` elsewhere; each is a rule
     ``(op, x, y, **attributes)``, and a plain 0.0 or 1.0 costs no node."""
@@ -93,7 +94,16 @@ def piecewise(
         return (op.Where(condition(op, x, y, **attributes), *through),)
 
     return elementwise(
-        name, doc, numpy=numpy, derivative=derivative, kinks=kinks, turns=turns, extrema=extrema, samples=samples, vjp=vjp
+        name,
+        doc,
+        numpy=numpy,
+        derivative=derivative,
+        kinks=kinks,
+        turns=turns,
+        extrema=extrema,
+        samples=samples,
+        vjp=vjp,
+        **facts,
     )
 
 

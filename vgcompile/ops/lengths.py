@@ -61,6 +61,7 @@ def _rms_norms(case: Case, position: int) -> tuple[float, float]:
 RMSNormalization = Op(
     "RMSNormalization",
     "Each row of the axes from `axis` on divided by its root mean square, and scaled.",
+    normalizes=True,
     flops=flops.made(4.0),
     domain=INTERNAL,
     since=23,
@@ -96,6 +97,7 @@ def _lp(x: Array, *, axis: int, p: int) -> Array:
 LpNormalization = Op(
     "LpNormalization",
     "x over its p-norm along an axis; a zero vector stays 0, and nothing flows through it.",
+    normalizes=True,
     flops=flops.made(3.0),
     vjp=_lp_vjp,
     numpy=_lp,
@@ -127,6 +129,7 @@ def _mean_variance_vjp(op: Any, g: Any, y: Any, x: Any, *, axes: Sequence[int]) 
 MeanVarianceNormalization = Op(
     "MeanVarianceNormalization",
     "x minus its mean over axes, over its deviation; where x does not vary, what flows is the centred adjoint over 1e-9.",
+    normalizes=True,
     flops=flops.made(5.0),
     vjp=_mean_variance_vjp,
     infer=lambda x, **_: x,

@@ -268,6 +268,7 @@ class InnerMoments:
 LayerNormalization = Op(
     "LayerNormalization",
     "Each row of the axes from `axis` on normalized by itself.",
+    normalizes=True,
     flops=flops.made(flops.NORMALIZATION),
     vjp=_layer_vjp,
     saved=(1, 2),
@@ -286,6 +287,7 @@ LayerNormalization = Op(
 InstanceNormalization = Op(
     "InstanceNormalization",
     "Each channel of each sample normalized over its positions.",
+    normalizes=True,
     flops=flops.made(flops.NORMALIZATION),
     vjp=_instance_vjp,
     range=_inner_range,
@@ -297,6 +299,7 @@ InstanceNormalization = Op(
 GroupNormalization = Op(
     "GroupNormalization",
     "Each group of channels of each sample normalized over its channels and positions.",
+    normalizes=True,
     flops=flops.made(flops.NORMALIZATION),
     vjp=_group_vjp,
     range=_inner_range,

@@ -153,6 +153,7 @@ class Op:
     kinks: Callable[..., Sequence[float]] | Sequence[float] = ()  # where the value has a corner or a jump
     turns: Callable[..., Sequence[float]] | Sequence[float] = ()  # where the slope turns
     extrema: Callable[..., Sequence[float]] | Sequence[float] = ()  # where the value turns
+    steps: bool = False  # its slope takes a few constants alone, and which one is told by comparing x: no rounding is in it
     linear: bool = False  # elementwise and linear in all operands together: a sum
     blocked: str = ""  # why nothing flows: the gradient is zero, or the output is no real number
     uncovered: str = ""  # why there is no rule where a gradient would flow, and what would do
@@ -161,6 +162,8 @@ class Op:
     classes: Callable[[Case], Mapping[int, int]] = lambda case: {}  # how many different numbers an integer input may hold, from 0
     by_shape: bool = False  # its value follows from the shape of its first input alone
     random: bool = False
+    normalizes: bool = False  # divides by a length or deviation of its own input
+    averages: int | None = None  # the input of which it makes means over positions, with weights that it computes
     idle: Callable[[Case], bool] = lambda case: False  # whether a random node of this case draws nothing
     inference: Inference | None = None  # None: the same in training and at inference
     bodies: tuple[Body, ...] = ()

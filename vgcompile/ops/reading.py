@@ -45,5 +45,5 @@ def slope_range(op: NumpyReading, row: Op, position: int, case: Case) -> Interva
     operands = [r or WHOLE for r in case.ranges]
     if len(operands) == 1:
         where = at(row.kinks, case.attributes) + at(row.turns, case.attributes)
-        return image(lambda x: slope(op, row, position, (x,), **case.attributes), operands[0], where, row.defined)
+        return image(lambda x: slope(op, row, position, (x,), **case.attributes), operands[0], where, row.defined, row.steps)
     return corners(lambda *x: slope(op, row, position, x, **case.attributes), operands)

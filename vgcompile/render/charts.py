@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from vgcompile.analysis.edges import EXPLODING, VANISHING
+from vgcompile.analysis.presets import DEFAULT
 from vgcompile.analysis.result import Activation, Analysis, Layer
 from vgcompile.analysis.saturation import FLAT
 from vgcompile.interval import WHOLE
@@ -138,8 +138,8 @@ def _worst_place(analysis: Analysis) -> int | None:
 def _thresholds(axes: Axes) -> None:
     """The verdicts' limits as dashed lines, each with its word on the side where it holds."""
     for threshold, word, offset, side in (
-        (VANISHING, f"vanishing below 1e{VANISHING:.0f}", -3, "top"),
-        (EXPLODING, f"exploding above 1e{EXPLODING:.0f}", 3, "bottom"),
+        (DEFAULT.vanishing, f"vanishing below 1e{DEFAULT.vanishing:.0f}", -3, "top"),
+        (DEFAULT.exploding, f"exploding above 1e{DEFAULT.exploding:.0f}", 3, "bottom"),
     ):
         axes.axhline(threshold, color=style.FAINT, linewidth=1.0, linestyle=(0, (4, 3)), zorder=1)
         axes.annotate(

@@ -19,7 +19,8 @@ from xml.etree import ElementTree
 import jinja2
 from markupsafe import Markup
 
-from vgcompile.analysis.result import Analysis, Layer, Path, Verdict
+from vgcompile.analysis.findings.wording import budgets, listed, reasons, together, worst
+from vgcompile.analysis.result import Analysis, Finding, Layer, Path, Verdict
 from vgcompile.graph.network import Network
 from vgcompile.render import folding
 from vgcompile.render.butterfly import butterfly_dot
@@ -88,6 +89,8 @@ def render(network: Network, analysis: Analysis, json_text: str, engine: str | N
         steepest=(max if path is not None and path.gain > 0 else min)(crossings, key=lambda c: float(c.factor), default=None),
         path=path,
         layers=[_row(layer) for layer in analysis.layers],
+        findings=[_said(group) for group in together(analysis.findings)],
+        budgets=budgets(analysis.budgets),
         orders={vertex.name: vertex.order for vertex in layer_graph(network, analysis).vertices},
         source=_source(network.text, analysis),
         json=Markup(json_text.replace("<", "\\u003c")),
@@ -197,6 +200,13 @@ def _row(layer: Layer) -> dict[str, object]:
         "verdict": verdict,
         "text": verdict_text(verdict),
     }
+
+
+def _said(group: Sequence[Finding]) -> dict[str, object]:
+    """Findings of one rule at one place: the worst of them in full, the others by name."""
+    said = worst(group)
+    others = [finding.layer for finding in group if finding is not said]
+    return {"finding": said, "others": listed(others), "reasons": list(reasons(said))}
 
 
 def _sortable(value: float | None) -> str:

@@ -1,9 +1,13 @@
-"""Warnings that the text takes back: ``# vgcompile: ignore VG501, VG504`` on the line they are about; a reason may follow."""
+"""Warnings that the text takes back: ``# vgcompile: ignore VG501, VG504`` on the line they are about; a reason may follow.
+
+Whether a finding of an analysis (VG8) is there to be ignored, reading the text does not tell.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 from vgcompile.errors import Complaint, Mark, nearest
 from vgcompile.rules import CATALOGUE
@@ -25,8 +29,21 @@ def without_ignored(warnings: Iterable[Complaint], text: str, file: str) -> Iter
         else:
             yield warning
     for place, mark in ignored.items():
-        if place not in used:
+        if place not in used and not _is_of_analysis(place[1]):
             yield Complaint(mark, *_idle(place[1]), UNUSED_IGNORE)
+
+
+def ignored(text: str, file: str) -> set[tuple[int, str]]:
+    """Lines and codes that are ignored there."""
+    return {(mark.line, code) for code, mark in _ignores(text, file)}
+
+
+def text_of(file: str) -> str:
+    """The text of a file that another one includes; "" of what is none, such as an option."""
+    try:
+        return Path(file).read_bytes().decode("utf-8-sig")
+    except (OSError, ValueError):
+        return ""
 
 
 def _ignores(text: str, file: str) -> Iterator[tuple[str, Mark]]:
@@ -41,6 +58,11 @@ def _ignores(text: str, file: str) -> Iterator[tuple[str, Mark]]:
         for code in _CODE.finditer(comment["codes"]):
             begin = comment.start("codes") + 1
             yield code[0], Mark(file, number, begin + code.start(), begin + code.end())
+
+
+def _is_of_analysis(code: str) -> bool:
+    rule = CATALOGUE.get(code)
+    return rule is not None and bool(rule.analysed)
 
 
 def _idle(code: str) -> tuple[str, str]:

@@ -1,0 +1,1 @@
+"""Verdicts beside those of other tools, and against the truth."""
