@@ -121,6 +121,8 @@ def _findings(analysis: Analysis) -> Iterator[Text]:
     known = sum(finding.known for finding in analysis.findings)
     if known:
         yield Text(f"{known} findings are known")
+    if analysis.verdict.kind != "healthy" and not analysis.source.endswith(".onnx"):
+        yield Text(f"changes that would help: vgcompile fix {analysis.source}")
 
 
 def _spelled(path: Path) -> str:
