@@ -1,15 +1,18 @@
-"""Time by depth: what each stage costs for a chain of dense layers, and per layer.
+"""Time by depth: what each stage costs for a chain of dense layers, and per layer; and for whole models, all three tiers.
 
-    python benchmarks/scale.py [--width 64] [--depths 1000 10000] [--no-measure]
+    python -m benchmarks.scale [--width 64] [--depths 1000 10000] [--no-measure] [--models resnet50 ...] [--batch 8]
 
-Each stage runs once, after a net of ten layers has filled the caches; --no-measure leaves out the measured tier.
+Each stage runs once, after a net of ten layers has filled the caches; --no-measure leaves out the measured tier. The seconds in
+brackets are the processor's, all threads together, which another user's work leaves alone.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import vgcompile
 from vgcompile import spec
@@ -17,6 +20,7 @@ from vgcompile.analysis import Options
 from vgcompile.build import build
 from vgcompile.render import butterfly, diagram, engine
 
+ROOT = Path(__file__).parent.parent
 TEXT = """
 name: chain
 inputs:
@@ -51,13 +55,43 @@ def stages(depth: int, width: int, measure: bool) -> dict[str, float]:
     return seconds
 
 
+def whole(name: str, batch: int) -> dict[str, tuple[float, float]]:
+    """Seconds by stage of one analysis of a model, by the clock and of the processor."""
+    marks = [("open", time.perf_counter(), time.process_time())]
+
+    def begin(stage: str) -> None:
+        marks.append((stage, time.perf_counter(), time.process_time()))
+
+    network = vgcompile.open_network(ROOT / "models" / f"{name}.yaml")
+    begin("data")
+    vgcompile.analyze(network, Options(batch=batch), begin)
+    begin("end")
+    return {stage: (after[1] - wall, after[2] - cpu) for (stage, wall, cpu), after in itertools.pairwise(marks)}
+
+
+def print_models(names: Sequence[str], batch: int) -> None:
+    print("| model | open | bounding | predicting | measuring and judging | together |")
+    print("|---|---|---|---|---|---|")
+    for name in names:
+        seconds = whole(name, batch)
+        shown = [seconds[stage] for stage in ("open", "bounding", "predicting", "measuring")]
+        sums = tuple(map(sum, zip(*seconds.values(), strict=True)))
+        print(f"| {name} | " + " | ".join(f"{wall:.1f} ({cpu:.1f})" for wall, cpu in (*shown, sums)) + " |", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--width", type=int, default=64)
     parser.add_argument("--depths", type=int, nargs="*", default=[1000, 10000])
     parser.add_argument("--no-measure", dest="measure", action="store_false")
+    parser.add_argument("--models", nargs="*", default=["resnet50", "transformer_prenorm"])
+    parser.add_argument("--batch", type=int, default=8)
     options = parser.parse_args()
     stages(10, options.width, options.measure)  # imports and caches
+    if options.models:
+        print_models(options.models, options.batch)
+    if not options.depths:
+        return
     found = {depth: stages(depth, options.width, options.measure) for depth in options.depths}
     print(
         "| stage | "

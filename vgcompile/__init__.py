@@ -14,9 +14,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vgcompile.analysis import Analysis, Options, analyze
+    from vgcompile.analysis import Analysis, Options
     from vgcompile.analysis.view import as_networkx
-    from vgcompile.compiler import Compiled, compile_network, open_network
+    from vgcompile.compiler import Compiled, analyze, compile_network, open_network
     from vgcompile.derivatives import grad, hvp
     from vgcompile.graph.network import Network
     from vgcompile.runtime.session import Session
@@ -30,7 +30,7 @@ _HOMES = {
     "Network": "vgcompile.graph.network",
     "Options": "vgcompile.analysis",
     "Session": "vgcompile.runtime.session",
-    "analyze": "vgcompile.analysis",
+    "analyze": "vgcompile.compiler",
     "as_networkx": "vgcompile.analysis.view",
     "compile_network": "vgcompile.compiler",
     "grad": "vgcompile.derivatives",

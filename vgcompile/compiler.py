@@ -8,7 +8,7 @@ An arrow bears the name of the module or pass that takes it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +20,7 @@ from vgcompile.graph.pause import uncollected
 if TYPE_CHECKING:
     import onnx
 
+    from vgcompile.analysis import Analysis, Options
     from vgcompile.graph.network import Network
     from vgcompile.graph.skeleton import Outline
 
@@ -61,7 +62,7 @@ class Compiled:
 
 @uncollected()
 def open_network(
-    path: str | Path,
+    given: str | Path | onnx.ModelProto | Network,
     *,
     loss: str | None = None,
     output: str | None = None,
@@ -70,13 +71,15 @@ def open_network(
     variant: str | None = None,
     settings: Sequence[str] = (),
 ) -> Network:
-    """Read a YAML model or an ONNX file into a Network.
+    """Read a YAML model, an ONNX file or an ONNX model in memory into a Network; a network is handed back as it is.
 
     ``loss`` and ``output`` name values of an ONNX file; ``variant`` names one of a YAML model's, ``settings`` (``depth=50``)
     replace values of it. Raises SpecError with every complaint about a YAML model, ModelError for
     an ONNX file that cannot be taken, UserError for a missing file.
     """
-    path = Path(path)
+    if not isinstance(given, str | Path):
+        return _opened(given, loss, output, mode)
+    path = Path(given)
     if path.is_dir():
         raise UserError(f"{path}: a folder; give a YAML model or an .onnx file")
     if not path.exists():
@@ -96,6 +99,31 @@ def open_network(
     from vgcompile.build import build
 
     return _in_mode(build(loaded, seed=seed), mode)
+
+
+def _opened(
+    given: onnx.ModelProto | Network, loss: str | None, output: str | None, mode: Literal["training", "inference"]
+) -> Network:
+    from vgcompile.graph.load import load
+    from vgcompile.graph.network import Network
+
+    return given if isinstance(given, Network) else _in_mode(load(given, loss=loss, output=output), mode)
+
+
+def analyze(
+    model: str | Path | onnx.ModelProto | Network,
+    options: Options | None = None,
+    progress: Callable[[str], None] = lambda stage: None,
+) -> Analysis:
+    """How much gradient gets through every edge of a model: a file, an ONNX model in memory, or a network.
+
+    Raises what ``open_network`` does, DataError for data that do not fit, GradientRefused where the measured tier meets an
+    operator without a gradient rule. ``progress`` is told the name of each stage as it begins.
+    """
+    from vgcompile import analysis
+
+    options = options or analysis.Options()
+    return analysis.analyze(open_network(model, mode=options.mode), options, progress)
 
 
 def _in_mode(network: Network, mode: Literal["training", "inference"]) -> Network:

@@ -11,15 +11,18 @@ from dataclasses import asdict
 from importlib import resources
 from typing import Any
 
+from vgcompile.analysis.checkpoints import Checkpoints
 from vgcompile.analysis.result import (
     Activation,
     Analysis,
     Budget,
     Edge,
+    Elements,
     Evidence,
     Finding,
     Layer,
     Mismatch,
+    Operator,
     Path,
     Tiers,
     Verdict,
@@ -42,6 +45,7 @@ def to_json(analysis: Analysis) -> dict[str, Any]:
         "region": analysis.region,
         "verdict": _verdict(analysis.verdict),
         "worst_layer": analysis.worst,
+        "operators": [_operator(operator) for operator in analysis.operators],
         "edges": [_edge(edge) for edge in analysis.edges],
         "layers": [_layer(layer) for layer in analysis.layers],
         "findings": [_finding(finding) for finding in analysis.findings],
@@ -58,6 +62,13 @@ def to_json(analysis: Analysis) -> dict[str, Any]:
 def dumps(analysis: Analysis) -> str:
     """The document as text: the same analysis, the same bytes."""
     return json.dumps(to_json(analysis), indent=1, allow_nan=False) + "\n"
+
+
+def dumps_checkpoints(found: Checkpoints) -> str:
+    """Several analyses of one model, each with the file of its weights."""
+    pairs = zip(found.files, found.analyses, strict=True)
+    whole = {"schema": SCHEMA, "checkpoints": [{"weights": file, "analysis": to_json(analysis)} for file, analysis in pairs]}
+    return json.dumps(whole, indent=1, allow_nan=False) + "\n"
 
 
 def _number(x: float | None) -> float | None:
@@ -77,6 +88,17 @@ def _tiers(tiers: Tiers) -> dict[str, Any]:
     }
 
 
+def _operator(operator: Operator) -> dict[str, Any]:
+    return {
+        "name": operator.name,
+        "type": operator.type,
+        "layer": operator.layer,
+        "line": operator.line,
+        "output": operator.output,
+        "total": _tiers(operator.total),
+    }
+
+
 def _edge(edge: Edge) -> dict[str, Any]:
     return {
         "id": edge.id,
@@ -89,7 +111,15 @@ def _edge(edge: Edge) -> dict[str, Any]:
         "shape": list(edge.shape),
         "local": _tiers(edge.local),
         "gain": _tiers(edge.gain),
+        "elements": _elements(edge.elements),
+        "steps": [_tiers(step) for step in edge.steps],
     }
+
+
+def _elements(elements: Elements | None) -> dict[str, Any] | None:
+    if elements is None:
+        return None
+    return {"peak": _number(elements.peak), "zeros": _number(elements.zeros), "undefined": _number(elements.undefined)}
 
 
 def _layer(layer: Layer) -> dict[str, Any]:
@@ -103,6 +133,7 @@ def _layer(layer: Layer) -> dict[str, Any]:
         "update": _tiers(layer.update),
         "underflow": {kind: {tier: _number(share) for tier, share in shares.items()} for kind, shares in layer.underflow.items()},
         "verdict": _verdict(layer.verdict),
+        "elements": _elements(layer.elements),
     }
 
 

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 import onnx_ir as ir
 
 from vgcompile.analysis.presets import DEFAULT
-from vgcompile.analysis.result import Edge, Expected, Reason, Sound, Tiers
-from vgcompile.analysis.uses import Use, learned, read_output
+from vgcompile.analysis.result import Edge, Elements, Expected, Operator, Reason, Sound, Tiers
+from vgcompile.analysis.uses import Use, layer_of, learned, read_output
 from vgcompile.graph.network import Network
+from vgcompile.graph.provenance import line_of
 from vgcompile.graph.view import leading_to
 
 if TYPE_CHECKING:
+    from vgcompile.analysis.measured import Spread
     from vgcompile.analysis.pipeline import Tiers3
 
 FLOAT32_SMALL = -34.0  # log10 of a norm whose elements begin to fall below float32's normal numbers
@@ -23,7 +25,29 @@ FLOAT32_SMALL = -34.0  # log10 of a norm whose elements begin to fall below floa
 def annotate(network: Network, every_use: Sequence[Use], tiers: Tiers3) -> list[Edge]:
     """Every edge of the graph with its gain (against ||dL/dy||) and its local factor (against the consumer's output)."""
     shared, beyond = learned(network), beyond_outputs(network)
-    return [_edge(use, network, tiers, shared, use.node in beyond) for use in every_use]
+    totals = {node: _total(node, tiers, node in beyond, shared) for node in dict.fromkeys(use.node for use in every_use)}
+    return [_edge(use, network, tiers, shared, use.node in beyond, totals[use.node]) for use in every_use]
+
+
+def operators(network: Network, tiers: Tiers3) -> list[Operator]:
+    """Every node of the graph with the total of its value."""
+    shared, beyond, outputs = learned(network), beyond_outputs(network), set(network.outputs)
+    return [
+        Operator(
+            node.name or "",
+            node.op_type,
+            layer_of(node),
+            line_of(node),
+            not outputs.isdisjoint(value.name for value in node.outputs),
+            _total(node, tiers, node in beyond, shared),
+        )
+        for node in network.model.graph
+    ]
+
+
+def _total(node: ir.Node, tiers: Tiers3, in_loss: bool, shared: Set[ir.Value]) -> Tiers:
+    output = read_output(node)
+    return value_tiers(tiers, output, "undefined" if in_loss else "zero", output in shared)
 
 
 def beyond_outputs(network: Network) -> set[ir.Node]:
@@ -37,8 +61,8 @@ def made(graph: ir.Graph, names: Set[str | None]) -> list[ir.Value]:
     return [value for node in graph for value in node.outputs if value.name in names]
 
 
-def _edge(use: Use, network: Network, tiers: Tiers3, shared: Set[ir.Value], in_loss: bool) -> Edge:
-    output, parameter = read_output(use.node), use.value in shared
+def _edge(use: Use, network: Network, tiers: Tiers3, shared: Set[ir.Value], in_loss: bool, total: Tiers) -> Edge:
+    parameter = use.value in shared
     key = (use.node, use.position)
     bounds = tiers.sound.gain.get(key) if tiers.sound else None
     prediction = tiers.expected.gain.get(key) if tiers.expected else None
@@ -54,7 +78,6 @@ def _edge(use: Use, network: Network, tiers: Tiers3, shared: Set[ir.Value], in_l
         parameter=parameter,
         no_bound="undefined" if in_loss else "zero",
     )
-    total = value_tiers(tiers, output, "undefined" if in_loss else "zero", output in shared)
     return Edge(
         use.id,
         use.source,
@@ -66,6 +89,21 @@ def _edge(use: Use, network: Network, tiers: Tiers3, shared: Set[ir.Value], in_l
         use.line,
         _local(use, tiers, gain, total),
         gain,
+        elements_of([run.spreads.get(use.id) for run in tiers.measured]),
+    )
+
+
+def elements_of(runs: Sequence[Spread | None]) -> Elements | None:
+    """How an adjoint's elements lie, over several runs; None where that was not asked for, or no gradient flows."""
+    spreads = [spread for spread in runs if spread is not None]
+    if not spreads:
+        return None
+    peaks = [spread.peak for spread in spreads]
+    finite = all(0.0 < peak < math.inf for peak in peaks)
+    return Elements(
+        sum(map(math.log10, peaks)) / len(peaks) if finite else None,
+        sum(spread.zeros for spread in spreads) / len(spreads),
+        sum(spread.undefined for spread in spreads) / len(spreads),
     )
 
 

@@ -7,7 +7,7 @@ differs from this part by the merge factor |sum| / |part|, which is below 1 wher
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 
 from vgcompile.analysis.result import Edge, Path, Step, TierName, Tiers
 from vgcompile.graph.network import Network
@@ -39,7 +39,7 @@ def _paths(
 ) -> dict[str, Path]:
     producers = {value.name: node.name for node in network.model.graph for value in node.outputs}
     outputs = {producers[name] for name in network.outputs}
-    routes = _strongest(edges, outputs, tier)
+    routes = strongest(edges, outputs, tier)
     return {
         name: path
         for name, value in values.items()
@@ -47,8 +47,9 @@ def _paths(
     }
 
 
-def _strongest(edges: Sequence[Edge], outputs: set[str | None], tier: TierName) -> Mapping[str, tuple[str, Edge]]:
-    """For each node the neighbour, one step nearer to the loss, that its strongest route comes from, and the edge between.
+def strongest(edges: Sequence[Edge], outputs: Set[str | None], tier: TierName) -> Mapping[str, tuple[str, Edge | None]]:
+    """For each node the neighbour, one step nearer to the loss, that its strongest route comes from, and the edge between: none
+    before an output.
 
     Bellman-Ford on the negated logs: a longest-path routine would start anew wherever the running sum turns negative.
     """
@@ -56,7 +57,7 @@ def _strongest(edges: Sequence[Edge], outputs: set[str | None], tier: TierName) 
 
     from vgcompile.analysis.view import as_networkx
 
-    annotated = as_networkx(edge for edge in edges if _passable(edge, tier))
+    annotated = as_networkx((edge for edge in edges if _passable(edge, tier)), flat=False)
     routes: nx.DiGraph = nx.DiGraph()
     routes.add_weighted_edges_from(("loss", output, 0.0) for output in outputs)
     for source, target in reversed(list(annotated.edges(keys=False))):
@@ -73,13 +74,14 @@ def _passable(edge: Edge, tier: TierName) -> bool:
 
 
 def _spell(
-    routes: Mapping[str, tuple[str, Edge]], outputs: set[str | None], node: str | None, gain: float | None, tier: TierName
+    routes: Mapping[str, tuple[str, Edge | None]], outputs: set[str | None], node: str | None, gain: float | None, tier: TierName
 ) -> Path | None:
     if node is None or gain is None or (node not in routes and node not in outputs):
         return None
     hops: list[Edge] = []
     while node in routes and routes[node][0] != "loss":
         node, edge = routes[node]
+        assert edge is not None
         hops.append(edge)
     hops.reverse()
     steps, at = [], 0.0

@@ -34,10 +34,12 @@ from vgcompile.runtime import data
 from vgcompile.runtime.data import PartName
 
 if TYPE_CHECKING:
+    from vgcompile.analysis.instrument import Statistics
     from vgcompile.analysis.measured import Measured, Meter
 
 Array = np.ndarray[Any, Any]
 Tier = Literal["sound", "expected", "measured"]
+TINY = -10.0  # log10 of a gain
 TIERS: tuple[Tier, ...] = ("sound", "expected", "measured")
 
 
@@ -47,7 +49,8 @@ class Options:
 
     ``region`` None: `range` where every input declares one, else `everywhere`. ``seeds`` K > 1 averages the measured logs over K
     initializations (seeds seed, seed + 1, ...). ``data`` is a file that is read in place of the network's own data, ``part`` the
-    part of the latter that is read.
+    part of the latter that is read. ``statistics``: what is measured of each edge, the sum of squares, or also the
+    greatest magnitude and the shares of zeros and of what is not finite.
     """
 
     data: str | None = None
@@ -64,6 +67,7 @@ class Options:
     preset: str = DEFAULT.name  # thresholds by name (presets.py)
     dtype: str = "float32"  # the type that the model is to be trained in, one of floats.FLOATS
     learning_rate: float | None = None  # of plain gradient descent: updates are judged where it is given
+    statistics: Statistics = "squares"
 
 
 @dataclass(frozen=True)
@@ -97,7 +101,7 @@ def analyze(network: Network, options: Options = Options(), progress: Callable[[
     progress("measuring")
     bent = [node.inputs[0].name or "" for node in watched(network) if node.inputs[0] is not None]
     seen = list(dict.fromkeys([*bent, *attention.watched(network)]))
-    meter = _meter(network, options.provider, seen) if "measured" in options.tiers else None
+    meter = _meter(network, options, seen, feeds, _tiny(prediction)) if "measured" in options.tiers else None
     runs = _measure(meter, network, feeds, options)
 
     tiers = Tiers3(bounds, prediction, runs, batch)
@@ -125,6 +129,7 @@ def analyze(network: Network, options: Options = Options(), progress: Callable[[
         _provenance(network, options, batch, region, meter, runs, inside),
         tuple(find(subject)),
         tuple(budgets(subject)),
+        tuple(edges.operators(network, tiers)),
     )
 
 
@@ -165,10 +170,15 @@ def _adjoints(network: Network, file: str | None) -> dict[str, Input]:
     return found
 
 
-def _meter(network: Network, provider: str, seen: Sequence[str]) -> Meter:
+def _tiny(prediction: ExpectedTier | None) -> bool:
+    """Whether some gradient is predicted to be so small that its squares leave float32."""
+    return prediction is not None and any(e.mean is not None and e.mean < TINY for e in prediction.total.values())
+
+
+def _meter(network: Network, options: Options, seen: Sequence[str], feeds: Mapping[str, Array], exact: bool) -> Meter:
     from vgcompile.analysis.measured import Meter  # with ONNX Runtime, which the other tiers do without
 
-    return Meter(network, provider, seen)
+    return Meter(network, options.provider, seen, options.statistics, feeds, exact)
 
 
 def _measure(meter: Meter | None, network: Network, feeds: Mapping[str, Array], options: Options) -> list[Measured]:
@@ -224,9 +234,17 @@ def _provenance(
         "loss": network.loss,
         "loss_value": sum(loss) / len(loss) if loss else None,
         "reduction": network.reduction,
+        "statistics": options.statistics if runs else None,
+        "adjoint_norm": _adjoint_norm(runs),
         "adjoint": _adjoint_text(network, options),
         "outputs": list(network.outputs),
     }
+
+
+def _adjoint_norm(runs: Sequence[Measured]) -> float | None:
+    """log10 ||dL/dy||: what makes absolute numbers of gains."""
+    norms = [run.norm for run in runs]
+    return sum(map(math.log10, norms)) / len(norms) if norms and all(0.0 < norm < math.inf for norm in norms) else None
 
 
 def _own_data(network: Network, options: Options) -> str:

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import networkx as nx
 
 from vgcompile.errors import Mark
 from vgcompile.rules.rule import Rule, Severity
@@ -51,8 +54,22 @@ class Tiers:
 
 
 @dataclass(frozen=True)
+class Elements:
+    """How the elements of an adjoint lie, measured: log10 of the greatest magnitude (None where that is 0 or not finite), and the
+    shares of zeros and of infinities and NaN. Of several initializations the mean of each."""
+
+    peak: float | None
+    zeros: float
+    undefined: float
+
+
+@dataclass(frozen=True)
 class Edge:
-    """One use of one value: producer -> consumer at an input position."""
+    """One use of one value: producer -> consumer at an input position.
+
+    ``elements`` is None where they were not asked for. ``steps`` holds the gain at each time step, from the first, of what a
+    recurrent operator reads or hands on; empty where no tier tells steps apart.
+    """
 
     id: str  # "<target>#<input position>"
     source: str  # node name, or the name of a graph input or parameter
@@ -64,6 +81,21 @@ class Edge:
     line: int | None  # YAML line of the consumer's layer
     local: Tiers
     gain: Tiers
+    elements: Elements | None = None
+    steps: tuple[Tiers, ...] = ()
+
+
+@dataclass(frozen=True)
+class Operator:
+    """One node of the graph; ``output`` where it makes an output of the network, ``total`` the gain of its value's gradient, the
+    sum over all uses."""
+
+    name: str
+    type: str
+    layer: str
+    line: int | None
+    output: bool
+    total: Tiers
 
 
 @dataclass(frozen=True)
@@ -110,6 +142,7 @@ class Layer:
     update: Tiers
     verdict: Verdict
     underflow: Mapping[str, Mapping[TierName, float]] = field(default_factory=dict)  # share that rounds to zero, by type and tier
+    elements: Elements | None = None  # of total(pre-activation)
 
 
 @dataclass(frozen=True)
@@ -218,3 +251,11 @@ class Analysis:
     provenance: Mapping[str, object]  # versions, seed, seeds, batch, mode, loss, reduction, provider, tiers ...
     findings: tuple[Finding, ...] = ()  # by code, then from the input to the loss
     budgets: tuple[Budget, ...] = ()  # of the network, then of each segment
+    operators: tuple[Operator, ...] = ()
+
+    @property
+    def graph(self) -> nx.MultiDiGraph:
+        """The annotated graph, made fresh: docs/graph-api.md lists its attributes."""
+        from vgcompile.analysis.view import as_networkx
+
+        return as_networkx(self.edges, self.operators)

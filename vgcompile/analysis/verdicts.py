@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
-from vgcompile.analysis.edges import tiers_of, value_tiers
+from vgcompile.analysis.edges import elements_of, tiers_of, value_tiers
 from vgcompile.analysis.paths import worst_paths
 from vgcompile.analysis.presets import DEFAULT, Preset, absolute
 from vgcompile.analysis.result import Edge, Expected, Grade, Kind, Layer, Reason, Tiers, Verdict
@@ -96,7 +96,9 @@ def _layer(
     gain = value_tiers(tiers, layer.value)
     relative = _relative(layer.value, reference, bounds, tiers)
     verdict = _verdict(layer, relative, tiers, preset)
-    return Layer(layer.name, layer.kind, layer.line, layer.value.name or "", gain, relative, _update(layer, tiers), verdict)
+    elements = elements_of([run.total_spreads.get(layer.value.name or "") for run in tiers.measured])
+    name, update = layer.value.name or "", _update(layer, tiers)
+    return Layer(layer.name, layer.kind, layer.line, name, gain, relative, update, verdict, elements=elements)
 
 
 def _relative(

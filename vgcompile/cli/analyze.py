@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from vgcompile.cli.complaints import said_in, write
-from vgcompile.cli.files import deliver
+from vgcompile.cli.files import STDOUT, deliver
 from vgcompile.cli.findings import Baseline, FailOn, WriteBaseline, asked, baseline, compared, complaints, fail_on
 from vgcompile.cli.formats import Format
 from vgcompile.cli.parameters import (
@@ -33,12 +35,20 @@ from vgcompile.errors import UserError
 
 if TYPE_CHECKING:
     from vgcompile.analysis import Analysis
+    from vgcompile.analysis.checkpoints import Checkpoints
+    from vgcompile.analysis.view import Form
 
 TIERS = "sound,expected,measured"
 
 
 def analyze(
     model: Model,
+    weights: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--weights", metavar="FILE", help="Weights of a checkpoint: .npz, .safetensors or .onnx; several are compared."
+        ),
+    ] = None,
     data: Data = None,
     part: PartOption = None,
     loss: Loss = None,
@@ -48,6 +58,12 @@ def analyze(
     seeds: Annotated[
         int, typer.Option("--seeds", metavar="K", min=1, help="Average the measured tier over K initializations.")
     ] = 1,
+    statistics: Annotated[
+        Literal["squares", "all"],
+        typer.Option(
+            "--statistics", help="What is measured: norms, or also greatest magnitudes and shares of zeros and non-finite."
+        ),
+    ] = "squares",
     tiers: Annotated[str, typer.Option("--tiers", metavar="TIER,...", help="Which of the three to compute.")] = TIERS,
     mode: ModeOption = "training",
     batch: Batch = None,
@@ -55,6 +71,9 @@ def analyze(
     variant: Variant = None,
     settings: Settings = None,
     provider: ProviderOption = "auto",
+    graph: Annotated[
+        str | None, typer.Option("--graph", metavar="FILE", help="Write the annotated graph as well, as .graphml or .json.")
+    ] = None,
     as_json: Json = False,
     preset: Annotated[
         str, typer.Option("--preset", metavar="NAME", help="Thresholds by name: ours, or another tool's, as sagemaker.")
@@ -82,16 +101,19 @@ def analyze(
     vgcompile analyze models/deep_sigmoid.yaml
     vgcompile analyze classifier.onnx --data batch.npz --json
     vgcompile analyze models/deep_sigmoid.yaml --fail-on any --baseline known.json --format sarif
+    vgcompile analyze net.yaml --weights step0.npz --weights step1000.npz
     """
     words = asked(fail)
     chosen = several(tiers, TIERS.split(","), "--tiers")
     if not chosen:
         raise UserError(f"--tiers names none; it takes {TIERS}")
+    drawn = _drawn(graph)
+    if len(weights or ()) > 1 and (graph is not None or write_known is not None):
+        raise UserError("--graph and --write-baseline write of one analysis; give one --weights")
     with said_in(form, model):
         network = open_model(model, loss, output, mode, seed, variant=variant, settings=settings)
     from vgcompile.analysis import Options
-    from vgcompile.analysis.document import dumps
-    from vgcompile.cli.table import print_analysis
+    from vgcompile.analysis.checkpoints import Checkpoints, follow
     from vgcompile.errors import SelfCheckError
 
     options = Options(
@@ -108,24 +130,49 @@ def analyze(
         preset=preset,
         dtype=dtype,
         learning_rate=learning_rate,
+        statistics=statistics,
     )
     with said_in(form, model):
-        analysis = analysed(network, options)
+        found = follow(network, weights, options, analysed) if weights else Checkpoints((model,), (analysed(network, options),))
     if known is not None:
-        analysis = compared(analysis, known)
+        found = replace(found, analyses=tuple(compared(analysis, known) for analysis in found.analyses))
     if write_known is not None:
-        deliver(write_known, baseline(analysis).encode())
-    if as_json or form == "json":
-        typer.echo(dumps(analysis), nl=False)
-    elif form == "text":
-        print_analysis(analysis)
-    else:
-        write(complaints(analysis.findings), form)
-    _note(analysis, chosen)
-    violations = analysis.self_check.violations
+        deliver(write_known, baseline(found.analyses[0]).encode())
+    _show(found, "json" if as_json else form)
+    if graph is not None:
+        from vgcompile.analysis.view import export
+
+        deliver(graph, export(found.analyses[0].graph, drawn).encode())
+    for analysis in found.analyses:
+        _note(analysis, chosen)
+    violations = [violation for analysis in found.analyses for violation in analysis.self_check.violations]
     if violations:
-        raise SelfCheckError("\n".join(f"{found.edge}: {found.message}" for found in violations))
-    fail_on(analysis, words)
+        raise SelfCheckError("\n".join(f"{one.edge}: {one.message}" for one in violations))
+    for analysis in found.analyses:
+        fail_on(analysis, words)
+
+
+def _drawn(graph: str | None) -> Form:
+    """By the file's ending; to stdout goes GraphML."""
+    ending = Path(graph).suffix if graph not in (None, STDOUT) else ".graphml"
+    if ending not in (".graphml", ".json"):
+        raise UserError(f"--graph {graph}: no form ends in {ending!r}; it takes .graphml or .json")
+    return "json" if ending == ".json" else "graphml"
+
+
+def _show(found: Checkpoints, form: Format) -> None:
+    from vgcompile.analysis.document import dumps, dumps_checkpoints
+    from vgcompile.cli.table import print_analysis, print_checkpoints
+
+    one = found.analyses[0] if len(found.analyses) == 1 else None
+    if form == "json":
+        typer.echo(dumps(one) if one is not None else dumps_checkpoints(found), nl=False)
+    elif form != "text":
+        write(complaints([finding for analysis in found.analyses for finding in analysis.findings]), form)
+    elif one is not None:
+        print_analysis(one)
+    else:
+        print_checkpoints(found)
 
 
 def _note(analysis: Analysis, chosen: Sequence[str]) -> None:
@@ -138,7 +185,8 @@ def _note(analysis: Analysis, chosen: Sequence[str]) -> None:
             f"{first.edge} {first.message}",
             err=True,
         )
-    if "measured" in chosen and analysis.provenance["loss"] is not None and analysis.provenance["loss_value"] is None:
+    unmeasured = analysis.provenance["loss"] is not None and analysis.provenance["loss_value"] is None
+    if "measured" in analysis.provenance["tiers"] and unmeasured:  # type: ignore[operator]
         typer.echo(
             "note: the measured loss is not finite, and with it no measured number is; scale inputs or weights down", err=True
         )

@@ -63,7 +63,7 @@ def draw(
     from vgcompile.analysis import Options
     from vgcompile.render.pictures import file_name, picture
 
-    options = Options(data=data, part=part, batch=batch, seed=seed, mode=mode, provider=provider)
+    options = Options(data=data, part=part, batch=batch, seed=seed, mode=mode, provider=provider, statistics="all")
     drawn = picture(view, network, analysed(network, options), chosen, engine)
     deliver(file or Path("out") / file_name(network.name, view, chosen), drawn)
 

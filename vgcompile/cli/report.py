@@ -56,7 +56,9 @@ def report(
     from vgcompile.render.pictures import DRAWN, VIEWS, file_name, picture
     from vgcompile.render.report import render
 
-    analysis = analysed(network, Options(data=data, part=part, batch=batch, seed=seed, mode=mode, provider=provider))
+    analysis = analysed(
+        network, Options(data=data, part=part, batch=batch, seed=seed, mode=mode, provider=provider, statistics="all")
+    )
     document = dumps(analysis)
     compiled = compile_network(network)
     files = {file_name(network.name, view, "svg"): picture(view, network, analysis, "svg", engine) for view in VIEWS}

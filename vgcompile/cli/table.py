@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import groupby
 
 import typer
@@ -11,8 +11,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from vgcompile.analysis.checkpoints import Checkpoints
 from vgcompile.analysis.findings.wording import budgets, reasons, together, worst
-from vgcompile.analysis.result import Analysis, Layer, Path, Reason, Tiers, Verdict
+from vgcompile.analysis.result import Analysis, Elements, Layer, Path, Reason, Tiers, Verdict
 
 COLOURS = {"vanishing": "blue", "exploding": "red", "dead": "magenta", "saturated": "yellow", "healthy": "green"}
 SEVERITIES = {"error": "red", "warning": "yellow"}
@@ -25,13 +26,38 @@ LONG, HEAD, TAIL = 24, 4, 4  # layers of a path that is spelled out, and of a lo
 
 def print_analysis(analysis: Analysis) -> None:
     """Print to stdout, without blanks at the ends of lines; colours only on a terminal."""
+    _print(f"{analysis.source}, {analysis.region}; numbers are log10 of gradient norms", _table(analysis), _summary(analysis))
+
+
+def print_checkpoints(found: Checkpoints) -> None:
+    """The gain of each layer at each checkpoint, and how its verdict changes."""
+    first, last = found.analyses[0], found.analyses[-1]
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("layer", "kind"):
+        table.add_column(name)
+    for name in ("line", *found.files):
+        table.add_column(name, justify="right")
+    table.add_column("verdict")
+    for row in found.rows:
+        layer = row.layers[-1]
+        gains = [_best(at.gain) for at in row.layers]
+        changes = Text(" -> ").join(Text(kind, style=COLOURS[kind]) for kind in row.kinds)
+        table.add_row(layer.name, layer.kind, "" if layer.line is None else str(layer.line), *gains, changes)
+    verdicts = [
+        Text(f"{file}: ").append(_verdict(analysis.verdict)).append(f", worst {analysis.worst}")
+        for file, analysis in zip(found.files, found.analyses, strict=True)
+    ]
+    _print(f"{last.source}, {first.region}; log10 of gradient norms, at each checkpoint", table, verdicts)
+
+
+def _print(title: str, table: Table, summary: Iterable[Text]) -> None:
     console = Console(highlight=False, markup=False, emoji=False, width=WIDE, height=WIDE)
     with console.capture() as captured:
-        console.print(f"{analysis.source}, {analysis.region}; numbers are log10 of gradient norms")
+        console.print(title)
         console.print()
-        console.print(_table(analysis))
+        console.print(table)
         console.print()
-        for line in _summary(analysis):
+        for line in summary:
             console.print(line)
     typer.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
@@ -44,9 +70,12 @@ def _table(analysis: Analysis) -> Table:
     table.add_column("proved")
     for name in ("predicted", "measured", "relative", "update"):
         table.add_column(name, justify="right")
+    several = any(layer.elements is not None for layer in analysis.layers)
+    for name in ("peak", "zeros", "not finite") if several else ():
+        table.add_column(name, justify="right")
     table.add_column("verdict")
     for layer in analysis.layers:
-        table.add_row(*_row(layer))
+        table.add_row(*_row(layer), *(_elements(layer.elements) if several else ()), _verdict(layer.verdict))
     return table
 
 
@@ -59,7 +88,6 @@ def _row(layer: Layer) -> Iterator[str | Text]:
     yield _measured(layer.gain)
     yield _best(layer.relative)
     yield _measured(layer.update)
-    yield _verdict(layer.verdict)
 
 
 def _proved(tiers: Tiers) -> str:
@@ -82,6 +110,16 @@ def _predicted(tiers: Tiers) -> str:
 
 def _measured(tiers: Tiers) -> str:
     return WORDS[tiers.why.get("measured", "not_run")] if tiers.measured is None else f"{tiers.measured:.2f}"
+
+
+def _elements(elements: Elements | None) -> Iterator[str]:
+    """log10 of the greatest magnitude, and shares."""
+    if elements is None:
+        yield from ("", "", "")
+        return
+    yield "-" if elements.peak is None else f"{elements.peak:.2f}"
+    yield f"{elements.zeros:.1%}"
+    yield f"{elements.undefined:.1%}"
 
 
 def _best(tiers: Tiers) -> str:

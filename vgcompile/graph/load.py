@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 
 from vgcompile.errors import ModelError
@@ -21,19 +22,18 @@ from vgcompile.ops import lookup
 from vgcompile.ops.op import Case
 
 
-def load(path: str | Path, *, loss: str | None = None, output: str | None = None) -> Network:
-    """Read an ONNX file of any opset; external data lie beside it.
+def load(given: str | Path | onnx.ModelProto, *, loss: str | None = None, output: str | None = None) -> Network:
+    """Read an ONNX file of any opset (external data lie beside it), or a model in memory.
 
     ``loss`` names a real value with one element (default: the output called ``loss``, if it is one), ``output`` the value that is
     y. Every real initializer with an axis that some node learns from becomes a parameter: a graph input with a default.
 
     Raises ModelError for a file that is not ONNX, is incomplete, or holds operators or values that are not supported.
     """
-    path = Path(path)
-    given = normalized(path, one_batch=True)
-    model = given.model
+    read = normalized(given, one_batch=True)
+    path, model = Path(read.source), read.model
     _refuse_control_flow(model, path)
-    parameters = trainable(model, given.initializers)
+    parameters = trainable(model, read.initializers)
     _refuse_not_finite(model, parameters, path)
     _set_inputs(model, parameters)
     try:
@@ -51,7 +51,7 @@ def load(path: str | Path, *, loss: str | None = None, output: str | None = None
         loss=found.loss.name if found.loss is not None else None,
         reduction=_reduction(found.loss),
         parameters=tuple(parameters),
-        notes=given.notes,
+        notes=read.notes,
     )
 
 

@@ -78,7 +78,7 @@ def _rearranged(case: Case) -> Interval:
 
 
 def _reshape(name: str, doc: str, vjp: Any, samples: Any, numpy: Any) -> Op:
-    return layout(name, doc, vjp=vjp, samples=samples, numpy=numpy, range=_rearranged)
+    return layout(name, doc, vjp=vjp, samples=samples, numpy=numpy, range=_rearranged, rearranges=True)
 
 
 def _reshape_numpy(x: Array, shape: Array, allowzero: int = 0, **_: Any) -> Array:
@@ -138,6 +138,7 @@ Transpose = layout(
     vjp=_transpose_vjp,
     numpy=lambda x, perm=None: np.transpose(x, perm),
     samples=(sample(("N", 3)), sample(("N", 2, 3), perm=[1, 2, 0]), sample((2, "N", "T", 3), perm=[0, 2, 1, 3])),
+    rearranges=True,
 )
 
 Expand = layout(
@@ -289,6 +290,7 @@ DepthToSpace = layout(
     vjp=_depth_vjp,
     samples=_DEPTH,
     range=lambda case: (case.ranges[0] or WHOLE).scalar(),
+    rearranges=True,
 )
 
 SpaceToDepth = layout(
@@ -297,6 +299,7 @@ SpaceToDepth = layout(
     vjp=lambda op, g, y, x, blocksize, mode=None: (shaped(op.DepthToSpace(g, blocksize=blocksize, mode=mode), x),),
     samples=(sample(("N", 2, 4, 6), blocksize=2),),
     range=lambda case: (case.ranges[0] or WHOLE).scalar(),
+    rearranges=True,
 )
 
 Trilu = layout(

@@ -155,6 +155,7 @@ class Op:
     extrema: Callable[..., Sequence[float]] | Sequence[float] = ()  # where the value turns
     steps: bool = False  # its slope takes a few constants alone, and which one is told by comparing x: no rounding is in it
     linear: bool = False  # elementwise and linear in all operands together: a sum
+    rearranges: bool = False  # its value holds the elements of its first input, each of them once
     blocked: str = ""  # why nothing flows: the gradient is zero, or the output is no real number
     uncovered: str = ""  # why there is no rule where a gradient would flow, and what would do
     saved: tuple[int, ...] = ()  # further outputs that the vjp reads: the sweep sees to it that the node has them

@@ -88,6 +88,7 @@ ReverseSequence = layout(
         sample((4, 3, "T"), np.array([1, 4, 2])),
         sample((3, 4), np.array([4, 1, 3]), batch_axis=0, time_axis=1),
     ),
+    rearranges=True,
 )
 
 ROWS = (TopK, Compress, Unique, ReverseSequence)

@@ -15,7 +15,7 @@ import graphviz
 from vgcompile.analysis.result import Analysis
 from vgcompile.render import style
 from vgcompile.render.folding import Box, Drawing, Flow, title, worst
-from vgcompile.render.labels import ascii_text, best, count_text, extreme, markup, number, tiers_text, verdict_text
+from vgcompile.render.labels import ascii_text, best, count_text, elements_text, extreme, markup, number, tiers_text, verdict_text
 from vgcompile.render.style import Band, band
 
 
@@ -114,9 +114,10 @@ def box_identity(side: str, box: Box) -> dict[str, str]:
 
 
 def flow_identity(side: str, number: int, flow: Flow, drawing: Drawing) -> dict[str, str]:
-    """The same for an edge: from where to where, and the three tiers."""
+    """The same for an edge: from where to where, the three tiers, how the elements lie."""
     ends = f"{drawing.boxes[flow.source].name} -> {drawing.boxes[flow.target].name}"
-    return {"id": f"{side}{number}", "tooltip": ascii_text(f"{ends}  {tiers_text(flow.gains)}".strip())}
+    texts = (ends, tiers_text(flow.gains), elements_text(flow.elements))
+    return {"id": f"{side}{number}", "tooltip": ascii_text("  ".join(text for text in texts if text))}
 
 
 def box_shape(box: Box) -> dict[str, str]:

@@ -17,7 +17,7 @@ from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from vgcompile.analysis.result import Tiers
+from vgcompile.analysis.result import Elements, Tiers
 from vgcompile.ops.op import Dim
 from vgcompile.render.labels import best, extreme
 from vgcompile.render.layergraph import Arrow, LayerGraph, Vertex
@@ -62,6 +62,7 @@ class Flow:
     target: int
     shape: tuple[Dim, ...]
     gains: tuple[Tiers, ...]  # empty where no gradient flows
+    elements: tuple[Elements, ...]  # empty where they were not asked for
     skips: bool  # goes past other boxes
 
 
@@ -179,7 +180,8 @@ def _drawing(graph: LayerGraph, folds: Sequence[Repeat]) -> Drawing:
 
 def _flow(source: int, target: int, arrows: Sequence[Arrow]) -> Flow:
     gains = tuple(arrow.gain for arrow in arrows if arrow.gain is not None)
-    return Flow(source, target, arrows[0].shape, gains, skips=abs(target - source) > 1)
+    elements = tuple(arrow.elements for arrow in arrows if arrow.elements is not None)
+    return Flow(source, target, arrows[0].shape, gains, elements, skips=abs(target - source) > 1)
 
 
 def _as_in_first_copy(arrow: Arrow, home: dict[int, Repeat]) -> int:

@@ -12,7 +12,7 @@ import html
 import math
 from collections.abc import Sequence
 
-from vgcompile.analysis.result import Tiers, Verdict
+from vgcompile.analysis.result import Elements, Tiers, Verdict
 from vgcompile.ops.op import Dim
 
 NOTHING = {"zero": -math.inf, "underflow": -math.inf}  # reasons for an absent measurement that are numbers all the same
@@ -54,6 +54,18 @@ def tiers_text(many: Sequence[Tiers]) -> str:
     if not many:
         return ""
     parts = (_sound_text(many), _expected_text(many), _measured_text(many))
+    return "  ".join(part for part in parts if part)
+
+
+def elements_text(many: Sequence[Elements]) -> str:
+    """``max -2.1  zeros 49%  not finite 1%``, of several edges the greatest; what there is none of is left out."""
+    peaks = [elements.peak for elements in many if elements.peak is not None]
+    zeros, undefined = (max(shares, default=0.0) for shares in ([e.zeros for e in many], [e.undefined for e in many]))
+    parts = (
+        f"max {number(max(peaks))}" if peaks else "",
+        f"zeros {zeros:.0%}" if zeros else "",
+        f"not finite {undefined:.0%}" if undefined else "",
+    )
     return "  ".join(part for part in parts if part)
 
 

@@ -13,7 +13,7 @@ from typing import Literal
 
 import onnx_ir as ir
 
-from vgcompile.analysis.result import Analysis, Layer, Sound, Tiers
+from vgcompile.analysis.result import Analysis, Elements, Layer, Sound, Tiers
 from vgcompile.analysis.uses import layer_of, uses
 from vgcompile.graph.emit import dims, is_real
 from vgcompile.graph.network import Network
@@ -45,6 +45,7 @@ class Arrow:
     target: int
     shape: tuple[Dim, ...]
     gain: Tiers | None
+    elements: Elements | None = None
 
 
 @dataclass(frozen=True)
@@ -57,17 +58,18 @@ def layer_graph(network: Network, analysis: Analysis | None = None) -> LayerGrap
     """The network at the level of layers, with what the analysis found on its edges; linear in the number of operators."""
     home = {name: name for name in network.inputs} | {node.name or "": layer_name(node) for node in network.model.graph}
     vertices = _vertices(network, home, analysis)
-    found = {edge.id: edge.gain for edge in analysis.edges} if analysis else {}
+    found = {edge.id: edge for edge in analysis.edges} if analysis else {}
     arrows = []
     for use in uses(network):
         start, end = vertices.get(home.get(use.source, "")), vertices.get(home[use.node.name or ""])
         if start is None or end is None or start is end:
             continue
         flows = use.role == "activation" and start.role != "target" and any(map(is_real, use.node.outputs))  # not into a shape
-        gain = found.get(use.id, Tiers()) if flows else None
+        edge = found.get(use.id) if flows else None
+        gain = edge.gain if edge is not None else Tiers() if flows else None
         if gain is not None and end.role == "loss":
             gain = Tiers(Sound(vacuous=False), gain.expected, gain.measured, {**gain.why, "sound.hi": "undefined"})
-        arrows.append(Arrow(start.order, end.order, use.shape, gain))
+        arrows.append(Arrow(start.order, end.order, use.shape, gain, edge.elements if edge is not None else None))
     return LayerGraph(tuple(vertices.values()), tuple(arrows))
 
 
