@@ -31,7 +31,7 @@ class Signal:
     across: float
     alignment: float = 0.0
     spread: float = 0.0
-    reliable: bool = True  # False where an assumption (Gaussian, independent) is known to be broken
+    doubt: str = ""  # which assumption (Gaussian, independent) is known to be broken, and by what
 
     @property
     def variance(self) -> float:
@@ -64,5 +64,5 @@ def independent_sum(a: Signal, b: Signal) -> Signal:
         within=a.within + b.within + cross,
         across=a.across + b.across + cross,
         alignment=(shares[0] ** 2 * a.alignment + shares[1] ** 2 * b.alignment) / total**2 if total > 0 else 0.0,
-        reliable=a.reliable and b.reliable,
+        doubt=a.doubt or b.doubt,
     )

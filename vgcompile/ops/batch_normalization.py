@@ -172,7 +172,8 @@ class BatchMoments:
             across=adjoint.across - common,
         )
         modes = self._modes(case, x)
-        return replace(centred.scaled(gain), reliable=adjoint.reliable and x.alignment < ALIGNED * modes)
+        aligned = "" if x.alignment < ALIGNED * modes else "the samples of the batch point few ways, and decide 1/s^2"
+        return replace(centred.scaled(gain), doubt=adjoint.doubt or aligned)
 
     def _normalized(self, case: Case, x: Signal) -> Signal:
         n, p = self._sizes(case)

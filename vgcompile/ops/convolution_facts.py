@@ -100,7 +100,7 @@ class Windows:
             within=terms * w.square * x.within + cross,
             across=terms * w.square * x.across + cross,
             alignment=x.alignment,
-            reliable=x.reliable,
+            doubt=x.doubt,
         )
         bias = signals[2] if len(signals) > 2 else None
         return y if bias is None else independent_sum(y, bias)

@@ -213,7 +213,7 @@ class Mixture:
         def mean(field: str) -> float:
             return float(weights @ [getattr(signal, field) for signal in known])
 
-        return Signal(mean("mean"), mean("square"), mean("within"), mean("across"), reliable=all(s.reliable for s in known))
+        return Signal(mean("mean"), mean("square"), mean("within"), mean("across"), doubt=next((s.doubt for s in known if s.doubt), ""))
 
     def backward(self, case: Case, position: int, adjoint: Signal, signals: Sequence[Signal | None]) -> Signal:
         return adjoint

@@ -131,6 +131,9 @@ def extent_of(dims: Sequence[Dim] | None) -> int:
     return math.prod(int(dim) for dim in dims[2:])
 
 
+LARGEST = "the largest of correlated entries is taken to be Gaussian"
+
+
 @dataclass(frozen=True)
 class Largest:
     """Moments of the largest of k entries, taken as Gaussian with one correlation between positions, the part that they share.
@@ -148,7 +151,7 @@ class Largest:
         mean = x.mean + math.sqrt(x.variance - shared) * top
         square = mean**2 + shared + (x.variance - shared) * rest
         across = mean**2 + min(max(x.across - x.mean**2, 0.0), x.variance)
-        return replace(x, mean=mean, square=square, within=mean**2 + shared, across=across, reliable=False)
+        return replace(x, mean=mean, square=square, within=mean**2 + shared, across=across, doubt=x.doubt or LARGEST)
 
     def backward(self, case: Case, position: int, adjoint: Signal, signals: Sequence[Signal | None]) -> Signal:
         share = extent_of(case.outputs[0]) / max(extent_of(case.shapes[0]), 1)

@@ -1,0 +1,292 @@
+"""Adjoints of every value, in reverse graph order, from the values that enter the loss.
+
+What goes back is a set of waves: an adjoint that arrives from one source, independent of every other, times a profile over the
+nodes of the base that the value is a function of.
+
+Finite width (Hanin & Nica 2020, generalized): passing a random matrix onto n units whose slopes are D, ln ||adjoint||^2 gains the
+variance (3 kappa - 1)/n for one adjoint, kappa = E[D^4]/E[D^2]^2. For M adjoints (samples and positions) with mean squared
+cosine c it is the average over pairs, ((3 kappa)/M + (1 - 1/M) kappa' (1 + 2 c) - 1)/n, kappa' = E[D^2 D'^2]/E[D^2]^2.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from vgcompile.analysis.forward import Base, Forward, Reading, features, mixed
+from vgcompile.graph.emit import dims, is_real
+from vgcompile.graph.network import Network
+from vgcompile.ops import NUMPY, lookup
+from vgcompile.ops.families import Carried
+from vgcompile.ops.moments import gathered
+from vgcompile.ops.op import Case, Moments, Op, Stepwise
+from vgcompile.ops.reading import slope
+from vgcompile.signal import Signal
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Source:
+    """An adjoint before the profile.
+
+    Its statistics per element up to a factor of exp(log) in the square (so that 1e-300 survives), how many independent units a
+    random matrix spread it onto (None: it came through none), and how many adjoints, samples and positions, there are.
+    """
+
+    adjoint: Signal
+    log: float
+    units: int | None
+    count: int
+
+
+Waves = dict[int, tuple[Source, Array]]  # keyed by the source's number
+
+
+@dataclass(frozen=True)
+class Flow:
+    """ln E||adjoint||^2 and the variance of ln ||adjoint||^2; ``doubt`` says which assumption is known to be broken."""
+
+    log: float
+    spread: float
+    doubt: str = ""
+
+
+def _operand(node: ir.Node, position: int) -> ir.Value:
+    value = node.inputs[position]
+    assert value is not None
+    return value
+
+
+class Adjoints:
+    """The sweep; ``parts`` are the flows of every use, ``totals`` of every value, ``lost`` says why a value has none."""
+
+    def __init__(self, network: Network, batch: int, forward: Forward) -> None:
+        self.network, self.batch, self.forward = network, batch, forward
+        values = {value.name: value for node in network.model.graph for value in node.outputs}
+        self.outputs = [values[name] for name in network.outputs]
+        self.waves: dict[ir.Value, Waves] = {}
+        self.parts: dict[tuple[ir.Node, int], Flow] = {}
+        self.totals: dict[ir.Value, Flow] = {}
+        self.lost: dict[ir.Value, str] = {}
+        self.steps: dict[tuple[ir.Node, int], Array] = {}
+        self._parameters = set(network.parameters)
+        self._sources = 0
+
+    def run(self) -> None:
+        for output in self.outputs:
+            self._add(output, self._seed(output))
+        self.totals.update({output: self._flow(output, self.waves[output]) for output in self.outputs})
+        for node in reversed(list(self.network.model.graph)):
+            lost = next((self.lost[value] for value in node.outputs if value in self.lost), None)
+            arriving = {k: self.waves[value] for k, value in enumerate(node.outputs) if value in self.waves}
+            if lost is not None:
+                self._lose(node, lost)
+                continue
+            for k, waves in arriving.items():
+                self.totals[node.outputs[k]] = self._flow(node.outputs[k], waves)
+            if arriving:
+                self._node(node, arriving)
+        for value in (*self.network.model.graph.inputs, *self.network.model.graph.initializers.values()):
+            if value in self.waves and value not in self.lost:
+                self.totals[value] = self._flow(value, self.waves[value])
+
+    def _seed(self, output: ir.Value) -> Waves:
+        """dL/dy up to its length: what the loss says of its correlation across samples, else independent Gaussian adjoints."""
+        count = self._case_count(output)
+        width = max(count // self.batch, 1)
+        seed = Signal(0.0, 1.0, 0.0, 0.0, alignment=1.0 / width)
+        losses = {self.network.loss, *self.network.parts}
+        for node, position in ((use.node, use.idx) for use in output.uses()):
+            row = lookup(node.op_type, node.domain)
+            if row is None or row.moments is None or node.outputs[0].name not in losses:
+                continue
+            try:
+                signals = self.forward.signals_of(node)
+                seed = row.moments.backward(self.forward.case(node), position, Signal(0.0, 1.0, 1.0, 1.0), signals)
+            except (NotImplementedError, AssertionError):
+                continue
+        several = len(self.outputs) > 1 and self.network.loss is not None
+        doubt = "of several losses, what each one sends is not predicted" if several else seed.doubt
+        return self._wave(replace(seed, spread=0.0, doubt=doubt), 0.0, None, self.batch, output)
+
+    def _case_count(self, value: ir.Value) -> int:
+        return Case(batch=self.batch).count(dims(value))
+
+    def _wave(self, adjoint: Signal, log: float, units: int | None, count: int, value: ir.Value) -> Waves:
+        self._sources += 1
+        reading = self.forward.readings.get(value)
+        profile = np.ones_like(reading.base.nodes.x) if reading is not None and reading.base is not None else np.ones(1)
+        return {self._sources: (Source(adjoint, log, units, max(count, 1)), profile)}
+
+    def _add(self, value: ir.Value, waves: Waves) -> None:
+        mine = self.waves.setdefault(value, {})
+        for number, (source, profile) in waves.items():
+            mine[number] = (source, mine[number][1] + profile) if number in mine else (source, profile)
+
+    def _node(self, node: ir.Node, arriving: Mapping[int, Waves]) -> None:
+        row = lookup(node.op_type, node.domain)
+        if row is not None and row.blocked:
+            return
+        unstable = self.forward.unstable(node.outputs[0])
+        if unstable:
+            arriving = {k: _doubted(waves, unstable) for k, waves in arriving.items()}
+        if row is not None and row.elementwise and self.forward.common_base(node) is not None:
+            self._elementwise(node, row, arriving[0])
+        elif row is None or row.moments is None:
+            self._lose(node, row.unpredicted if row is not None else f"{node.op_type} has no row")
+        elif isinstance(row.moments, Carried):
+            self._hand_on(node, 0, arriving[0])
+        else:
+            self._put_through(node, row.moments, arriving)
+
+    def _put_through(self, node: ir.Node, moments: Moments, arriving: Mapping[int, Waves]) -> None:
+        """New waves, one for each output and input: what the operator's row makes of the adjoint's statistics."""
+        totals = {k: self._collapse(node.outputs[k], waves) for k, waves in arriving.items()}
+        case, signals = self.forward.case(node), self.forward.signals_of(node)
+        for position, value in enumerate(node.inputs):
+            if value is None or (value not in self.forward.signals and not self._is_float_activation(value)):
+                continue
+            waves: Waves = {}
+            try:
+                for k, (total, log) in totals.items():
+                    there = replace(case, output=k)
+                    adjoint = moments.backward(there, position, total, signals)
+                    waves |= self._mixed(node, position, case, adjoint, total, log)
+                    if isinstance(moments, Stepwise):
+                        self._keep_steps(node, position, moments.steps(there, position, total, signals), log)
+            except (NotImplementedError, AssertionError) as error:
+                self.lost[value] = str(error) or "a fact of the node is not known"
+                continue
+            self._hand_on(node, position, waves)
+
+    def _mixed(self, node: ir.Node, position: int, case: Case, adjoint: Signal, total: Signal, log: float) -> Waves:
+        """The wave of an input, with what the row's random operand does to its alignment and its spread."""
+        value = _operand(node, position)
+        units, count = self._mixing(node, position, case)
+        # A parameter collects the sum over samples, whose length fluctuates with the few directions that they have in common.
+        shared = 2.0 * total.alignment if value in self.forward.random or value.name in self._parameters else 0.0
+        spread = max(adjoint.spread, total.spread) + shared
+        adjoint = replace(adjoint, alignment=mixed(total.alignment, units), spread=spread, doubt=adjoint.doubt or total.doubt)
+        return self._wave(adjoint, log, units, count, value)
+
+    def _keep_steps(self, node: ir.Node, position: int, squares: Array, log: float) -> None:
+        """ln of an edge's profile over steps: what several outputs send adds up."""
+        if not squares.size:
+            return
+        with np.errstate(divide="ignore"):
+            self.steps[node, position] = np.logaddexp(self.steps.get((node, position), -math.inf), np.log(squares) + log)
+
+    @staticmethod
+    def _is_float_activation(value: ir.Value) -> bool:
+        return value.producer() is not None and is_real(value)
+
+    def _mixing(self, node: ir.Node, position: int, case: Case) -> tuple[int | None, int]:
+        """Over how many independent units, and for how many adjoints, a random operand spreads the adjoint of this input."""
+        value, random = _operand(node, position), self.forward.random
+        others = [v for i, v in enumerate(node.inputs) if v is not None and i != position]
+        if value in random or not any(v in random and len(dims(v)) >= 2 for v in others):
+            return None, self.batch
+        units = features(value) or case.count(case.shapes[position]) // self.batch
+        return units, max(case.count(case.shapes[position]) // units, 1)
+
+    def _lose(self, node: ir.Node, why: str) -> None:
+        """Nothing is known of this node's adjoint: nothing is known of what it hands on, either."""
+        self.lost.update({value: why for value in node.inputs if value is not None and value not in self.lost})
+
+    def _elementwise(self, node: ir.Node, row: Op, waves: Waves) -> None:
+        operands, case = self.forward.operands(node), self.forward.case(node)
+        for position, value in enumerate(node.inputs):
+            if value is None or (position >= len(row.derivatives) and len(row.derivatives) != 1):
+                continue
+            reading = self.forward.readings[value]
+            if row.derivatives[min(position, len(row.derivatives) - 1)] is None:
+                continue
+            if reading.base is None and value.name not in self._parameters:
+                continue
+            with np.errstate(all="ignore"):
+                d = np.asarray(slope(NUMPY, row, position, operands, **case.attributes), np.float64)
+            through = {number: (source, profile * d) for number, (source, profile) in waves.items()}
+            if reading.base is None:
+                total, log = self._collapse(node.outputs[0], through)
+                through = self._mixed(node, position, case, gathered(case, position, total), total, log)
+            self._hand_on(node, position, through)
+
+    def _hand_on(self, node: ir.Node, position: int, waves: Waves) -> None:
+        value = _operand(node, position)
+        self.parts[node, position] = self._flow(value, waves)
+        self._add(value, waves)
+
+    def _shares(self, value: ir.Value, waves: Waves) -> tuple[list[tuple[Source, Array, float, float]], float]:
+        """Each wave with E[profile^2] and its part of the squared adjoint per element; the ln of the factor that they share."""
+        reading = self.forward.readings.get(value)
+        base = reading.base if reading is not None else None
+        top = max(source.log for source, _ in waves.values())
+        shares = []
+        for source, profile in waves.values():
+            mean = base.nodes.mean(profile * profile) if base is not None else 1.0
+            shares.append((source, profile, mean, math.exp(source.log - top) * source.adjoint.square * mean))
+        return shares, top
+
+    def _square_and_spread(self, value: ir.Value, waves: Waves) -> tuple[float, float, float]:
+        """The squared adjoint per element as square * exp(log), and its log's variance: each wave's own and what mixing added."""
+        reading = self.forward.readings.get(value)
+        base = reading.base if reading is not None else None
+        shares, log = self._shares(value, waves)
+        square = sum(share for *_, share in shares)
+        spread = sum(
+            share * (source.adjoint.spread + _spread(source, profile * profile, base, mean))
+            for source, profile, mean, share in shares
+        )
+        return square, log, spread / square if square > 0 else 0.0
+
+    def _flow(self, value: ir.Value, waves: Waves) -> Flow:
+        square, log, spread = self._square_and_spread(value, waves)
+        size = square * self._case_count(value)
+        return Flow(log + math.log(size) if size > 0 else -math.inf, spread, _doubt(waves))
+
+    def _collapse(self, value: ir.Value, waves: Waves) -> tuple[Signal, float]:
+        """The adjoint's statistics per element with the base averaged out, scaled to a square of 1, and the ln of that scale."""
+        reading = self.forward.readings.get(value)
+        base = reading.base if reading is not None else None
+        shares, log = self._shares(value, waves)
+        square, _, spread = self._square_and_spread(value, waves)
+        if not square > 0:
+            return Signal(0.0, 0.0, 0.0, 0.0), -math.inf
+        within = across = alignment = 0.0
+        for source, profile, mean, share in shares:
+            a = source.adjoint
+            near = base.nodes.pair(profile, base.within) if base is not None else 1.0
+            far = base.nodes.pair(profile, base.across) if base is not None else 1.0
+            scale = share / (a.square * mean * square) if share > 0 else 0.0
+            within += a.within * near * scale
+            across += a.across * far * scale
+            alignment += share / square * a.alignment * (far / mean) ** 2 if share > 0 else 0.0
+        total = Signal(0.0, 1.0, within, across, min(alignment, 1.0), spread, _doubt(waves))
+        return total, log + math.log(square)
+
+
+def _doubt(waves: Waves) -> str:
+    return next((source.adjoint.doubt for source, _ in waves.values() if source.adjoint.doubt), "")
+
+
+def _doubted(waves: Waves, doubt: str) -> Waves:
+    return {
+        number: (replace(source, adjoint=replace(source.adjoint, doubt=source.adjoint.doubt or doubt)), profile)
+        for number, (source, profile) in waves.items()
+    }
+
+
+def _spread(source: Source, p2: Array, base: Base | None, mean: float) -> float:
+    """What one random matrix and the slopes behind it add to the variance of ln ||adjoint||^2."""
+    if source.units is None or mean <= 0:
+        return 0.0
+    one = base.nodes.mean(p2 * p2) / mean**2 if base is not None else 1.0
+    two = base.nodes.pair(p2, base.across) / mean**2 if base is not None else 1.0
+    m = 1.0 / source.count
+    return max(m * 3.0 * one + (1.0 - m) * two * (1.0 + 2.0 * source.adjoint.alignment) - 1.0, 0.0) / source.units
