@@ -37,6 +37,11 @@ class Signal:
     def variance(self) -> float:
         return max(self.square - self.mean * self.mean, 0.0)
 
+    @property
+    def coherence(self) -> float:
+        """The correlation of two positions of an adjoint, from 0 to 1."""
+        return min(max(self.within / self.square, 0.0), 1.0) if self.square > 0 else 0.0
+
     def scaled(self, factor: float) -> Signal:
         """The statistics of ``sqrt(factor) * x`` (its mean keeps its sign)."""
         return replace(

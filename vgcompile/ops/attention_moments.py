@@ -135,7 +135,9 @@ class Attended:
         if position == 3:
             return _by_bias(case, weights, adjoint, row, two)
         if position == 0:
-            apart = at.scale**2 * max(weights.k.square - weights.k.within, 0.0)
+            # Keys and values are read from the same positions: where those point the same ways, sum_j (g v_j) k_j adds up.
+            met = 1.0 + (at.keys - 1) * min(weights.k.alignment, v.alignment)
+            apart = met * at.scale**2 * max(weights.k.square - weights.k.within, 0.0)
             return replace(adjoint, mean=0.0, square=row * apart, within=two * apart, across=0.0)
         per_key = at.scale**2 * at.groups * at.queries / at.keys
         square = per_key * (row * weights.q.square + (at.queries - 1) * two * weights.q.within)
@@ -158,7 +160,8 @@ def _by_values(weights: Weights, g: Signal) -> Signal:
     square = at.groups * at.queries / at.keys * (weights.focus * g.square + (at.queries - 1) * weights.pairs * g.within)
     total = at.groups * at.queries * (g.square + (at.queries - 1) * g.within) * float(weights.alive.mean())
     within = (total - at.keys * square) / (at.keys * (at.keys - 1)) if at.keys > 1 else square
-    return replace(g, square=square, within=within, across=at.groups * g.across * (at.queries / at.keys) ** 2)
+    across = at.groups * at.queries / at.keys**2 * g.across * (1.0 + (at.queries - 1) * g.coherence)
+    return replace(g, square=square, within=within, across=across)
 
 
 def _by_bias(case: Case, weights: Weights, g: Signal, row: float, two: float) -> Signal:

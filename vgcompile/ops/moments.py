@@ -37,21 +37,47 @@ def independent_product(a: Signal, b: Signal) -> Signal:
     return replace(a, mean=a.mean * b.mean, square=a.square * b.square, within=a.within * b.within, across=a.across * b.across)
 
 
-def total(case: Case, x: Signal, shape: Sequence[Dim], axes: Sequence[int]) -> Signal:
-    """The sum of ``x`` over axes of a tensor of this shape."""
+def total(case: Case, x: Signal, shape: Sequence[Dim], axes: Sequence[int], coherence: float = 1.0) -> Signal:
+    """The sum of ``x`` over axes of a tensor of this shape; what two samples have in common at different positions is
+    ``coherence`` times what they have at the same one."""
     for axis in axes:
         n = case.count(shape[axis : axis + 1])
-        x = _total(x, n, role(len(shape), axis))
+        x = _total(x, n, role(len(shape), axis), coherence)
     return x
 
 
-def _total(x: Signal, n: int, over: Role) -> Signal:
+def _total(x: Signal, n: int, over: Role, coherence: float) -> Signal:
     """E[(sum of n)(sum of n)'] = n E[same] + n (n - 1) E[different], for each of the three second moments."""
     same = (x.square, x.within, x.square if over == "batch" else x.across)
-    free = x.mean * x.mean
-    different = {"features": (free, free, free), "position": (x.within, x.within, x.across), "batch": (x.across,) * 3}[over]
+    free, apart = x.mean * x.mean, x.across * coherence
+    different = {"features": (free, free, free), "position": (x.within, x.within, apart), "batch": (x.across,) * 3}[over]
     square, within, across = (n * s + n * (n - 1) * d for s, d in zip(same, different, strict=True))
     return replace(x, mean=n * x.mean, square=square, within=within, across=across)
+
+
+def scattered(case: Case, position: int, adjoint: Signal, kept: Sequence[Dim]) -> Signal:
+    """The adjoint of an operand of which a part is read, of extents ``kept`` along the operand's own axes: zeros elsewhere.
+
+    Of pairs of positions only those are left that were both kept.
+    """
+    shape = case.shapes[position]
+    assert shape is not None and len(kept) == len(shape)
+    share, have, left = 1.0, 1, 1
+    for axis, (extent, part) in enumerate(zip(shape, kept, strict=True)):
+        n, k = case.count([extent]), case.count([part])
+        if role(len(shape), axis) == "position":
+            have, left = have * n, left * k
+        else:
+            share *= k / max(n, 1)
+    pairs = left * (left - 1) / (have * (have - 1)) if have > 1 else 1.0
+    rows = share * left / max(have, 1)
+    return replace(
+        adjoint,
+        mean=adjoint.mean * rows,
+        square=adjoint.square * rows,
+        within=adjoint.within * share * pairs,
+        across=adjoint.across * rows,
+    )
 
 
 def gathered(case: Case, position: int, adjoint: Signal) -> Signal:
@@ -59,9 +85,9 @@ def gathered(case: Case, position: int, adjoint: Signal) -> Signal:
     out, mine = case.outputs[0], case.shapes[position]
     assert out is not None and mine is not None
     padded = (1,) * (len(out) - len(mine)) + tuple(mine)
-    return total(
-        case, adjoint, out, [axis for axis, (have, want) in enumerate(zip(out, padded, strict=True)) if want == 1 != have]
-    )
+    axes = [axis for axis, (have, want) in enumerate(zip(out, padded, strict=True)) if want == 1 != have]
+    positions_first = sorted(axes, key=lambda axis: role(len(out), axis) == "batch")
+    return total(case, adjoint, out, positions_first, adjoint.coherence)
 
 
 def present(signals: Sequence[Signal | None]) -> list[Signal]:
