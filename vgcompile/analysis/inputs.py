@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from vgcompile.graph.network import Network
+from vgcompile.ops.moments import role
 from vgcompile.signal import Signal
 
 Array = np.ndarray[Any, Any]
@@ -28,8 +29,10 @@ def _of_distribution(mean: float, sd: float) -> Signal:
 
 
 def _of_array(x: Array) -> Signal:
-    """Moments of a batch [N, features, positions...], cross terms over pairs of distinct samples and positions."""
-    x = x.astype(np.float64).reshape(*x.shape[:2], -1) if x.ndim > 1 else x.astype(np.float64).reshape(-1, 1, 1)
+    """Moments of a batch, axes of the roles that ``role`` gives them; cross terms over pairs of distinct samples and positions."""
+    features = [axis for axis in range(1, x.ndim) if role(x.ndim, axis) == "features"]
+    x = np.moveaxis(x.astype(np.float64), features, range(1, 1 + len(features)))
+    x = x.reshape(*x.shape[:2], -1) if x.ndim > 1 else x.reshape(-1, 1, 1)
     n, _, p = x.shape
     square = float((x * x).mean())
     across = float(((x.sum(axis=0) ** 2).mean() - n * square) / (n * (n - 1))) if n > 1 else float(x.mean() ** 2)
