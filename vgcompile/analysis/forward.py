@@ -145,6 +145,8 @@ class Forward:
             self.signals[node.outputs[0]] = found if isinstance(found, Signal) else found[0]
             self.readings[node.outputs[0]] = self.readings[node.inputs[0]]
             self.sensitivity[node.outputs[0]] = self.sensitivity.get(node.inputs[0], 0.0)
+            if node.inputs[0] in self.random:
+                self.random.add(node.outputs[0])
             return
         self._grow(node, moments, found if isinstance(found, Signal) else found[0])
         alignment = self._alignment(node)
