@@ -11,14 +11,14 @@ cosine c it is the average over pairs, ((3 kappa)/M + (1 - 1/M) kappa' (1 + 2 c)
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
-from vgcompile.analysis.forward import Base, Forward, Reading, features, mixed
+from vgcompile.analysis.forward import Base, Forward, features, mixed
 from vgcompile.graph.emit import dims, is_real
 from vgcompile.graph.network import Network
 from vgcompile.ops import NUMPY, lookup

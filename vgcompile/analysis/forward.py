@@ -188,7 +188,9 @@ class Forward:
 
     def case(self, node: ir.Node) -> Case:
         case = case_of(node)
-        known = [self.constants.get(v, given) if v is not None else None for v, given in zip(node.inputs, case.values, strict=True)]
+        known = [
+            self.constants.get(v, given) if v is not None else None for v, given in zip(node.inputs, case.values, strict=True)
+        ]
         return replace(case, batch=self.batch, values=tuple(known))
 
     def common_base(self, node: ir.Node) -> Base | None:

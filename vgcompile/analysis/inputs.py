@@ -29,7 +29,7 @@ def _of_distribution(mean: float, sd: float) -> Signal:
 
 
 def _of_array(x: Array) -> Signal:
-    """Moments of a batch, axes of the roles that ``role`` gives them; cross terms over pairs of distinct samples and positions."""
+    """Moments of a batch, its axes read by ``role``; cross terms over pairs of distinct samples and positions."""
     features = [axis for axis in range(1, x.ndim) if role(x.ndim, axis) == "features"]
     x = np.moveaxis(x.astype(np.float64), features, range(1, 1 + len(features)))
     x = x.reshape(*x.shape[:2], -1) if x.ndim > 1 else x.reshape(-1, 1, 1)

@@ -89,17 +89,28 @@ class Weights:
         return float((self.each.passed * self.alive).mean())
 
     @cached_property
+    def _pairs(self) -> tuple[float, float]:
+        rho = self.q.within / self.q.square if self.q.square > 0 else 0.0
+        sharpened, through = self.each.overlap(rho) * self.each.keys, self.each.passed / self.each.focus
+        if self.at.visible is None:
+            one = float(sharpened[0] / self.at.keys)
+            return one, one * float(through[0])
+        rows = np.unique(np.linspace(0, self.at.queries - 1, min(self.at.queries, ROWS_COMPARED)).astype(int))
+        seen, counts, n = self.at.visible[rows].astype(np.float64), np.maximum(self.counts[rows], 1.0), max(len(rows), 2)
+        both = seen @ seen.T / np.outer(counts, counts) * np.sqrt(np.outer(sharpened[rows], sharpened[rows]))
+        np.fill_diagonal(both, 0.0)
+        least = np.minimum.outer(through[rows], through[rows])  # of the query that sees fewer keys
+        return float(both.sum() / (n * (n - 1))), float((both * least).sum() / (n * (n - 1)))
+
+    @property
     def pairs(self) -> float:
         """E sum_j p_ij p_i'j over pairs of different queries."""
-        rho = self.q.within / self.q.square if self.q.square > 0 else 0.0
-        sharpened = self.each.overlap(rho) * self.each.keys
-        if self.at.visible is None:
-            return float(sharpened[0] / self.at.keys)
-        rows = np.unique(np.linspace(0, self.at.queries - 1, min(self.at.queries, ROWS_COMPARED)).astype(int))
-        seen, counts = self.at.visible[rows].astype(np.float64), np.maximum(self.counts[rows], 1.0)
-        both = seen @ seen.T / np.outer(counts, counts) * np.sqrt(np.outer(sharpened[rows], sharpened[rows]))
-        n = len(rows)
-        return float((both.sum() - np.trace(both)) / (n * (n - 1))) if n > 1 else float(both[0, 0])
+        return self._pairs[0]
+
+    @property
+    def passed_pairs(self) -> float:
+        """What an adjoint of the weights that two queries share lets both through, E sum_j ds_ij ds_i'j."""
+        return self._pairs[1]
 
 
 @dataclass(frozen=True)
@@ -131,7 +142,7 @@ class Attended:
             raise NotImplementedError("no gradient is predicted for what an attention caches")
         at, spread = weights.at, max(v.square - v.within, 0.0)
         row = at.value_size * adjoint.square * spread * weights.slope * weights.passed  # E sum_j ds_j^2 of one query
-        two = at.value_size * adjoint.within * spread * weights.slope * weights.pairs  # E sum_j ds_j ds'_j of two queries
+        two = at.value_size * adjoint.within * spread * weights.slope * weights.passed_pairs  # E sum_j ds_j ds'_j of two queries
         if position == 3:
             return _by_bias(case, weights, adjoint, row, two)
         if position == 0:

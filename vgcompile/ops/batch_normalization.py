@@ -268,6 +268,7 @@ BatchNormalization = Op(
 BatchNormalizationGradient = Op(
     "BatchNormalizationGradient",
     "The adjoints of input, scale and bias of a batch normalization in training; g and x [N, C, ...], scale [C].",
+    unpredicted="it stands in gradients alone, which are predicted from the forward operators",
     domain=INTERNAL,
     bodies=(Body("three terms", _train_gradient),),
     infer=lambda g, x, scale, **_: (x, scale, scale),

@@ -1,8 +1,8 @@
 """How a softmax of random scores spreads its weight, and what of an adjoint it lets through.
 
 Scores that differ by independent N(0, t^2) along the axis (a part that they share changes nothing) have the weights
-p_j = e^(t z_j) / S. Powers of 1/S are integrals of exponentials, 1/S^n = int u^(n-1) e^(-u S) du / (n-1)!, so that every moment is
-exact for independent scores: with A_m(u) = E[e^(m t z) exp(-u e^(t z))],
+p_j = e^(t z_j) / S. Powers of 1/S are integrals, 1/S^n = int u^(n-1) e^(-u S) du / (n-1)!, so that every moment is exact for
+independent scores: with A_m(u) = E[e^(m t z) exp(-u e^(t z))],
 
     E sum p^2 = k int u A_2 A_0^(k-1) du,    and so on for the others.
 """

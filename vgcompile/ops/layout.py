@@ -217,7 +217,9 @@ class Mixture:
         def mean(field: str) -> float:
             return float(weights @ [getattr(signal, field) for signal in known])
 
-        return Signal(mean("mean"), mean("square"), mean("within"), mean("across"), doubt=next((s.doubt for s in known if s.doubt), ""))
+        return Signal(
+            mean("mean"), mean("square"), mean("within"), mean("across"), doubt=next((s.doubt for s in known if s.doubt), "")
+        )
 
     def backward(self, case: Case, position: int, adjoint: Signal, signals: Sequence[Signal | None]) -> Signal:
         return adjoint
@@ -309,6 +311,7 @@ SpaceToDepth = layout(
 Trilu = layout(
     "Trilu",
     "The upper or the lower triangle, zeros elsewhere.",
+    unpredicted="what is kept differs from position to position, and positions are taken to be alike",
     vjp=lambda op, g, y, x, k=None, upper=1: (shaped(op.Trilu(g, k, upper=upper), x), None),
     norms=restriction,
     moments=None,

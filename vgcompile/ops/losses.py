@@ -138,6 +138,21 @@ class ClassLoss:
         return Signal(0.0, 1.0, within, across, alignment=1.0 / (classes - 1))
 
 
+@dataclass(frozen=True)
+class LabelLoss:
+    """The adjoint of given log probabilities, minus a onehot, up to its length: of two samples the same entry with probability
+    1/C, or none."""
+
+    def forward(self, case: Case, signals: Sequence[Signal | None]) -> Signal:
+        raise NotImplementedError("the loss itself is not predicted, only its gradient")
+
+    def backward(self, case: Case, position: int, adjoint: Signal, signals: Sequence[Signal | None]) -> Signal:
+        if position != 0:
+            raise NotImplementedError("only the adjoint of the log probabilities is predicted")
+        same = 1.0 / max(case.count((case.shapes[0] or ())[1:2]), 1)
+        return Signal(0.0, 1.0, same, same, alignment=same)
+
+
 _LABELS = np.array([[0, 2], [1, 1], [3, 0]])
 _SCORES = (
     sample((5, 4), np.array([0, 2, 1, 3, 3])),
@@ -164,6 +179,7 @@ NegativeLogLikelihoodLoss = Op(
     "Minus the given logarithm of the probability of the labelled class, weighted by class and averaged, summed or left alone.",
     flops=flops.read(),
     vjp=_likelihood_vjp,
+    moments=LabelLoss(),
     untrained=(2,),
     classes=_classes,
     samples=_SCORES,

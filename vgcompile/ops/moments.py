@@ -7,14 +7,17 @@ features], the last one is the features, and the only axis of a vector is. Featu
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import lru_cache, reduce
 from typing import Literal
 
 import numpy as np
 
-from vgcompile.ops.op import Case, Dim, Rule, Variadic
+from vgcompile import special
+from vgcompile.ops.op import Array, Case, Dim, Rule, Variadic
+from vgcompile.quadrature import Gaussian
 from vgcompile.signal import Signal, constant, independent_sum, replace
 
 Role = Literal["batch", "features", "position"]
@@ -88,6 +91,13 @@ def gathered(case: Case, position: int, adjoint: Signal) -> Signal:
     axes = [axis for axis, (have, want) in enumerate(zip(out, padded, strict=True)) if want == 1 != have]
     positions_first = sorted(axes, key=lambda axis: role(len(out), axis) == "batch")
     return total(case, adjoint, out, positions_first, adjoint.coherence)
+
+
+def read(x: Signal, nodes: Gaussian, f: Array) -> Signal:
+    """Statistics of a function of a Gaussian, given its values at the nodes."""
+    variance = x.variance
+    within, across = ((pair - x.mean**2) / variance if variance > 0 else 1.0 for pair in (x.within, x.across))
+    return replace(x, mean=nodes.mean(f), square=nodes.mean(f * f), within=nodes.pair(f, within), across=nodes.pair(f, across))
 
 
 def present(signals: Sequence[Signal | None]) -> list[Signal]:
@@ -177,3 +187,96 @@ class Reduced:
         shape = case.shapes[0]
         assert shape is not None
         return self.weight(case.count([shape[axis] for axis in self.axes(case)]))
+
+
+LARGEST = "the largest of correlated entries is taken to be Gaussian"
+
+
+@lru_cache(maxsize=256)
+def largest_of(k: int) -> tuple[float, float]:
+    """Mean and variance of the largest of k independent standard normal numbers, by quadrature."""
+    x = np.linspace(-12.0, 12.0, 6001)
+    density = k * np.exp(-0.5 * x * x) / math.sqrt(2.0 * math.pi) * special.ndtr(x) ** (k - 1)
+    mean = float(np.trapezoid(x * density, x))
+    return mean, float(np.trapezoid(x * x * density, x)) - mean * mean
+
+
+@dataclass(frozen=True)
+class Extreme:
+    """The largest (``sign`` 1) or the least (-1) of the entries along axes, one of which gets the whole adjoint."""
+
+    axes: Callable[[Case], Sequence[int]]
+    sign: float
+
+    def forward(self, case: Case, signals: Sequence[Signal | None]) -> Signal:
+        x, (n, positions) = present(signals[:1])[0], self._over(case)
+        common = min(max((x.within if positions else x.mean**2) - x.mean**2, 0.0), x.variance)
+        top, rest = largest_of(n)
+        mean = x.mean + self.sign * math.sqrt(x.variance - common) * top
+        square = mean**2 + common + (x.variance - common) * rest
+        across = mean**2 + min(max(x.across - x.mean**2, 0.0), x.variance)
+        return replace(x, mean=mean, square=square, within=mean**2 + common, across=across, doubt=x.doubt or LARGEST)
+
+    def backward(self, case: Case, position: int, adjoint: Signal, signals: Sequence[Signal | None]) -> Signal:
+        n, positions = self._over(case)
+        within = 0.0 if positions else adjoint.within / n**2
+        return replace(adjoint, square=adjoint.square / n, within=within, across=adjoint.across / n**2)
+
+    def _over(self, case: Case) -> tuple[int, bool]:
+        shape = case.shapes[0]
+        assert shape is not None
+        over = self.axes(case)
+        return max(case.count([shape[axis] for axis in over]), 1), all(role(len(shape), axis) == "position" for axis in over)
+
+
+@dataclass(frozen=True)
+class Turned:
+    """Features turned among themselves, differently at each position: every square stays, and is taken to stay for pairs."""
+
+    def forward(self, case: Case, signals: Sequence[Signal | None]) -> Signal:
+        return present(signals[:1])[0]
+
+    def backward(self, case: Case, position: int, adjoint: Signal, signals: Sequence[Signal | None]) -> Signal:
+        if position:
+            raise NotImplementedError("the angles' gradient is not predicted")
+        return adjoint
+
+
+@dataclass(frozen=True)
+class Separable:
+    """A linear map of the positions, one known matrix [out, in] for each axis that it changes: resampling."""
+
+    matrices: Callable[[Case], Sequence[Array | None]]
+
+    def forward(self, case: Case, signals: Sequence[Signal | None]) -> Signal:
+        x = present(signals[:1])[0]
+        own, every = self._sums(case, 1)
+        return replace(
+            x,
+            mean=x.mean * self._mean(case),
+            square=own * x.square + (every - own) * x.within,
+            within=every * x.within,
+            across=every * x.across,
+        )
+
+    def backward(self, case: Case, position: int, adjoint: Signal, signals: Sequence[Signal | None]) -> Signal:
+        if position:
+            raise NotImplementedError("only the resampled values have a predicted gradient")
+        own, every = self._sums(case, 0)
+        square = own * adjoint.square + (every - own) * adjoint.within
+        return replace(adjoint, square=max(square, 0.0), within=every * adjoint.within, across=every * adjoint.across)
+
+    def _known(self, case: Case) -> list[Array]:
+        known = [matrix for matrix in self.matrices(case) if matrix is not None]
+        if len(known) < len(self.matrices(case)):
+            raise NotImplementedError("how it resamples is not known before a run")
+        return known
+
+    def _mean(self, case: Case) -> float:
+        return float(np.prod([matrix.sum(1).mean() for matrix in self._known(case)]))
+
+    def _sums(self, case: Case, axis: int) -> tuple[float, float]:
+        """Averages over a row (axis 1) or a column of the sum of squares, and of the square of the sum."""
+        known = self._known(case)
+        own = np.prod([(matrix**2).sum(axis).mean() for matrix in known])
+        return float(own), float(np.prod([(matrix.sum(axis) ** 2).mean() for matrix in known]))

@@ -8,14 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from vgcompile import special
 from vgcompile.interval import WHOLE, Interval
 from vgcompile.ops import flops
+from vgcompile.ops.moments import LARGEST, largest_of
 from vgcompile.ops.op import INTERNAL, Array, Body, Case, Dim, Op, sample
 from vgcompile.ops.shape import added_up, extents, reshaped, shaped, zeros_like
 from vgcompile.ops.window import Window, disputed, same_extents, window
@@ -115,23 +114,11 @@ def _max_norms(case: Case, position: int) -> tuple[float, float]:
     return (1.0 if overlap == 1 else 0.0, math.sqrt(overlap))
 
 
-@lru_cache(maxsize=256)
-def largest_of(k: int) -> tuple[float, float]:
-    """Mean and variance of the largest of k independent standard normal numbers, by quadrature."""
-    x = np.linspace(-12.0, 12.0, 6001)
-    density = k * np.exp(-0.5 * x * x) / math.sqrt(2.0 * math.pi) * special.ndtr(x) ** (k - 1)
-    mean = float(np.trapezoid(x * density, x))
-    return mean, float(np.trapezoid(x * x * density, x)) - mean * mean
-
-
 def extent_of(dims: Sequence[Dim] | None) -> int:
     """Number of positions. Raises NotImplementedError where a symbol hides it."""
     if dims is None or any(isinstance(dim, str) for dim in dims[2:]):
         raise NotImplementedError("the statistics of a pool need its spatial extents")
     return math.prod(int(dim) for dim in dims[2:])
-
-
-LARGEST = "the largest of correlated entries is taken to be Gaussian"
 
 
 @dataclass(frozen=True)
@@ -184,6 +171,7 @@ MaxPool = Op(
 MaxPoolGradient = Op(
     "MaxPoolGradient",
     "Each adjoint at the place of its window's winner: g and indices [N, C, out...], x only for its shape.",
+    unpredicted="it stands in gradients alone, which are predicted from the forward operators",
     domain=INTERNAL,
     vjp=lambda op, h, y, g, indices, x, **_: (shaped(op.Gather(op.Reshape(h, [-1]), indices, axis=0), g), None, None),
     bodies=(

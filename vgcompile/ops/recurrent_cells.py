@@ -202,4 +202,3 @@ def growth(step: Step, rho: float, samples: int, units: int, alignment: float) -
     m = 1.0 / max(samples, 1)
     own, pairs = 3.0 * step.slopes.kurtosis, step.slopes.squared_slopes(rho) * (1.0 + 2.0 * alignment)
     return max(m * own + (1.0 - m) * pairs - 1.0, 0.0) / units
-

@@ -90,9 +90,7 @@ def trace(op: NumpyReading, p: Problem) -> Trace:
     s = Moment(p.c.mean, p.c.square, p.c.across) if p.gates == 4 else h
     steps, correlations, pairs = [], [], _Pairs(p)
     for _ in range(p.steps):
-        square, across = (
-            p.of_inputs(x) + p.of_states(y) + p.bias for x, y in ((p.x.square, h.square), (p.x.across, h.across))
-        )
+        square, across = (p.of_inputs(x) + p.of_states(y) + p.bias for x, y in ((p.x.square, h.square), (p.x.across, h.across)))
         step, rho = _step(op, p, square, across, h, s)
         pairs.add(step, square)
         h, s = step.h, step.s
