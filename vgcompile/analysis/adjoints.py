@@ -29,6 +29,7 @@ from vgcompile.ops.reading import slope
 from vgcompile.signal import Signal
 
 Array = np.ndarray[Any, Any]
+ONE = np.ones(())  # a profile that is the same at every node
 
 
 @dataclass(frozen=True)
@@ -86,15 +87,23 @@ class Adjoints:
             lost = next((self.lost[value] for value in node.outputs if value in self.lost), None)
             arriving = {k: self.waves[value] for k, value in enumerate(node.outputs) if value in self.waves}
             if lost is not None:
+                for value in node.outputs:
+                    self.totals.pop(value, None)
                 self._lose(node, lost)
                 continue
             for k, waves in arriving.items():
-                self.totals[node.outputs[k]] = self._flow(node.outputs[k], waves)
+                self._total(node.outputs[k], waves)
             if arriving:
                 self._node(node, arriving)
         for value in (*self.network.model.graph.inputs, *self.network.model.graph.initializers.values()):
-            if value in self.waves and value not in self.lost:
-                self.totals[value] = self._flow(value, self.waves[value])
+            if value in self.lost:
+                self.totals.pop(value, None)
+            elif value in self.waves:
+                self._total(value, self.waves[value])
+
+    def _total(self, value: ir.Value, waves: Waves) -> None:
+        if value not in self.totals:
+            self.totals[value] = self._flow(value, waves)
 
     def _seed(self, output: ir.Value) -> Waves:
         """dL/dy up to its length: what the loss says of its correlation across samples, else independent Gaussian adjoints."""
@@ -113,16 +122,14 @@ class Adjoints:
                 continue
         several = len(self.outputs) > 1 and self.network.loss is not None
         doubt = "of several losses, what each one sends is not predicted" if several else seed.doubt
-        return self._wave(replace(seed, spread=0.0, doubt=doubt), 0.0, None, self.batch, output)
+        return self._wave(replace(seed, spread=0.0, doubt=doubt), 0.0, None, self.batch)
 
     def _case_count(self, value: ir.Value) -> int:
-        return Case(batch=self.batch).count(dims(value))
+        return math.prod(self.batch if isinstance(dim, str) else dim for dim in dims(value))
 
-    def _wave(self, adjoint: Signal, log: float, units: int | None, count: int, value: ir.Value) -> Waves:
+    def _wave(self, adjoint: Signal, log: float, units: int | None, count: int) -> Waves:
         self._sources += 1
-        reading = self.forward.readings.get(value)
-        profile = np.ones_like(reading.base.nodes.x) if reading is not None and reading.base is not None else np.ones(1)
-        return {self._sources: (Source(adjoint, log, units, max(count, 1)), profile)}
+        return {self._sources: (Source(adjoint, log, units, max(count, 1)), ONE)}
 
     def _add(self, value: ir.Value, waves: Waves) -> None:
         mine = self.waves.setdefault(value, {})
@@ -173,7 +180,7 @@ class Adjoints:
         shared = 2.0 * total.alignment if value in self.forward.random or value.name in self._parameters else 0.0
         spread = max(adjoint.spread, total.spread) + shared
         adjoint = replace(adjoint, alignment=mixed(total.alignment, units), spread=spread, doubt=adjoint.doubt or total.doubt)
-        return self._wave(adjoint, log, units, count, value)
+        return self._wave(adjoint, log, units, count)
 
     def _keep_steps(self, node: ir.Node, position: int, squares: Array, log: float) -> None:
         """ln of an edge's profile over steps: what several outputs send adds up."""
@@ -219,7 +226,11 @@ class Adjoints:
 
     def _hand_on(self, node: ir.Node, position: int, waves: Waves) -> None:
         value = _operand(node, position)
-        self.parts[node, position] = self._flow(value, waves)
+        flow = self.parts[node, position] = self._flow(value, waves)
+        if value not in self.waves:
+            self.totals[value] = flow
+        else:
+            self.totals.pop(value, None)  # several arrive: the sum is worked out when all of them have
         self._add(value, waves)
 
     def _shares(self, value: ir.Value, waves: Waves) -> tuple[list[tuple[Source, Array, float, float]], float]:

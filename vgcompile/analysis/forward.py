@@ -66,6 +66,7 @@ class Forward:
         self.sensitivity: dict[ir.Value, float] = {}
         self.random: set[ir.Value] = set()  # parameters that are drawn anew with each initialization
         self.constants: dict[ir.Value, Array] = {}  # what follows from constants and shapes alone
+        self._cases: dict[ir.Node, Case] = {}
         self._kinks = _kinks_of_consumers(network.model.graph)
 
     def run(self, inputs: Mapping[str, Signal]) -> None:
@@ -187,11 +188,14 @@ class Forward:
         return [None if value is None else self.signals.get(value) for value in node.inputs]
 
     def case(self, node: ir.Node) -> Case:
+        if node in self._cases:
+            return self._cases[node]
         case = case_of(node)
         known = [
             self.constants.get(v, given) if v is not None else None for v, given in zip(node.inputs, case.values, strict=True)
         ]
-        return replace(case, batch=self.batch, values=tuple(known))
+        self._cases[node] = replace(case, batch=self.batch, values=tuple(known))
+        return self._cases[node]
 
     def common_base(self, node: ir.Node) -> Base | None:
         """The one base that all inputs of a node are functions of, or None."""

@@ -27,10 +27,11 @@ from __future__ import annotations
 
 import math
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -66,7 +67,7 @@ class Case:
 
     def count(self, dims: Sequence[Dim] | None) -> int:
         """Number of elements, symbols read as the batch size."""
-        return int(np.prod([self.batch if isinstance(dim, str) else dim for dim in dims or ()]))
+        return math.prod(self.batch if isinstance(dim, str) else int(dim) for dim in dims or ())
 
 
 class Moments(Protocol):
@@ -79,13 +80,12 @@ class Moments(Protocol):
         ...
 
 
-@runtime_checkable
-class Stepwise(Moments, Protocol):
-    """Moments of an operator that uses an input once in each step of a recurrence."""
+class Stepwise(ABC):
+    """What the moments of an operator say besides that uses an input once in each step of a recurrence."""
 
+    @abstractmethod
     def steps(self, case: Case, position: int, adjoint: Signal, signals: Sequence[Signal | None]) -> Array:
         """E||.||^2 of what each step sends to this input, [steps] in the order of time; empty where steps do not apply."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vgcompile.ops.op import Array, Case
+from vgcompile.ops.op import Array, Case, Stepwise
 from vgcompile.ops.reading import NumpyReading
 from vgcompile.ops.recurrent_activation import Activation, activations, unsuited
 from vgcompile.ops.recurrent_cells import Gate, Moment, Passing, Step, gate, growth, gru_step, lstm_step, rnn_step
@@ -200,7 +200,7 @@ def _passed(each: tuple[Passing, Passing], h: Array, s: Array, gain: float) -> t
 
 
 @dataclass(frozen=True)
-class ThroughTime:
+class ThroughTime(Stepwise):
     """Moments of a recurrent node of this many gates, whose activations default to ``default``."""
 
     gates: int
