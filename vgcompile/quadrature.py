@@ -23,8 +23,8 @@ _POWERS = np.arange(HERMITE_TERMS + 1)
 
 @dataclass(frozen=True)
 class Gaussian:
-    """N(mean, variance), as nodes ``x`` with ``weights`` that sum to 1. Functions are given by their values at the nodes, a constant
-    one by a single number.
+    """N(mean, variance), as nodes ``x`` with ``weights`` that sum to 1. Functions are given by their values at the nodes, a
+    constant one by a single number.
 
     ``hermite`` [terms, nodes] maps a function's values at the nodes to its coefficients in normalized Hermite polynomials.
     """
