@@ -1,4 +1,4 @@
-"""Numbers of the literature, from the table, the quadrature and the expected tier: docs/theory.md lists them with their sources."""
+"""Numbers of the literature, from the table, the quadrature and the expected tier: docs/theory.md lists them."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def settled(operator: str, weights: float, bias: float) -> tuple[float, float]:
     return q, weights * nodes.mean(d * d)
 
 
-# E[phi^2], E[phi'^2], 1 / sqrt(Var phi) exactly and as published with NFNets (Brock 2021), the rate of a batch-norm net (squared).
+# E[phi^2], E[phi'^2], 1 / sqrt(Var phi) exactly and as published with NFNets (Brock 2021), a batch-norm net's squared rate.
 CONSTANTS = [
     ("Relu", 0.5, 0.5, 1.712859, 1.7139588594436646, 1.4669),
     ("LeakyRelu", 0.50005, 0.50005, 1.704832, 1.70590341091156, 1.4533),

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -59,9 +59,14 @@ class Gate:
         """E[D^2 D'^2] / E[D^2]^2."""
         return self.nodes.pair(self.d * self.d, correlation) / self.slope**2 if self.slope > 0 else 1.0
 
-    @property
+    @cached_property
     def coefficients(self) -> Array:
+        """Of the values in normalized Hermite polynomials."""
         return np.asarray(self.nodes.hermite @ self.y)
+
+    @cached_property
+    def slope_coefficients(self) -> Array:
+        return np.asarray(self.nodes.hermite @ self.d)
 
 
 def gate(op: NumpyReading, activation: Activation, mean: float, variance: float) -> Gate:
@@ -115,39 +120,56 @@ class Moment:
 class Passing:
     """What squared adjoints of h and s become in one step back, one number for each.
 
-    ``gates`` and ``memory_gates``: of all pre-activations together, from h and from s. ``fed`` and ``memory_fed``: of what
-    reaches them through R. ``direct``: from h to the h before, past R. ``into``: from h to s. ``kept``: from s to the s before.
+    h here is what the cell shows, s its memory, whose adjoint is kept * s + into * h. ``gates`` and ``memory_gates``: of all
+    pre-activations together, from h and from s. ``fed`` and ``memory_fed``: of what reaches R.
     """
 
-    gates: float
-    fed: float
+    gates: float = 0.0
+    fed: float = 0.0
     memory_gates: float = 0.0
     memory_fed: float = 0.0
-    direct: float = 0.0
     into: float = 0.0
     kept: float = 0.0
 
 
+Factor = tuple[Gate, str]  # of two steps: E of the product of the values ("y") or of the slopes ("d")
+
+
 @dataclass(frozen=True)
 class Step:
-    """One step: its states, how much of the memory stays (E[a]), what is added to it, and how adjoints pass, of one sample and
-    between two. ``added`` and ``shown`` are what the correlation of two steps is taken from."""
+    """One step: its states, means of what it keeps of the memory and of what h's adjoint gives to the memory's, and how squared
+    adjoints pass, of one sample and between two.
+
+    ``added`` and ``shown`` are what the states of two steps correlate by; ``ways`` are the gates that an adjoint reaches R by.
+    The reset gate's own, which is small, is left out of them.
+    """
 
     h: Moment
     s: Moment
     kept: float
+    into: float
     added: tuple[Gate, ...]
     shown: tuple[Gate, ...]
     same: Passing
     across: Passing
+    ways: tuple[Way, ...]
     slopes: Gate
 
 
-def rnn_step(gates: Sequence[Gate], rho: float, before: Moment) -> Step:
+@dataclass(frozen=True)
+class Way:
+    """One gate on an adjoint's way to R."""
+
+    factors: tuple[Factor, ...]
+    of: str = "s"
+    times: str = ""  # "memory": the memory before the step; "read": the memory as the output reads it
+
+
+def rnn_step(gates: Sequence[Gate], rho: float) -> Step:
     (f,) = gates
     h = Moment(f.mean, f.square, f.pair(rho))
-    same, across = Passing(f.slope, f.slope), Passing(f.slopes(rho), f.slopes(rho))
-    return Step(h, h, 0.0, (f,), (), same, across, f)
+    same, across = (Passing(gates=d, fed=d) for d in (f.slope, f.slopes(rho)))
+    return Step(h, h, 0.0, 0.0, (f,), (), same, across, (Way(((f, "d"),), "h"),), f)
 
 
 def lstm_step(op: NumpyReading, gates: Sequence[Gate], last: Activation, rho: float, s: Moment) -> Step:
@@ -162,31 +184,32 @@ def lstm_step(op: NumpyReading, gates: Sequence[Gate], last: Activation, rho: fl
     read = gate(op, last, cell.mean, max(cell.square - cell.mean**2, 0.0))
     r = cell.correlation
     h = Moment(o.mean * read.mean, o.square * read.square, o.pair(rho) * read.pair(r))
-    into_cell = g.square * i.slope + i.square * g.slope + s.square * f.slope
+    cells = g.square * i.slope + i.square * g.slope + s.square * f.slope
     pairs = g.pair(rho) * i.slopes(rho) + i.pair(rho) * g.slopes(rho) + s.across * f.slopes(rho)
     out, out_pairs = read.square * o.slope, read.pair(r) * o.slopes(rho)
-    same = Passing(out, out, into_cell, into_cell, into=o.square * read.slope, kept=f.square)
-    across = Passing(out_pairs, out_pairs, pairs, pairs, into=o.pair(rho) * read.slopes(r), kept=f.pair(rho))
-    return Step(h, cell, f.mean, (i, g), (o, read), same, across, g)
+    same = Passing(out, out, cells, cells, o.square * read.slope, f.square)
+    across = Passing(out_pairs, out_pairs, pairs, pairs, o.pair(rho) * read.slopes(r), f.pair(rho))
+    ways = (Way(((g, "y"), (i, "d"))), Way(((i, "y"), (g, "d"))), Way(((f, "d"),), times="memory"), Way(((o, "d"),), "h", "read"))
+    into = o.mean * read.nodes.mean(read.d)
+    return Step(h, cell, f.mean, into, (i, g), (o, read), same, across, ways, g)
 
 
 def gru_step(gates: Sequence[Gate], reset: Moment, rho: float, s: Moment) -> Step:
-    """Gates in the order z, r, n; ``reset`` is what r is multiplied with: R h where it comes after the product, else h."""
+    """Gates in the order z, r, n; ``reset`` is what r is multiplied with: R h where it comes after the product, else h. What R
+    gives to h is then given to s, which is the same."""
     z, r, n = gates
     rest = Gate(z.nodes, 1.0 - z.y, -z.d)
-    mixed = z.nodes.mean(z.y * rest.y)
-    cross = 2.0 * mixed * n.mean * s.mean
-    mixed_pairs = z.mean - z.pair(rho)  # E[z (1 - z')]
+    cross = 2.0 * z.nodes.mean(z.y * rest.y) * n.mean * s.mean
     h = Moment(
         z.mean * s.mean + rest.mean * n.mean,
         z.square * s.square + rest.square * n.square + cross,
-        z.pair(rho) * s.across + rest.pair(rho) * n.pair(rho) + 2.0 * mixed_pairs * n.mean * s.mean,
+        z.pair(rho) * s.across + rest.pair(rho) * n.pair(rho) + 2.0 * (z.mean - z.pair(rho)) * n.mean * s.mean,
     )
 
-    def passing(update: float, new: float, of_reset: float, gain: float, direct: float) -> Passing:
+    def passing(update: float, new: float, of_reset: float, gain: float, kept: float) -> Passing:
         """``update`` and ``new``: of the two pre-activations; what reaches r's is ``new`` times ``of_reset``, and R h or, where R
         reads r h, the h before gets ``gain`` of ``new``."""
-        return Passing(update + new * (1.0 + of_reset), update + new * (of_reset + gain), direct=direct)
+        return Passing(0.0, 0.0, update + new * (1.0 + of_reset), update + new * (of_reset + gain), 1.0, kept)
 
     apart = s.square + n.square - 2.0 * s.mean * n.mean
     apart_pairs = s.across + n.pair(rho) - 2.0 * s.mean * n.mean
@@ -194,7 +217,12 @@ def gru_step(gates: Sequence[Gate], reset: Moment, rho: float, s: Moment) -> Ste
     across = passing(
         z.slopes(rho) * apart_pairs, rest.pair(rho) * n.slopes(rho), reset.across * r.slopes(rho), r.pair(rho), z.pair(rho)
     )
-    return Step(h, h, z.mean, (rest, n), (), same, across, n)
+    ways = (
+        Way(((z, "d"),), times="memory"),
+        Way(((z, "d"), (n, "y"))),
+        Way(((rest, "y"), (n, "d"), (r, "y"))),
+    )
+    return Step(h, h, z.mean, 1.0, (rest, n), (), same, across, ways, n)
 
 
 def growth(step: Step, rho: float, samples: int, units: int, alignment: float) -> float:

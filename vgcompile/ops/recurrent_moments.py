@@ -13,90 +13,26 @@ import numpy as np
 
 from vgcompile.ops.op import Array, Case, Stepwise
 from vgcompile.ops.reading import NumpyReading
-from vgcompile.ops.recurrent_activation import Activation, activations, unsuited
-from vgcompile.ops.recurrent_cells import Gate, Moment, Passing, Step, gate, growth, gru_step, lstm_step, rnn_step
+from vgcompile.ops.recurrent_activation import activations, unsuited
+from vgcompile.ops.recurrent_cells import Moment, Step, gate, gru_step, lstm_step, rnn_step
+from vgcompile.ops.recurrent_pairs import Back, Pairs, Problem, Trace, back
 from vgcompile.signal import Signal, constant, replace
 
-FRACTION = 5.0  # of the width: more steps than that meet the same R too often
 ZERO = constant(0.0, 0.0)
-
-
-@dataclass(frozen=True)
-class Problem:
-    """A node as its moments need it: sizes, statistics of its operands, the functions of one direction."""
-
-    gates: int
-    steps: int
-    units: int
-    features: int
-    samples: int
-    directions: int
-    reverse: bool
-    functions: tuple[Activation, ...]
-    x: Signal
-    w: Signal
-    r: Signal
-    b: Signal
-    h: Signal
-    c: Signal
-    reset_after: bool
-
-    def of_inputs(self, x: float) -> float:
-        """E[(W x)(W x')] from E[x x']."""
-        return self.features * self.w.square * x + self.features * (self.features - 1) * self.w.mean**2 * self.x.mean**2
-
-    def of_states(self, h: float) -> float:
-        return self.units * self.r.square * h
-
-    @property
-    def bias(self) -> float:
-        """E[(b + c)^2], of inputs and of states."""
-        return 2.0 * self.b.square + 2.0 * self.b.mean**2
-
-    @property
-    def mean(self) -> float:
-        return 2.0 * self.b.mean + self.features * self.w.mean * self.x.mean
-
-    @property
-    def doubt(self) -> str:
-        if self.steps * FRACTION <= self.units:
-            return ""
-        return f"{self.steps} steps of {self.units} units: beyond a fifth of the width the same weights are met too often"
-
-
-@dataclass(frozen=True)
-class Trace:
-    """The steps of one direction in its own order; ``within`` is E[h h'] averaged over pairs of different steps."""
-
-    steps: tuple[Step, ...]
-    correlations: tuple[float, ...]
-    within: float
-
-
-@dataclass(frozen=True)
-class Back:
-    """Squared adjoints step by step, of one sample [steps, 2] and [..., 0] for it, [..., 1] for two samples: of all gates'
-    pre-activations together, and what arrives at the initial states; ``spread`` of ln ||.||^2 at each step."""
-
-    gates: Array
-    h: Array
-    s: Array
-    spread: Array
 
 
 def trace(op: NumpyReading, p: Problem) -> Trace:
     """Run the length map over the steps."""
     h = Moment(p.h.mean, p.h.square, p.h.across)
     s = Moment(p.c.mean, p.c.square, p.c.across) if p.gates == 4 else h
-    steps, correlations, pairs = [], [], _Pairs(p)
+    correlations, pairs = [], Pairs(p)
     for _ in range(p.steps):
         square, across = (p.of_inputs(x) + p.of_states(y) + p.bias for x, y in ((p.x.square, h.square), (p.x.across, h.across)))
         step, rho = _step(op, p, square, across, h, s)
         pairs.add(step, square)
         h, s = step.h, step.s
-        steps.append(step)
         correlations.append(rho)
-    return Trace(tuple(steps), tuple(correlations), pairs.mean)
+    return pairs.trace(correlations)
 
 
 def _step(op: NumpyReading, p: Problem, square: float, across: float, h: Moment, s: Moment) -> tuple[Step, float]:
@@ -105,7 +41,7 @@ def _step(op: NumpyReading, p: Problem, square: float, across: float, h: Moment,
     rho = min(max((across - free) / variance, -1.0), 1.0) if variance > 0 else 1.0
     f, *rest = p.functions
     if p.gates == 1:
-        return rnn_step([gate(op, f, p.mean, variance)], rho, h), rho
+        return rnn_step([gate(op, f, p.mean, variance)], rho), rho
     inner = gate(op, f, p.mean, variance)
     if p.gates == 4:
         candidate = gate(op, rest[0], p.mean, variance)
@@ -114,89 +50,6 @@ def _step(op: NumpyReading, p: Problem, square: float, across: float, h: Moment,
     new = p.of_inputs(p.x.square) + p.bias - free + inner.square * reset.square
     candidate = gate(op, rest[0], p.mean, max(new, 0.0))
     return gru_step((inner, inner, candidate), reset, rho, s), rho
-
-
-class _Pairs:
-    """E[h_t h_u] of different steps, row by row: what is added at two steps correlates as their pre-activations do, and what is
-    kept of a memory carries on. ``mean`` is the average over the pairs."""
-
-    def __init__(self, p: Problem) -> None:
-        self.p = p
-        self.rows: list[tuple[Step, float]] = []
-        self.before = np.zeros(0)  # E[h_(t-1) h_u] for u < t - 1
-        self.memory = np.zeros(0)
-        self.total, self.count = 0.0, 0
-
-    def add(self, step: Step, square: float) -> None:
-        t = len(self.rows)
-        self.rows.append((step, square))
-        if not t:
-            return
-        p, free = self.p, self.p.mean**2
-        earlier = np.concatenate([[p.h.square * 0.0], self.before])[:t]  # E[h_(t-1) h_(u-1)], u = 0 from the initial state
-        squares = np.array([q for _, q in self.rows[:t]])
-        shared = p.of_inputs(p.x.within) + p.of_states(1.0) * earlier + p.bias - free
-        rho = np.clip(shared / np.maximum(np.sqrt((squares - free) * max(square - free, 0.0)), 1e-300), -1.0, 1.0)
-        past = [row for row, _ in self.rows[:t]]
-        added = _product([row.added for row in past], step.added, rho)
-        memory = added
-        if step.kept:
-            carried = _carried([row.kept for row in past], added)
-            last = np.append(self.memory, past[-1].s.square)
-            memory = step.kept * last + carried
-        h = memory
-        if step.shown:
-            out, read = [row.shown[0] for row in past], [row.shown[1] for row in past]
-            inner = memory / np.maximum(np.sqrt(np.array([row.s.square for row in past]) * step.s.square), 1e-300)
-            h = _product([(g,) for g in out], step.shown[:1], rho) * _product([(g,) for g in read], step.shown[1:], inner)
-        self.before, self.memory = np.append(h[: t - 1], h[t - 1]), memory
-        self.total, self.count = self.total + float(h.sum()), self.count + t
-
-    @property
-    def mean(self) -> float:
-        return self.total / self.count if self.count else self.rows[0][0].h.square
-
-
-def _product(past: Sequence[tuple[Gate, ...]], now: tuple[Gate, ...], rho: Array) -> Array:
-    """E of a product of functions at two steps whose pre-activations correlate by ``rho``, for each earlier step."""
-    found = np.ones(len(past))
-    for index, last in enumerate(now):
-        coefficients = np.stack([row[index].coefficients for row in past]) * last.coefficients
-        found = found * (coefficients * np.clip(rho, -1.0, 1.0)[:, None] ** np.arange(coefficients.shape[1])).sum(-1)
-    return found
-
-
-def _carried(kept: Sequence[float], added: Array) -> Array:
-    """E[b_t s_u]: what is added now against the memories before, which keep what was added to them."""
-    found, last = np.zeros(len(added)), 0.0
-    for u, (share, term) in enumerate(zip(kept, added.tolist(), strict=True)):
-        found[u] = last = share * last + term
-    return found
-
-
-def back(p: Problem, run: Trace, seeds: Array, memory_seed: Array, spread: float, alignment: float) -> Back:
-    """Adjoints in one sweep; ``seeds`` [steps, 2] arrive at h, ``memory_seed`` [2] at the last s."""
-    gain, h, s, log = p.units * p.r.square, np.zeros(2), np.array(memory_seed, np.float64), spread
-    gates, spreads = np.zeros((p.steps, 2)), np.zeros(p.steps)
-    for t in range(p.steps - 1, -1, -1):
-        step = run.steps[t]
-        arrived = h + seeds[t]
-        log = (h[0] * log + seeds[t, 0] * spread) / arrived[0] if arrived[0] > 0 else log
-        h, s, gates[t] = _passed((step.same, step.across), arrived, s, gain)
-        spreads[t] = log
-        through = 1.0 - step.same.direct * arrived[0] / h[0] if h[0] > 0 else 0.0
-        log += through * growth(step, run.correlations[t], p.samples, p.units, alignment)
-    return Back(gates, h, s, spreads)
-
-
-def _passed(each: tuple[Passing, Passing], h: Array, s: Array, gain: float) -> tuple[Array, Array, Array]:
-    def of(name: str) -> Array:
-        return np.array([getattr(passing, name) for passing in each])
-
-    s = s + of("into") * h
-    gates = of("gates") * h + of("memory_gates") * s
-    before = gain * (of("fed") * h + of("memory_fed") * s) + of("direct") * h
-    return before, of("kept") * s, gates
 
 
 @dataclass(frozen=True)
@@ -221,14 +74,14 @@ class ThroughTime(Stepwise):
         b = self._back(p, run, case.output, adjoint)
         doubt, d = adjoint.doubt or p.doubt, b.gates
         if position in (0, 5, 6):
-            gain = p.units * p.w.square * p.directions
-            rows = {0: d * gain, 5: b.h[None], 6: b.s[None]}[position]
-            square, across = rows.mean(axis=0).tolist()
-            weights = d[:, 0] if position == 0 else np.ones(1)
+            rows = {0: d * p.units * p.w.square * p.directions, 5: b.h[None], 6: b.s[None]}[position]
+            square = float(rows.mean())
+            across = square * _shared(run, adjoint)
+            weights = d if position == 0 else np.ones(1)
             total = float(weights.sum())
             spread = float(weights @ (b.spread if position == 0 else b.spread[:1])) / total if total > 0 else 0.0
             return replace(adjoint, mean=0.0, square=square, within=0.0, across=across, spread=spread, doubt=doubt)
-        square = max(self._parameter(p, run, position, d), 0.0)
+        square = max(self._parameter(p, run, position, d, _shared(run, adjoint)), 0.0)
         return replace(adjoint, mean=0.0, square=square, within=square, across=square, doubt=doubt)
 
     def steps(self, case: Case, position: int, adjoint: Signal, signals: Sequence[Signal | None]) -> Array:
@@ -236,21 +89,24 @@ class ThroughTime(Stepwise):
         if position:
             return np.zeros(0)
         p, run = self._run(case, signals)
-        profile = self._back(p, run, case.output, adjoint).gates[:, 0] * p.units * p.w.square * p.features * p.samples
+        profile = self._back(p, run, case.output, adjoint).gates * p.units * p.w.square * p.features * p.samples
         if p.directions == 2:
             return np.asarray(profile + profile[::-1])
         return np.asarray(profile[::-1] if p.reverse else profile)
 
     @staticmethod
     def _back(p: Problem, run: Trace, output: int, adjoint: Signal) -> Back:
-        seeds, memory, arriving = np.zeros((p.steps, 2)), np.zeros(2), [adjoint.square, adjoint.across]
+        """Two samples' adjoints are as much smaller as the slopes of two pre-activations that correlate as theirs do."""
+        seeds, memory, within = np.zeros(p.steps), 0.0, 0.0
         if output == 2:
-            memory[:] = arriving
+            memory = adjoint.square
+        elif output == 1:
+            seeds[-1] = adjoint.square
         else:
-            seeds[-1 if output else slice(None)] = arriving
-        return back(p, run, seeds, memory, adjoint.spread, adjoint.alignment)
+            seeds[:], within = adjoint.square, adjoint.within
+        return back(p, run, seeds, within, memory, adjoint.spread, adjoint.alignment)
 
-    def _parameter(self, p: Problem, run: Trace, position: int, d: Array) -> float:
+    def _parameter(self, p: Problem, run: Trace, position: int, d: Array, shared: float) -> float:
         """Per element: what each step's adjoint, a gate's share of it, meets there, summed over steps and samples."""
         if position == 1:
             met = np.tile([p.x.square, p.x.across], (p.steps, 1))
@@ -261,7 +117,7 @@ class ThroughTime(Stepwise):
             met = np.ones((p.steps, 2))
         else:
             raise NotImplementedError("only inputs, weights, biases and initial states have a predicted gradient")
-        same, across = (d / p.gates * met).sum(axis=0).tolist()
+        same, across = (d[:, None] / p.gates * met * np.array([1.0, shared])).sum(axis=0).tolist()
         return float(p.samples * same + p.samples * (p.samples - 1) * across)
 
     def _run(self, case: Case, signals: Sequence[Signal | None]) -> tuple[Problem, Trace]:
@@ -290,6 +146,13 @@ class ThroughTime(Stepwise):
             replace(x_signal, spread=0.0), w_signal, r_signal, given[3] or ZERO, given[5] or ZERO, given[6] or ZERO,
             bool(attributes.get("linear_before_reset", 0)),
         )  # fmt: skip
+
+
+def _shared(run: Trace, adjoint: Signal) -> float:
+    """What two samples' adjoints have in common, a step behind the seeds, against one sample's square."""
+    last = run.steps[-1]
+    one, two = (p.gates + p.into * p.memory_gates for p in (last.same, last.across))
+    return max(adjoint.across / adjoint.square, 0.0) * two / one if one > 0 and adjoint.square > 0 else 0.0
 
 
 _Traced = Callable[[NumpyReading, Problem], Trace]
