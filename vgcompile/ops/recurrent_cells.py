@@ -163,6 +163,12 @@ class Way:
     factors: tuple[Factor, ...]
     of: str = "s"
     times: str = ""  # "memory": the memory before the step; "read": the memory as the output reads it
+    bound: float = 1.0  # E[kept A] / (E[kept] E[A]), A the gate's factor: one gate may decide both
+
+
+def _bound(nodes: Gaussian, kept: Array, factor: Array) -> float:
+    product = nodes.mean(kept) * nodes.mean(factor)
+    return nodes.mean(kept * factor) / product if product > 0 else 1.0
 
 
 def rnn_step(gates: Sequence[Gate], rho: float) -> Step:
@@ -189,7 +195,12 @@ def lstm_step(op: NumpyReading, gates: Sequence[Gate], last: Activation, rho: fl
     out, out_pairs = read.square * o.slope, read.pair(r) * o.slopes(rho)
     same = Passing(out, out, cells, cells, o.square * read.slope, f.square)
     across = Passing(out_pairs, out_pairs, pairs, pairs, o.pair(rho) * read.slopes(r), f.pair(rho))
-    ways = (Way(((g, "y"), (i, "d"))), Way(((i, "y"), (g, "d"))), Way(((f, "d"),), times="memory"), Way(((o, "d"),), "h", "read"))
+    ways = (
+        Way(((g, "y"), (i, "d"))),
+        Way(((i, "y"), (g, "d"))),
+        Way(((f, "d"),), times="memory", bound=_bound(f.nodes, f.y, f.d)),
+        Way(((o, "d"),), "h", "read"),
+    )
     into = o.mean * read.nodes.mean(read.d)
     return Step(h, cell, f.mean, into, (i, g), (o, read), same, across, ways, g)
 
@@ -218,9 +229,9 @@ def gru_step(gates: Sequence[Gate], reset: Moment, rho: float, s: Moment) -> Ste
         z.slopes(rho) * apart_pairs, rest.pair(rho) * n.slopes(rho), reset.across * r.slopes(rho), r.pair(rho), z.pair(rho)
     )
     ways = (
-        Way(((z, "d"),), times="memory"),
-        Way(((z, "d"), (n, "y"))),
-        Way(((rest, "y"), (n, "d"), (r, "y"))),
+        Way(((z, "d"),), times="memory", bound=_bound(z.nodes, z.y, z.d)),
+        Way(((z, "d"), (n, "y")), bound=_bound(z.nodes, z.y, z.d)),
+        Way(((rest, "y"), (n, "d"), (r, "y")), bound=_bound(z.nodes, z.y, rest.y)),
     )
     return Step(h, h, z.mean, 1.0, (rest, n), (), same, across, ways, n)
 

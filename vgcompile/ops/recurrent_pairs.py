@@ -1,8 +1,8 @@
 """Two steps of a recurrence: what they have in common, forward and backward, because they share their weights.
 
 Forward, R h_(t-1) and R h_(u-1) correlate as the states do. Backward, R^T d_t and R^T d_u correlate as the adjoints do; those of
-a gated cell do, for a memory hands its adjoint on. What R returns to the memory then adds up with what is still there, and the cell
-forgets more slowly than its gates alone would say. With h what a cell shows, s its memory, d the adjoints that reach R:
+a gated cell do, for a memory hands its adjoint on. What R returns to the memory then adds up with what is still there, and the
+cell forgets more slowly than its gates alone would say. With h what a cell shows, s its memory, d the adjoints that reach R:
 
     E[h_t h_u] = seeds + n E[r^2] E[d_(t+1) d_(u+1)]
     s_t = kept s_(t+1) + into h_t, so E[s_u h_t] and E[s_t s_u] follow from it step by step
@@ -160,7 +160,9 @@ class Back:
 def back(p: Problem, run: Trace, seeds: Array, within: float, memory_seed: float, spread: float, alignment: float) -> Back:
     """``seeds`` [steps] arrive at h and share ``within`` between two steps, ``memory_seed`` at the last s."""
     n, gain = p.steps, p.units * p.r.square
-    h, s = np.zeros((n + 1, n + 1)), np.zeros((n + 1, n + 1))  # state 0 is the initial one, step t leads from t - 1 to t
+    h, s, passed = (
+        np.zeros((n + 1, n + 1)) for _ in range(3)
+    )  # ``passed``: of s, what no R has returned; state 0 is the initial one, step t leads from t - 1 to t
     kept = np.array([*(step.kept for step in run.steps), 0.0])  # kept[j]: of the memory j by the step after it
     into = np.array([float(p.gates == 3), *(step.into for step in run.steps)])
     gates, spreads, log = np.zeros(n), np.zeros(n), spread
@@ -169,13 +171,15 @@ def back(p: Problem, run: Trace, seeds: Array, within: float, memory_seed: float
         h[j, j:] = within if j else 0.0
         h[j, j] = seeds[j - 1] if j else 0.0
         if j < n:
-            h[j, j:n] += gain * _fed(run, j, h[j + 1, j + 1 :], s[j + 1, j + 1 :])
+            h[j, j:n] += gain * _fed(run, j, *(each[j + 1, j + 1 :] for each in (h, s, passed)))
         across = _met(h[j], into, kept, j)
         if j < n:
+            passed[j, j + 1 :] = kept[j] * passed[j + 1, j + 1 :]
             s[j, j + 1 :] = kept[j] * s[j + 1, j + 1 :] + into[j] * across[j + 1 :]
         before = run.steps[j].same.kept * s[j + 1, j + 1] if j < n else memory_seed
         squared = step.same.into if step else into[0]
         s[j, j] = before + squared * h[j, j] + (2.0 * kept[j] * into[j] * across[j + 1] if j < n else 0.0)
+        passed[j, j] = s[j, j]
         if step:
             gates[j - 1] = step.same.gates * h[j, j] + step.same.memory_gates * s[j, j]
             spreads[j - 1] = log
@@ -187,8 +191,10 @@ def back(p: Problem, run: Trace, seeds: Array, within: float, memory_seed: float
     return Back(gates, np.array(initial), np.array(s[0, 0]), spreads)
 
 
-def _fed(run: Trace, j: int, h: Array, s: Array) -> Array:
-    """E[d_(j+1) d_u] of all gates for u from j + 1 on, from the adjoints of the states there."""
+def _fed(run: Trace, j: int, h: Array, s: Array, passed: Array) -> Array:
+    """E[d_(j+1) d_u] of all gates for u from j + 1 on, from the adjoints of the states there.
+
+    Where one gate decides both what of s is kept and what of it reaches R, what was passed on without a detour knows of it."""
     t, step, later = j, run.steps[j], run.steps[j + 1 :]
     found = np.zeros(len(h))
     found[0] = step.same.fed * h[0] + step.same.memory_fed * s[0]
@@ -196,7 +202,8 @@ def _fed(run: Trace, j: int, h: Array, s: Array) -> Array:
         factor = _expected([row.ways[index].factors for row in later], way.factors, run.rho[t, t + 1 :])
         if way.times:
             factor = factor * (run.memory if way.times == "memory" else run.read)[t, t + 1 :]
-        found[1:] += factor * (h if way.of == "h" else s)[1:]
+        bound = np.array([row.ways[index].bound - 1.0 for row in later])
+        found[1:] += factor * (h[1:] if way.of == "h" else s[1:] + bound * passed[1:])
     return found
 
 
