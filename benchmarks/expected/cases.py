@@ -61,9 +61,9 @@ def residual(name: str, depth: int, activation: str, scale: float) -> str:
 
 def normalized(name: str, depth: int, activation: str) -> str:
     """Batch normalization before each activation, at He's initial values."""
-    body = f"{{kind: dense, units: 256, bias: false}}, {{kind: batch_norm, activation: {activation}}}"
+    body = f"{{kind: dense, units: 512, bias: false}}, {{kind: batch_norm, activation: {activation}}}"
     layers = f"  - {{kind: block, name: hidden, repeat: {depth}, layers: [{body}]}}"
-    return _document(name, "256", _weights(2.0), layers)
+    return _document(name, "512", _weights(2.0), layers)
 
 
 def transformer(name: str, norm: str, depth: int) -> str:
@@ -92,7 +92,7 @@ NETS: tuple[Net, ...] = (
     Net("convolution_relu", convolutional("convolution_relu", 20, "relu", 2.0), batch=8),
     Net("convolution_tanh", convolutional("convolution_tanh", 20, "tanh", 1.5), batch=8),
     Net("residual_tanh", residual("residual_tanh", 50, "tanh", 1.0)),
-    Net("batchnorm_relu", normalized("batchnorm_relu", 20, "relu"), batch=256),
+    Net("batchnorm_relu", normalized("batchnorm_relu", 20, "relu"), batch=64),
     Net("transformer_pre", transformer("transformer_pre", "pre", 5), batch=8),
     Net("transformer_post", transformer("transformer_post", "post", 5), batch=8),
     Net("rnn", recurrent("rnn", "rnn", 50, 1.0), batch=16, recurrent=True),

@@ -26,7 +26,7 @@ from vgcompile.ops.families import Carried
 from vgcompile.ops.moments import gathered
 from vgcompile.ops.op import Case, Moments, Op, Stepwise
 from vgcompile.ops.reading import slope
-from vgcompile.signal import Signal
+from vgcompile.signal import Profile, Signal, bent, blended
 
 Array = np.ndarray[Any, Any]
 ONE = np.ones(())  # a profile that is the same at every node
@@ -197,9 +197,10 @@ class Adjoints:
         """Over how many independent units, and for how many adjoints, a random operand spreads the adjoint of this input."""
         value, random = _operand(node, position), self.forward.random
         others = [v for i, v in enumerate(node.inputs) if v is not None and i != position]
-        if value in random or not any(v in random and len(dims(v)) >= 2 for v in others):
+        matrix = next((v for v in others if v in random and len(dims(v)) >= 2), None)
+        if value in random or matrix is None:
             return None, self.batch
-        units = features(value) or case.count(case.shapes[position]) // self.batch
+        units = features(value, matrix) or case.count(case.shapes[position]) // self.batch
         return units, max(case.count(case.shapes[position]) // units, 1)
 
     def _lose(self, node: ir.Node, why: str) -> None:
@@ -278,8 +279,17 @@ class Adjoints:
             within += a.within * near * scale
             across += a.across * far * scale
             alignment += share / square * a.alignment * (far / mean) ** 2 if share > 0 else 0.0
-        total = Signal(0.0, 1.0, within, across, min(alignment, 1.0), spread, _doubt(waves))
+        along = blended([(share, _along(source.adjoint.along, base, profile)) for source, profile, _, share in shares])
+        total = Signal(0.0, 1.0, within, across, min(alignment, 1.0), spread, along, _doubt(waves))
         return total, log + math.log(square)
+
+
+def _along(along: Profile, base: Base | None, profile: Array) -> Profile:
+    """Where the base's square differs along an axis, so do the slopes that it decides."""
+    if base is None or not profile.ndim or tuple(map(len, base.signal.along)) != tuple(map(len, along)):
+        return along
+    slopes = bent(base.signal.along, base.nodes.sensitivity(profile))
+    return bent(tuple(tuple(a * b for a, b in zip(*pair, strict=True)) for pair in zip(along, slopes, strict=True)), 1.0)
 
 
 def _doubt(waves: Waves) -> str:

@@ -29,7 +29,7 @@ from vgcompile.ops.families import Carried
 from vgcompile.ops.moments import role
 from vgcompile.ops.op import Case, Moments, Op, at
 from vgcompile.quadrature import Gaussian, gaussian
-from vgcompile.signal import Signal, constant
+from vgcompile.signal import Signal, bent, constant
 
 Array = np.ndarray[Any, Any]
 UNSTABLE = 3.0  # a length map that amplifies a fluctuation of q by more than this makes the prediction unreliable
@@ -180,7 +180,7 @@ class Forward:
             return None
         alignment, reading = self.signals[operand].alignment, self.readings.get(operand)
         if reading is not None and reading.base is not None and reading.base.value.producer() is not None:
-            alignment = mixed(alignment, features(operand))
+            alignment = mixed(alignment, features(operand, matrices[0]))
         return alignment / math.prod(int(dim) for dim in dims(matrices[0])[2:])
 
     def signals_of(self, node: ir.Node) -> list[Signal | None]:
@@ -223,8 +223,10 @@ class Forward:
         self.readings[output] = Reading(base, f)
         square, across = base.nodes.mean(f * f), base.nodes.pair(f, base.across)
         alignment = _bent(base, f, square, across)
-        self.signals[output] = Signal(base.nodes.mean(f), square, base.nodes.pair(f, base.within), across, alignment)
-        self.sensitivity[output] = self.sensitivity.get(base.value, 0.0) * max(base.nodes.sensitivity(f), 0.0)
+        elasticity = base.nodes.sensitivity(f)
+        along = bent(base.signal.along, elasticity)
+        self.signals[output] = Signal(base.nodes.mean(f), square, base.nodes.pair(f, base.within), across, alignment, along=along)
+        self.sensitivity[output] = self.sensitivity.get(base.value, 0.0) * max(elasticity, 0.0)
 
     def _found(self, value: ir.Value, signal: Signal) -> None:
         if not math.isfinite(signal.square):
@@ -234,10 +236,12 @@ class Forward:
         self.readings[value] = Reading(Base(value, signal, nodes, *_correlations(signal)), nodes.x)
 
 
-def features(value: ir.Value) -> int | None:
-    """The extent of a value's feature axis, where it is known."""
+def features(value: ir.Value, matrix: ir.Value | None = None) -> int | None:
+    """The extent of a value's feature axis, where it is known: the second one, where a ``matrix`` of the value's own rank, which is
+    a kernel, reads it."""
     shape = dims(value)
-    extents = [dim for axis, dim in enumerate(shape) if role(len(shape), axis) == "features"]
+    kernel = matrix is not None and len(dims(matrix)) == len(shape) > 2
+    extents = [dim for axis, dim in enumerate(shape) if (axis == 1 if kernel else role(len(shape), axis) == "features")]
     return extents[0] if extents and isinstance(extents[0], int) else None
 
 

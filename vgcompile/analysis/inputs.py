@@ -17,8 +17,11 @@ LARGEST_GRAM = 1024  # samples of the data that the alignment is taken from
 
 def input_signals(network: Network, feeds: Mapping[str, Array] | None) -> dict[str, Signal]:
     """Statistics of the data: of the given arrays, or else of each input's declared distribution."""
+    read_by_kernels = _kernels_read(network)
     return {
-        name: _of_array(feeds[name]) if feeds is not None and name in feeds else _of_distribution(declared.mean, declared.sd)
+        name: _of_array(feeds[name], name in read_by_kernels)
+        if feeds is not None and name in feeds
+        else _of_distribution(declared.mean, declared.sd)
         for name, declared in network.inputs.items()
         if declared.dtype.is_floating_point()
     }
@@ -28,9 +31,25 @@ def _of_distribution(mean: float, sd: float) -> Signal:
     return Signal(mean, mean * mean + sd * sd, mean * mean, mean * mean)
 
 
-def _of_array(x: Array) -> Signal:
+def _kernels_read(network: Network) -> set[str]:
+    """Inputs [batch, channels, positions] of a kernel of the same rank: their features are the second axis, not the last."""
+    kernels = network.model.graph.initializers.values()
+    ranked = {v: len(v.shape) for v in (*network.model.graph.inputs, *kernels) if v.shape is not None}
+    return {
+        value.name or ""
+        for value in network.model.graph.inputs
+        if any(
+            v is not None and ranked.get(v) == ranked.get(value)
+            for node in value.consumers()
+            for v in node.inputs
+            if v in kernels
+        )
+    }
+
+
+def _of_array(x: Array, kernel: bool = False) -> Signal:
     """Moments of a batch, its axes read by ``role``; cross terms over pairs of distinct samples and positions."""
-    features = [axis for axis in range(1, x.ndim) if role(x.ndim, axis) == "features"]
+    features = [axis for axis in range(1, x.ndim) if (axis == 1 if kernel else role(x.ndim, axis) == "features")]
     x = np.moveaxis(x.astype(np.float64), features, range(1, 1 + len(features)))
     x = x.reshape(*x.shape[:2], -1) if x.ndim > 1 else x.reshape(-1, 1, 1)
     n, _, p = x.shape

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
+from vgcompile import special
 from vgcompile.ops import flops
 from vgcompile.ops.op import Case, Op, sample
 from vgcompile.ops.shape import extents, shaped
@@ -114,13 +117,34 @@ def _classes(case: Case) -> dict[int, int]:
     return {1: dims[1]} if dims is not None and isinstance(dims[1], int) else {}
 
 
+LARGEST_DRAW = 1 << 20
+
+
+@lru_cache(maxsize=256)
+def _two_samples(classes: int, variance: float, correlation: float) -> tuple[float, float]:
+    """E[g g'] / E[g^2] and E[(g g')^2] / E[g^2]^2 of the adjoints of two samples, whose scores are Gaussian and correlate.
+
+    A mean over a fixed set of draws, each with every pair of labels: nothing random about it.
+    """
+    draws = max(min(512, LARGEST_DRAW // classes), 16)
+    z = np.random.default_rng(0).standard_normal((3, draws, classes))
+    shared, apart = math.sqrt(correlation * variance), math.sqrt((1.0 - correlation) * variance)
+    p, q = (special.softmax(shared * z[0] + apart * own, axis=-1) for own in z[1:])
+    # g g' = p q - p_b - q_a + [a = b] for the labels a and b
+    both, squares = (p * q).sum(-1), (p * p).sum(-1)
+    mean = both - 2.0 / classes + 1.0 / classes
+    square = (both - 1.0 / classes - 1.0 / classes) ** 2 + (squares + (q * q).sum(-1)) / classes - 2.0 / classes**2
+    same = (1.0 + 2.0 * both - 2.0 * (1.0 / classes + 1.0 / classes)) / classes
+    length = squares - 2.0 / classes + 1.0
+    return float(mean.mean() / length.mean()), min(float((square + same).mean() / length.mean() ** 2), 1.0)
+
+
 @dataclass(frozen=True)
 class ClassLoss:
     """The adjoint of the scores, p - onehot, up to its length; labels are uniform over C classes and independent.
 
-    To first order in the scores z, p = (1 + z - mean z) / C over C classes: E[(p - onehot)^2] = (1 - 1/C) (1 + Var z / C) / C,
-    while of two samples only the p correlate: (1 - 1/C) Cov(z, z') / C^2. Two samples of different classes have cosine
-    -1/(C - 1), of the same class 1: E[cos^2] = 1/(C - 1).
+    For small scores of C classes two samples of different classes have cosine -1/(C - 1), of the same class 1, so that E[cos^2]
+    is 1/(C - 1). Larger ones that samples share make all of them guess the same class: their adjoints have that one in common.
     """
 
     def forward(self, case: Case, signals: Sequence[Signal | None]) -> Signal:
@@ -133,9 +157,9 @@ class ClassLoss:
         classes = case.count((case.shapes[0] or ())[1:2])
         if classes < 2:
             raise NotImplementedError("a single class has no gradient")
-        spread = 1.0 + z.variance / classes
-        within, across = ((pair - z.mean**2) / classes / spread for pair in (z.within, z.across))
-        return Signal(0.0, 1.0, within, across, alignment=1.0 / (classes - 1))
+        rho = [(pair - z.mean**2) / z.variance if z.variance > 0 else 1.0 for pair in (z.within, z.across)]
+        within, across = (_two_samples(classes, z.variance, float(f"{min(max(r, 0.0), 1.0):.6g}")) for r in rho)
+        return Signal(0.0, 1.0, within[0], across[0], alignment=across[1])
 
 
 @dataclass(frozen=True)
