@@ -35,6 +35,7 @@ class Signal:
     across: float
     alignment: float = 0.0
     spread: float = 0.0
+    tail: float = 1.0  # of adjoints: E|g|^4 / E[|g|^2 |g'|^2], g and g' of two samples or positions
     along: Profile = ()  # of each spatial axis, the square at its places against the mean one; empty where all are alike
     doubt: str = ""  # which assumption (Gaussian, independent) is known to be broken, and by what
 

@@ -157,7 +157,7 @@ class Adjoints:
         totals = {k: self._collapse(node.outputs[k], waves) for k, waves in arriving.items()}
         case, signals = self.forward.case(node), self.forward.signals_of(node)
         for position, value in enumerate(node.inputs):
-            if value is None or (value not in self.forward.signals and not self._is_float_activation(value)):
+            if value is None or not is_real(value) or (value not in self.forward.signals and value.producer() is None):
                 continue
             waves: Waves = {}
             try:
@@ -179,7 +179,9 @@ class Adjoints:
         # A parameter collects the sum over samples, whose length fluctuates with the few directions that they have in common.
         shared = 2.0 * total.alignment if value in self.forward.random or value.name in self._parameters else 0.0
         spread = max(adjoint.spread, total.spread) + shared
-        adjoint = replace(adjoint, alignment=mixed(total.alignment, units), spread=spread, doubt=adjoint.doubt or total.doubt)
+        adjoint = replace(
+            adjoint, alignment=mixed(total.alignment, units), spread=spread, tail=total.tail, doubt=adjoint.doubt or total.doubt
+        )
         return self._wave(adjoint, log, units, count)
 
     def _keep_steps(self, node: ir.Node, position: int, squares: Array, log: float) -> None:
@@ -188,10 +190,6 @@ class Adjoints:
             return
         with np.errstate(divide="ignore"):
             self.steps[node, position] = np.logaddexp(self.steps.get((node, position), -math.inf), np.log(squares) + log)
-
-    @staticmethod
-    def _is_float_activation(value: ir.Value) -> bool:
-        return value.producer() is not None and is_real(value)
 
     def _mixing(self, node: ir.Node, position: int, case: Case) -> tuple[int | None, int]:
         """Over how many independent units, and for how many adjoints, a random operand spreads the adjoint of this input."""
@@ -252,7 +250,7 @@ class Adjoints:
         shares, log = self._shares(value, waves)
         square = sum(share for *_, share in shares)
         spread = sum(
-            share * (source.adjoint.spread + _spread(source, profile * profile, base, mean))
+            share * (source.adjoint.spread + _mixing(source, profile * profile, base, mean)[0])
             for source, profile, mean, share in shares
         )
         return square, log, spread / square if square > 0 else 0.0
@@ -270,7 +268,7 @@ class Adjoints:
         square, _, spread = self._square_and_spread(value, waves)
         if not square > 0:
             return Signal(0.0, 0.0, 0.0, 0.0), -math.inf
-        within = across = alignment = 0.0
+        within = across = alignment = tail = 0.0
         for source, profile, mean, share in shares:
             a = source.adjoint
             near = base.nodes.pair(profile, base.within) if base is not None else 1.0
@@ -278,9 +276,10 @@ class Adjoints:
             scale = share / (a.square * mean * square) if share > 0 else 0.0
             within += a.within * near * scale
             across += a.across * far * scale
+            tail += share / square * a.tail * _mixing(source, profile * profile, base, mean)[1]
             alignment += share / square * a.alignment * (far / mean) ** 2 if share > 0 else 0.0
         along = blended([(share, _along(source.adjoint.along, base, profile)) for source, profile, _, share in shares])
-        total = Signal(0.0, 1.0, within, across, min(alignment, 1.0), spread, along, _doubt(waves))
+        total = Signal(0.0, 1.0, within, across, min(alignment, 1.0), spread, tail, along, _doubt(waves))
         return total, log + math.log(square)
 
 
@@ -303,11 +302,14 @@ def _doubted(waves: Waves, doubt: str) -> Waves:
     }
 
 
-def _spread(source: Source, p2: Array, base: Base | None, mean: float) -> float:
-    """What one random matrix and the slopes behind it add to the variance of ln ||adjoint||^2."""
+def _mixing(source: Source, p2: Array, base: Base | None, mean: float) -> tuple[float, float]:
+    """What one random matrix and the slopes behind it add to the variance of ln ||adjoint||^2, and multiply its tail by: some
+    adjoints of a batch grow beyond others, so that it is made of fewer than it has."""
     if source.units is None or mean <= 0:
-        return 0.0
-    one = base.nodes.mean(p2 * p2) / mean**2 if base is not None else 1.0
+        return 0.0, 1.0
+    one = 3.0 * (base.nodes.mean(p2 * p2) / mean**2 if base is not None else 1.0)
     two = base.nodes.pair(p2, base.across) / mean**2 if base is not None else 1.0
-    m = 1.0 / source.count
-    return max(m * 3.0 * one + (1.0 - m) * two * (1.0 + 2.0 * source.adjoint.alignment) - 1.0, 0.0) / source.units
+    two *= 1.0 + 2.0 * source.adjoint.alignment
+    m = min(source.adjoint.tail / source.count, 1.0)
+    own, pairs = ((moment - 1.0) / source.units for moment in (one, two))
+    return max(m * own + (1.0 - m) * pairs, 0.0), (1.0 + own) / (1.0 + max(pairs, 0.0))

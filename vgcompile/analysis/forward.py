@@ -20,7 +20,7 @@ import onnx_ir as ir
 
 from vgcompile.graph.attributes import attributes_of
 from vgcompile.graph.case import case_of
-from vgcompile.graph.emit import constant_of, dims
+from vgcompile.graph.emit import constant_of, dims, is_real
 from vgcompile.graph.network import Network
 from vgcompile.graph.provenance import fact
 from vgcompile.initial import Initial
@@ -74,7 +74,7 @@ class Forward:
         for value in graph.inputs:
             if (signal := inputs.get(value.name or "")) is not None:
                 self._found(value, signal)
-                self.sensitivity[value] = 1.0
+                self.sensitivity[value] = float(is_real(value))
         for value in graph.initializers.values():
             self._parameter(value)
         for node in graph:
@@ -232,13 +232,15 @@ class Forward:
         if not math.isfinite(signal.square):
             return
         self.signals[value] = signal
+        if not is_real(value):
+            return  # of class numbers it says how often two are the same; no function of them is Gaussian
         nodes = gaussian(signal.mean, signal.variance, self._kinks.get(value, ()))
         self.readings[value] = Reading(Base(value, signal, nodes, *_correlations(signal)), nodes.x)
 
 
 def features(value: ir.Value, matrix: ir.Value | None = None) -> int | None:
-    """The extent of a value's feature axis, where it is known: the second one, where a ``matrix`` of the value's own rank, which is
-    a kernel, reads it."""
+    """The extent of a value's feature axis, where it is known: the second one, where a ``matrix`` of the value's own rank (a
+    kernel) reads it."""
     shape = dims(value)
     kernel = matrix is not None and len(dims(matrix)) == len(shape) > 2
     extents = [dim for axis, dim in enumerate(shape) if (axis == 1 if kernel else role(len(shape), axis) == "features")]

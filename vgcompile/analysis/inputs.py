@@ -16,9 +16,15 @@ LARGEST_GRAM = 1024  # samples of the data that the alignment is taken from
 
 
 def input_signals(network: Network, feeds: Mapping[str, Array] | None) -> dict[str, Signal]:
-    """Statistics of the data: of the given arrays, or else of each input's declared distribution."""
+    """Statistics of the data: of the given arrays, or else of each input's declared distribution. Of given class numbers, how
+    often two are the same, as the moment of a onehot vector."""
     read_by_kernels = _kernels_read(network)
-    return {
+    classes = {
+        name: _of_classes(feeds[name])
+        for name, declared in network.inputs.items()
+        if feeds is not None and name in feeds and declared.classes is not None and not declared.dtype.is_floating_point()
+    }
+    return classes | {
         name: _of_array(feeds[name], name in read_by_kernels)
         if feeds is not None and name in feeds
         else _of_distribution(declared.mean, declared.sd)
@@ -29,6 +35,20 @@ def input_signals(network: Network, feeds: Mapping[str, Array] | None) -> dict[s
 
 def _of_distribution(mean: float, sd: float) -> Signal:
     return Signal(mean, mean * mean + sd * sd, mean * mean, mean * mean)
+
+
+def _of_classes(x: Array) -> Signal:
+    """Class numbers [N, positions...]: the shares of pairs, of two positions of a sample and of two samples, that are equal."""
+    rows = x.reshape(len(x), -1)[:LARGEST_GRAM]
+    n, p = rows.shape
+    _, numbers = np.unique(rows, return_inverse=True)
+    counts = np.zeros((n, int(numbers.max(initial=0)) + 1))
+    np.add.at(counts, (np.arange(n)[:, None], numbers.reshape(n, p)), 1.0)
+    inside = float((counts**2).sum()) - n * p
+    every = float((counts.sum(0) ** 2).sum()) - n * p
+    within = inside / (n * p * (p - 1)) if p > 1 else 1.0
+    across = (every - inside) / (n * (n - 1) * p * p) if n > 1 else within
+    return Signal(0.0, 1.0, within, across)
 
 
 def _kernels_read(network: Network) -> set[str]:

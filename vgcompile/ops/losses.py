@@ -121,27 +121,32 @@ LARGEST_DRAW = 1 << 20
 
 
 @lru_cache(maxsize=256)
-def _two_samples(classes: int, variance: float, correlation: float) -> tuple[float, float]:
-    """E[g g'] / E[g^2] and E[(g g')^2] / E[g^2]^2 of the adjoints of two samples, whose scores are Gaussian and correlate.
+def _two_samples(classes: int, variance: float, correlation: float, same: float) -> tuple[float, float]:
+    """E[g g'] / E[g^2] and E[(g g')^2] / E[g^2]^2 of the adjoints of two samples, of the same class with probability ``same``.
 
-    A mean over a fixed set of draws, each with every pair of labels: nothing random about it.
+    Their scores are Gaussian and correlate; a mean over a fixed set of draws, each with every pair of labels, is nothing random.
     """
     draws = max(min(512, LARGEST_DRAW // classes), 16)
     z = np.random.default_rng(0).standard_normal((3, draws, classes))
     shared, apart = math.sqrt(correlation * variance), math.sqrt((1.0 - correlation) * variance)
     p, q = (special.softmax(shared * z[0] + apart * own, axis=-1) for own in z[1:])
     # g g' = p q - p_b - q_a + [a = b] for the labels a and b
-    both, squares = (p * q).sum(-1), (p * p).sum(-1)
-    mean = both - 2.0 / classes + 1.0 / classes
-    square = (both - 1.0 / classes - 1.0 / classes) ** 2 + (squares + (q * q).sum(-1)) / classes - 2.0 / classes**2
-    same = (1.0 + 2.0 * both - 2.0 * (1.0 / classes + 1.0 / classes)) / classes
-    length = squares - 2.0 / classes + 1.0
-    return float(mean.mean() / length.mean()), min(float((square + same).mean() / length.mean() ** 2), 1.0)
+    both, squares = (p * q).sum(-1), ((p * p).sum(-1) + (q * q).sum(-1)) / 2.0
+    every = classes**2 * ((both - 2.0 / classes) ** 2 + 2.0 * squares / classes - 2.0 / classes**2)
+    sums = 2.0 * (squares + both)  # of (p_a + q_a)^2 over the classes
+    alike = classes * both**2 - 4.0 * both + sums
+    equal = (alike + 2.0 * (classes * both - 2.0) + classes) / classes
+    different = (every - alike) / (classes * (classes - 1))
+    mean = float((both - 2.0 / classes).mean()) + same
+    length = float((squares - 2.0 / classes + 1.0).mean())
+    square = float((same * equal + (1.0 - same) * different).mean())
+    return mean / length, min(square / length**2, 1.0)
 
 
 @dataclass(frozen=True)
 class ClassLoss:
-    """The adjoint of the scores, p - onehot, up to its length; labels are uniform over C classes and independent.
+    """The adjoint of the scores, p - onehot, up to its length; labels are uniform over C classes, and two are
+    the same as often as in the data, or independently.
 
     For small scores of C classes two samples of different classes have cosine -1/(C - 1), of the same class 1, so that E[cos^2]
     is 1/(C - 1). Larger ones that samples share make all of them guess the same class: their adjoints have that one in common.
@@ -157,8 +162,12 @@ class ClassLoss:
         classes = case.count((case.shapes[0] or ())[1:2])
         if classes < 2:
             raise NotImplementedError("a single class has no gradient")
-        rho = [(pair - z.mean**2) / z.variance if z.variance > 0 else 1.0 for pair in (z.within, z.across)]
-        within, across = (_two_samples(classes, z.variance, float(f"{min(max(r, 0.0), 1.0):.6g}")) for r in rho)
+        labels, found = signals[1], []
+        for name in ("within", "across"):
+            rho = (getattr(z, name) - z.mean**2) / z.variance if z.variance > 0 else 1.0
+            same = getattr(labels, name) if labels is not None else 1.0 / classes
+            found.append(_two_samples(classes, *(float(f"{max(x, 0.0):.6g}") for x in (z.variance, min(rho, 1.0), same))))
+        within, across = found
         return Signal(0.0, 1.0, within[0], across[0], alignment=across[1])
 
 
