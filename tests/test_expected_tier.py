@@ -68,7 +68,7 @@ def test_a_normalization_forgets_a_fluctuation() -> None:
 def test_steps_of_a_recurrence(kind: str) -> None:
     """The gradient by the input of each step, against the gradient file's."""
     found = steps(recurrent(kind, kind, 12, 1.0), batch=8, seeds=4)
-    assert found.predicted == pytest.approx(found.measured, abs=0.05)
+    assert found.per_step < 0.05 and found.total == pytest.approx(1.0, abs=0.25)
 
 
 def test_steps_add_up_to_the_edge() -> None:

@@ -145,7 +145,7 @@ def _others(op: Any, x: Any) -> tuple[Any, Any]:
 Det = Op(
     "Det",
     "The determinant of each n x n matrix; the gradient is exact for singular ones too, and takes n^2 determinants of n - 1.",
-    unpredicted="a determinant of random matrices has no finite logarithm's moments in terms of second moments",
+    unpredicted="a determinant of random matrices is log-normal: second moments do not describe it",
     vjp=_det_vjp,
     numpy=np.linalg.det,
     samples=(sample((2, 2)), sample(("N", 3, 3)), sample((1, 1)), sample((2, "N", 4, 4)), sample((2, "N", "N"))),
