@@ -168,7 +168,8 @@ class ClassLoss:
             same = getattr(labels, name) if labels is not None else 1.0 / classes
             found.append(_two_samples(classes, *(float(f"{max(x, 0.0):.6g}") for x in (z.variance, min(rho, 1.0), same))))
         within, across = found
-        return Signal(0.0, 1.0, within[0], across[0], alignment=across[1])
+        least = -1.0 / max(case.batch - 1, 1)  # no sum over the batch has a negative square
+        return Signal(0.0, 1.0, within[0], max(across[0], least), alignment=across[1])
 
 
 @dataclass(frozen=True)
