@@ -148,3 +148,14 @@ def test_a_part_of_the_positions_has_fewer_pairs() -> None:
     x = Signal(0.0, 1.0, 0.2, 0.1)
     found = moments.backward(case, 0, Signal(0.0, 1.0, 1.0, 0.3), (x, None))
     assert found == replace(found, square=pytest.approx(1.0 / 12.0), within=0.0, across=pytest.approx(0.3 / 12.0))
+
+
+def test_no_two_samples_share_more_than_one_has() -> None:
+    """Averaged, the same pixel of two pictures is no more alike than a picture is to itself."""
+    moments = OPS["AveragePool"].moments
+    assert moments is not None
+    attributes = {"kernel_shape": [2, 2], "strides": [2, 2], "count_include_pad": 0, "pads": [0] * 4, "dilations": [1, 1]}
+    case = Case({**attributes, "auto_pad": "NOTSET", "ceil_mode": 0}, ((4, 3, 8, 8),), ((4, 3, 4, 4),), (None,), (None,), 4)
+    found = moments.forward(case, (Signal(0.0, 1.0, 0.3, 0.9),))
+    assert isinstance(found, Signal)
+    assert 0.0 < found.across <= found.square

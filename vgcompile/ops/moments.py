@@ -52,7 +52,7 @@ def total(case: Case, x: Signal, shape: Sequence[Dim], axes: Sequence[int], cohe
 def _total(x: Signal, n: int, over: Role, coherence: float) -> Signal:
     """E[(sum of n)(sum of n)'] = n E[same] + n (n - 1) E[different], for each of the three second moments."""
     same = (x.square, x.within, x.square if over == "batch" else x.across)
-    free, apart = x.mean * x.mean, x.across * coherence
+    free, apart = x.mean * x.mean, min(x.across * coherence, max(x.within, 0.0))
     different = {"features": (free, free, free), "position": (x.within, x.within, apart), "batch": (x.across,) * 3}[over]
     square, within, across = (n * s + n * (n - 1) * d for s, d in zip(same, different, strict=True))
     return replace(x, mean=n * x.mean, square=square, within=within, across=across)
