@@ -11,9 +11,9 @@ cosine c it is the average over pairs, ((3 kappa)/M + (1 - 1/M) kappa' (1 + 2 c)
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx_ir as ir
@@ -49,6 +49,18 @@ class Source:
 Waves = dict[int, tuple[Source, Array]]  # keyed by the source's number
 
 
+class Share(NamedTuple):
+    """A wave where it arrives: E[profile^2], its squared adjoint per element, what mixing adds to the variance of the log and
+    multiplies the tail by."""
+
+    source: Source
+    profile: Array
+    mean: float
+    square: float
+    added: float
+    longer: float
+
+
 @dataclass(frozen=True)
 class Flow:
     """ln E||adjoint||^2 and the variance of ln ||adjoint||^2; ``doubt`` says which assumption is known to be broken."""
@@ -77,6 +89,8 @@ class Adjoints:
         self.lost: dict[ir.Value, str] = {}
         self.steps: dict[tuple[ir.Node, int], Array] = {}
         self._parameters = set(network.parameters)
+        self._known: dict[ir.Value, tuple[Waves, list[Share], float]] = {}
+        self._counts: dict[ir.Value, int] = {}
         self._sources = 0
 
     def run(self) -> None:
@@ -125,14 +139,19 @@ class Adjoints:
         return self._wave(replace(seed, spread=0.0, doubt=doubt), 0.0, None, self.batch)
 
     def _case_count(self, value: ir.Value) -> int:
-        return math.prod(self.batch if isinstance(dim, str) else dim for dim in dims(value))
+        if value not in self._counts:
+            self._counts[value] = math.prod(self.batch if isinstance(dim, str) else dim for dim in dims(value))
+        return self._counts[value]
 
     def _wave(self, adjoint: Signal, log: float, units: int | None, count: int) -> Waves:
         self._sources += 1
         return {self._sources: (Source(adjoint, log, units, max(count, 1)), ONE)}
 
     def _add(self, value: ir.Value, waves: Waves) -> None:
-        mine = self.waves.setdefault(value, {})
+        if value not in self.waves:
+            self.waves[value] = waves
+            return
+        mine = self.waves[value] = dict(self.waves[value])
         for number, (source, profile) in waves.items():
             mine[number] = (source, mine[number][1] + profile) if number in mine else (source, profile)
 
@@ -162,7 +181,7 @@ class Adjoints:
             waves: Waves = {}
             try:
                 for k, (total, log) in totals.items():
-                    there = replace(case, output=k)
+                    there = replace(case, output=k) if k else case
                     adjoint = moments.backward(there, position, total, signals)
                     waves |= self._mixed(node, position, case, adjoint, total, log)
                     if isinstance(moments, Stepwise):
@@ -232,55 +251,59 @@ class Adjoints:
             self.totals.pop(value, None)  # several arrive: the sum is worked out when all of them have
         self._add(value, waves)
 
-    def _shares(self, value: ir.Value, waves: Waves) -> tuple[list[tuple[Source, Array, float, float]], float]:
-        """Each wave with E[profile^2] and its part of the squared adjoint per element; the ln of the factor that they share."""
-        reading = self.forward.readings.get(value)
-        base = reading.base if reading is not None else None
+    def _shares(self, value: ir.Value, waves: Waves) -> tuple[list[Share], float]:
+        """Each wave's part of the squared adjoint per element; the ln of the factor that they share."""
+        known = self._known.get(value)
+        if known is None or known[0] is not waves:
+            known = self._known[value] = (waves, *self._parts(value, waves))
+        return known[1], known[2]
+
+    def _parts(self, value: ir.Value, waves: Waves) -> tuple[list[Share], float]:
+        base = self._base(value)
         top = max(source.log for source, _ in waves.values())
         shares = []
         for source, profile in waves.values():
             mean = base.nodes.mean(profile * profile) if base is not None else 1.0
-            shares.append((source, profile, mean, math.exp(source.log - top) * source.adjoint.square * mean))
+            square = math.exp(source.log - top) * source.adjoint.square * mean
+            shares.append(Share(source, profile, mean, square, *_mixing(source, profile * profile, base, mean)))
         return shares, top
 
-    def _square_and_spread(self, value: ir.Value, waves: Waves) -> tuple[float, float, float]:
-        """The squared adjoint per element as square * exp(log), and its log's variance: each wave's own and what mixing added."""
+    def _base(self, value: ir.Value) -> Base | None:
         reading = self.forward.readings.get(value)
-        base = reading.base if reading is not None else None
-        shares, log = self._shares(value, waves)
-        square = sum(share for *_, share in shares)
-        spread = sum(
-            share * (source.adjoint.spread + _mixing(source, profile * profile, base, mean)[0])
-            for source, profile, mean, share in shares
-        )
-        return square, log, spread / square if square > 0 else 0.0
+        return reading.base if reading is not None else None
 
     def _flow(self, value: ir.Value, waves: Waves) -> Flow:
-        square, log, spread = self._square_and_spread(value, waves)
+        shares, log = self._shares(value, waves)
+        square, spread = _sums(shares)
         size = square * self._case_count(value)
         return Flow(log + math.log(size) if size > 0 else -math.inf, spread, _doubt(waves))
 
     def _collapse(self, value: ir.Value, waves: Waves) -> tuple[Signal, float]:
         """The adjoint's statistics per element with the base averaged out, scaled to a square of 1, and the ln of that scale."""
-        reading = self.forward.readings.get(value)
-        base = reading.base if reading is not None else None
-        shares, log = self._shares(value, waves)
-        square, _, spread = self._square_and_spread(value, waves)
+        base, (shares, log) = self._base(value), self._shares(value, waves)
+        square, spread = _sums(shares)
         if not square > 0:
             return Signal(0.0, 0.0, 0.0, 0.0), -math.inf
         within = across = alignment = tail = 0.0
-        for source, profile, mean, share in shares:
-            a = source.adjoint
-            near = base.nodes.pair(profile, base.within) if base is not None else 1.0
-            far = base.nodes.pair(profile, base.across) if base is not None else 1.0
-            scale = share / (a.square * mean * square) if share > 0 else 0.0
+        for share in (share for share in shares if share.square > 0):
+            a, part = share.source.adjoint, share.square / square
+            near = base.nodes.pair(share.profile, base.within) if base is not None else 1.0
+            far = base.nodes.pair(share.profile, base.across) if base is not None else 1.0
+            scale = part / (a.square * share.mean)
             within += a.within * near * scale
             across += a.across * far * scale
-            tail += share / square * a.tail * _mixing(source, profile * profile, base, mean)[1]
-            alignment += share / square * a.alignment * (far / mean) ** 2 if share > 0 else 0.0
-        along = blended([(share, _along(source.adjoint.along, base, profile)) for source, profile, _, share in shares])
+            tail += part * a.tail * share.longer
+            alignment += part * a.alignment * (far / share.mean) ** 2
+        along = blended([(share.square, _along(share.source.adjoint.along, base, share.profile)) for share in shares])
         total = Signal(0.0, 1.0, within, across, min(alignment, 1.0), spread, tail, along, _doubt(waves))
         return total, log + math.log(square)
+
+
+def _sums(shares: Sequence[Share]) -> tuple[float, float]:
+    """The squared adjoint per element, and the variance of its log: each wave's own and what mixing added."""
+    square = sum(share.square for share in shares)
+    spread = sum(share.square * (share.source.adjoint.spread + share.added) for share in shares)
+    return square, spread / square if square > 0 else 0.0
 
 
 def _along(along: Profile, base: Base | None, profile: Array) -> Profile:
