@@ -12,8 +12,8 @@ import pytest
 from tests.one_node import OneNode, one_node
 from vgcompile.graph.case import case_of
 from vgcompile.ops import OPS
+from vgcompile.ops.moments import largest_of
 from vgcompile.ops.op import Case
-from vgcompile.ops.pooling import largest_of
 from vgcompile.signal import Signal, constant
 
 MEAN, SD, BATCH, TRIALS = 0.3, 0.8, 4, 300

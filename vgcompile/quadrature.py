@@ -18,11 +18,13 @@ REACH = 9.0  # the mass outside is 2e-19
 PANELS = 48
 POINTS = 8  # Gauss-Legendre points a panel
 HERMITE_TERMS = 40
+_POWERS = np.arange(HERMITE_TERMS + 1)
 
 
 @dataclass(frozen=True)
 class Gaussian:
-    """N(mean, variance), as nodes ``x`` with ``weights`` that sum to 1.
+    """N(mean, variance), as nodes ``x`` with ``weights`` that sum to 1. Functions are given by their values at the nodes, a
+    constant one by a single number.
 
     ``hermite`` [terms, nodes] maps a function's values at the nodes to its coefficients in normalized Hermite polynomials.
     """
@@ -34,18 +36,19 @@ class Gaussian:
 
     def mean(self, f: Array) -> float:
         """E[f]."""
-        return float(self.weights @ np.broadcast_to(f, self.weights.shape))
+        return float(self.weights @ f) if np.ndim(f) else float(f)
 
     def pair(self, f: Array, correlation: float) -> float:
         """E[f(u) f(v)] for u, v with this marginal and the given correlation, by Mehler's formula: sum of a_k^2 rho^k.
 
         The coefficients beyond the last one kept, E[f^2] - sum a_k^2 in all, count with the next power.
         """
-        f = np.broadcast_to(f, self.weights.shape)
+        if not np.ndim(f):
+            return float(f) ** 2
         rho = min(max(correlation, -1.0), 1.0)
         squares = (self.hermite @ f) ** 2
         rest = max(self.mean(f * f) - float(squares.sum()), 0.0)
-        powers = rho ** np.arange(len(squares) + 1)
+        powers = rho**_POWERS
         return float(squares @ powers[:-1]) + rest * float(powers[-1])
 
     def sensitivity(self, f: Array) -> float:

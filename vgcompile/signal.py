@@ -18,9 +18,13 @@ An adjoint is described by the same numbers, with mean 0, and by one more for it
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-__all__ = ["Signal", "constant", "independent_sum", "replace"]
+__all__ = ["Profile", "Signal", "bent", "blended", "constant", "independent_sum", "replace"]
+
+
+Profile = tuple[tuple[float, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -31,11 +35,18 @@ class Signal:
     across: float
     alignment: float = 0.0
     spread: float = 0.0
-    reliable: bool = True  # False where an assumption (Gaussian, independent) is known to be broken
+    tail: float = 1.0  # of adjoints: E|g|^4 / E[|g|^2 |g'|^2], g and g' of two samples or positions
+    along: Profile = ()  # of each spatial axis, the square at its places against the mean one; empty where all are alike
+    doubt: str = ""  # which assumption (Gaussian, independent) is known to be broken, and by what
 
     @property
     def variance(self) -> float:
         return max(self.square - self.mean * self.mean, 0.0)
+
+    @property
+    def coherence(self) -> float:
+        """The correlation of two positions of an adjoint, from 0 to 1."""
+        return min(max(self.within / self.square, 0.0), 1.0) if self.square > 0 else 0.0
 
     def scaled(self, factor: float) -> Signal:
         """The statistics of ``sqrt(factor) * x`` (its mean keeps its sign)."""
@@ -64,5 +75,30 @@ def independent_sum(a: Signal, b: Signal) -> Signal:
         within=a.within + b.within + cross,
         across=a.across + b.across + cross,
         alignment=(shares[0] ** 2 * a.alignment + shares[1] ** 2 * b.alignment) / total**2 if total > 0 else 0.0,
-        reliable=a.reliable and b.reliable,
+        along=blended([(a.square, a.along), (b.square, b.along)]),
+        doubt=a.doubt or b.doubt,
     )
+
+
+def blended(parts: Sequence[tuple[float, Profile]]) -> Profile:
+    """The profile of a sum, from the square and the profile of each part; one without a profile is the same everywhere."""
+    shape = next((tuple(map(len, along)) for _, along in parts if along), ())
+    if not shape:
+        return ()
+    total, mixed = sum(square for square, _ in parts), [[0.0] * extent for extent in shape]
+    if total <= 0.0:
+        return ()
+    for square, along in parts:
+        known = along if tuple(map(len, along)) == shape else tuple((1.0,) * extent for extent in shape)
+        mixed = [[m + square / total * k for m, k in zip(*pair, strict=True)] for pair in zip(mixed, known, strict=True)]
+    return tuple(map(tuple, mixed))
+
+
+def bent(along: Profile, power: float) -> Profile:
+    """The profile of a function of squares that grows with their ``power``."""
+    found = []
+    for axis in along:
+        powers = [max(x, 1e-300) ** power for x in axis]
+        mean = sum(powers) / len(powers)
+        found.append(tuple(x / mean for x in powers))
+    return tuple(found)

@@ -82,6 +82,7 @@ def _tiers(tiers: Tiers) -> dict[str, Any]:
             "mean": _number(tiers.expected.mean),
             "sd": _number(tiers.expected.sd),
             "confidence": tiers.expected.confidence,
+            "reason": tiers.expected.reason,
         },
         "measured": _number(tiers.measured),
         "why": dict(tiers.why),

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from vgcompile.analysis.measured import Spread
     from vgcompile.analysis.pipeline import Tiers3
 
+PAIRS = "a gradient summed over samples, of which pairs are taken to be alike"
 FLOAT32_SMALL = -34.0  # log10 of a norm whose elements begin to fall below float32's normal numbers
 
 
@@ -138,7 +139,7 @@ def tiers_of(
     """Tiers from raw numbers: bounds in log10, a prediction, and norms of one run each."""
     why: dict[str, Reason] = {}
     bounds = _sound(sound, tiers.sound is not None, parameter, no_bound, why)
-    prediction = expected if expected is not None and expected.mean is not None else Expected()
+    prediction = expected or Expected()
     if prediction.mean is None:
         why["expected"] = "not_run" if tiers.expected is None else "undefined"
     log = _measured(tiers, measured, scale, prediction, bounds, why)
@@ -198,7 +199,7 @@ def _per_sample(given: Expected | None, batch: int) -> Expected | None:
     """
     if given is None or given.mean is None:
         return given
-    return Expected(given.mean - 0.5 * math.log10(batch), given.sd, "low")
+    return Expected(given.mean - 0.5 * math.log10(batch), given.sd, "low", given.reason or PAIRS)
 
 
 def _local(use: Use, tiers: Tiers3, gain: Tiers, total: Tiers) -> Tiers:
@@ -209,8 +210,10 @@ def _local(use: Use, tiers: Tiers3, gain: Tiers, total: Tiers) -> Tiers:
     expected = Expected()
     if gain.expected.mean is not None and total.expected.mean is not None:
         variance = max((gain.expected.sd or 0.0) ** 2 - (total.expected.sd or 0.0) ** 2, 0.0)
-        expected = Expected(gain.expected.mean - total.expected.mean, math.sqrt(variance), gain.expected.confidence)
+        doubt = gain.expected.confidence, gain.expected.reason
+        expected = Expected(gain.expected.mean - total.expected.mean, math.sqrt(variance), *doubt)
     else:
+        expected = Expected(reason=gain.expected.reason or total.expected.reason)
         why["expected"] = _reason(gain.why, total.why, "expected")
     if gain.measured is not None and total.measured is not None:
         return Tiers(bounds, expected, gain.measured - total.measured, why)

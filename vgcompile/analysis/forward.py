@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from vgcompile.graph.attributes import attributes_of
 from vgcompile.graph.case import case_of
-from vgcompile.graph.emit import constant_of, dims
+from vgcompile.graph.emit import constant_of, dims, is_real
 from vgcompile.graph.network import Network
 from vgcompile.graph.provenance import fact
 from vgcompile.initial import Initial
@@ -28,9 +29,12 @@ from vgcompile.ops.families import Carried
 from vgcompile.ops.moments import role
 from vgcompile.ops.op import Case, Moments, Op, at
 from vgcompile.quadrature import Gaussian, gaussian
-from vgcompile.signal import Signal, constant
+from vgcompile.signal import Signal, bent, constant
 
 Array = np.ndarray[Any, Any]
+UNSTABLE = 3.0  # a length map that amplifies a fluctuation of q by more than this makes the prediction unreliable
+LONGER = 1.01  # what a square is multiplied by, to see what becomes of it
+LARGEST_CONSTANT = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,8 @@ class Forward:
         self.readings: dict[ir.Value, Reading] = {}
         self.sensitivity: dict[ir.Value, float] = {}
         self.random: set[ir.Value] = set()  # parameters that are drawn anew with each initialization
+        self.constants: dict[ir.Value, Array] = {}  # what follows from constants and shapes alone
+        self._cases: dict[ir.Node, Case] = {}
         self._kinks = _kinks_of_consumers(network.model.graph)
 
     def run(self, inputs: Mapping[str, Signal]) -> None:
@@ -68,6 +74,7 @@ class Forward:
         for value in graph.inputs:
             if (signal := inputs.get(value.name or "")) is not None:
                 self._found(value, signal)
+                self.sensitivity[value] = float(is_real(value))
         for value in graph.initializers.values():
             self._parameter(value)
         for node in graph:
@@ -94,16 +101,39 @@ class Forward:
         if value in self.random:
             self._found(value, self.signals[value])
 
+    def unstable(self, value: ir.Value) -> str:
+        """Why the length map up to a value does not settle the fluctuations of a finite width; empty where it does."""
+        grown = self.sensitivity.get(value, 0.0)
+        if grown <= UNSTABLE:
+            return ""
+        return f"the length map is unstable: a fluctuation of the input's length has grown {grown:.2g} times up to here"
+
     def _node(self, node: ir.Node) -> None:
         row = lookup(node.op_type, node.domain)
-        if row is None or (row.blocked and row.moments is None):
+        if row is None or self._is_constant(node, row) or (row.blocked and row.moments is None):
             return
-        self.sensitivity[node.outputs[0]] = max((self.sensitivity.get(v, 1.0) for v in node.inputs if v is not None), default=1.0)
         base = self.common_base(node)
         if row.elementwise and base is not None:
             self._read_jointly(node, row, base)
         elif row.moments is not None:
             self._put_through(node, row.moments)
+
+    def _is_constant(self, node: ir.Node, row: Op) -> bool:
+        """Whether a node follows from constants alone, as a mask from positions does; then it is worked out."""
+        values = self.case(node).values
+        if row.numpy is None or row.random or len(node.outputs) > 1 or self.random.intersection(node.inputs):
+            return False
+        if any(value is None or value.size > LARGEST_CONSTANT for value in values):
+            return False
+        try:
+            found = np.asarray(row.numpy(*values, **attributes_of(node)))
+        except (ValueError, TypeError, IndexError):
+            return False
+        self.constants[node.outputs[0]] = found
+        if found.dtype.kind == "f":
+            self.readings[node.outputs[0]] = Reading(None, found)
+            self.signals[node.outputs[0]] = constant(float(found.mean()), float((found * found).mean()))
+        return True
 
     def _put_through(self, node: ir.Node, moments: Moments) -> None:
         """What the operator's row makes of its inputs' statistics; a case that the row has no formula for stays
@@ -115,10 +145,28 @@ class Forward:
         if isinstance(moments, Carried) and node.inputs[0] in self.readings:
             self.signals[node.outputs[0]] = found if isinstance(found, Signal) else found[0]
             self.readings[node.outputs[0]] = self.readings[node.inputs[0]]
+            self.sensitivity[node.outputs[0]] = self.sensitivity.get(node.inputs[0], 0.0)
+            if node.inputs[0] in self.random:
+                self.random.add(node.outputs[0])
             return
+        self._grow(node, moments, found if isinstance(found, Signal) else found[0])
         alignment = self._alignment(node)
         for value, signal in zip(node.outputs, found if isinstance(found, tuple) else (found,), strict=False):
             self._found(value, signal if alignment is None else replace(signal, alignment=alignment))
+
+    def _grow(self, node: ir.Node, moments: Moments, found: Signal) -> None:
+        """How a small fluctuation of the input's length arrives here: through every operand, d ln E[y^2] / d ln E[x^2]."""
+        signals, case, grown = self.signals_of(node), self.case(node), 0.0
+        for position, value in enumerate(node.inputs):
+            before = self.sensitivity.get(value, 0.0) if value is not None else 0.0
+            given = signals[position]
+            if before == 0.0 or given is None or found.square <= 0.0:
+                continue
+            longer = moments.forward(case, [*signals[:position], given.scaled(LONGER), *signals[position + 1 :]])
+            square = (longer if isinstance(longer, Signal) else longer[0]).square
+            grown += before * math.log(square / found.square) / math.log(LONGER) if square > 0.0 else 0.0
+        for output in node.outputs:
+            self.sensitivity[output] = abs(grown)
 
     def _alignment(self, node: ir.Node) -> float | None:
         """What a random matrix leaves of its operand's alignment, given the operand; None where the node is no random matrix.
@@ -132,7 +180,7 @@ class Forward:
             return None
         alignment, reading = self.signals[operand].alignment, self.readings.get(operand)
         if reading is not None and reading.base is not None and reading.base.value.producer() is not None:
-            alignment = mixed(alignment, features(operand))
+            alignment = mixed(alignment, features(operand, matrices[0]))
         return alignment / math.prod(int(dim) for dim in dims(matrices[0])[2:])
 
     def signals_of(self, node: ir.Node) -> list[Signal | None]:
@@ -140,7 +188,14 @@ class Forward:
         return [None if value is None else self.signals.get(value) for value in node.inputs]
 
     def case(self, node: ir.Node) -> Case:
-        return replace(case_of(node), batch=self.batch)
+        if node in self._cases:
+            return self._cases[node]
+        case = case_of(node)
+        known = [
+            self.constants.get(v, given) if v is not None else None for v, given in zip(node.inputs, case.values, strict=True)
+        ]
+        self._cases[node] = replace(case, batch=self.batch, values=tuple(known))
+        return self._cases[node]
 
     def common_base(self, node: ir.Node) -> Base | None:
         """The one base that all inputs of a node are functions of, or None."""
@@ -168,21 +223,27 @@ class Forward:
         self.readings[output] = Reading(base, f)
         square, across = base.nodes.mean(f * f), base.nodes.pair(f, base.across)
         alignment = _bent(base, f, square, across)
-        self.signals[output] = Signal(base.nodes.mean(f), square, base.nodes.pair(f, base.within), across, alignment)
-        self.sensitivity[output] = self.sensitivity.get(base.value, 1.0) * max(base.nodes.sensitivity(f), 0.0)
+        elasticity = base.nodes.sensitivity(f)
+        along = bent(base.signal.along, elasticity)
+        self.signals[output] = Signal(base.nodes.mean(f), square, base.nodes.pair(f, base.within), across, alignment, along=along)
+        self.sensitivity[output] = self.sensitivity.get(base.value, 0.0) * max(elasticity, 0.0)
 
     def _found(self, value: ir.Value, signal: Signal) -> None:
         if not math.isfinite(signal.square):
             return
         self.signals[value] = signal
+        if not is_real(value):
+            return  # of class numbers it says how often two are the same; no function of them is Gaussian
         nodes = gaussian(signal.mean, signal.variance, self._kinks.get(value, ()))
         self.readings[value] = Reading(Base(value, signal, nodes, *_correlations(signal)), nodes.x)
 
 
-def features(value: ir.Value) -> int | None:
-    """The extent of a value's feature axis, where it is known."""
+def features(value: ir.Value, matrix: ir.Value | None = None) -> int | None:
+    """The extent of a value's feature axis, where it is known: the second one, where a ``matrix`` of the value's own rank (a
+    kernel) reads it."""
     shape = dims(value)
-    extents = [dim for axis, dim in enumerate(shape) if role(len(shape), axis) == "features"]
+    kernel = matrix is not None and len(dims(matrix)) == len(shape) > 2
+    extents = [dim for axis, dim in enumerate(shape) if (axis == 1 if kernel else role(len(shape), axis) == "features")]
     return extents[0] if extents and isinstance(extents[0], int) else None
 
 

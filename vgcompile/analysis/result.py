@@ -35,11 +35,14 @@ class Sound:
 
 @dataclass(frozen=True)
 class Expected:
-    """Mean and standard deviation of the log10 over initializations, at the analysed batch size."""
+    """Mean and standard deviation of the log10 over initializations, at the analysed batch size.
+
+    ``reason`` says why confidence is low or, without a mean, why there is none."""
 
     mean: float | None = None
     sd: float | None = None
     confidence: Confidence = "low"
+    reason: str = ""
 
 
 @dataclass(frozen=True)

@@ -92,6 +92,7 @@ def _diagonal(op: Any, x: Any, first: int, second: int) -> Any:
 Einsum = Op(
     "Einsum",
     "Products of operands summed over index letters, as an equation says.",
+    unpredicted="its letters are not read as features, samples or positions",
     vjp=_einsum_vjp,
     numpy=lambda *x, equation: np.einsum(equation, *x),
     samples=(
@@ -144,6 +145,7 @@ def _others(op: Any, x: Any) -> tuple[Any, Any]:
 Det = Op(
     "Det",
     "The determinant of each n x n matrix; the gradient is exact for singular ones too, and takes n^2 determinants of n - 1.",
+    unpredicted="a determinant of random matrices is log-normal: second moments do not describe it",
     vjp=_det_vjp,
     numpy=np.linalg.det,
     samples=(sample((2, 2)), sample(("N", 3, 3)), sample((1, 1)), sample((2, "N", 4, 4)), sample((2, "N", "N"))),
@@ -197,6 +199,7 @@ def _running_product(x: Array, axis: Array, *, exclusive: int, reverse: int) -> 
 CumProd = Op(
     "CumProd",
     "The running product along an axis; the gradient is exact at zeros too.",
+    unpredicted="a product of many random numbers is log-normal: second moments do not describe it",
     vjp=_cum_prod_vjp,
     numpy=_running_product,
     samples=(

@@ -9,6 +9,7 @@ of keys, those that share one are rows of one matrix, so that the products sum o
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any
@@ -18,10 +19,12 @@ import numpy as np
 from vgcompile.interval import WHOLE, Interval, corners, interval, point
 from vgcompile.ops import flops
 from vgcompile.ops.attention_mask import bias_of, full_mask, sees_a_key, visible
+from vgcompile.ops.attention_moments import Attended, Layout, number, seen_by
 from vgcompile.ops.cutting import bound_of
 from vgcompile.ops.normalization import added, adjoints_of
-from vgcompile.ops.op import Attributes, Case, Dim, Op, sample
+from vgcompile.ops.op import Array, Attributes, Case, Dim, Op, sample
 from vgcompile.ops.shape import extents, shaped, sized
+from vgcompile.signal import Signal
 
 SWAPPED = [0, 1, 3, 2]
 
@@ -228,6 +231,42 @@ def _refuses(case: Case) -> str:
     )
 
 
+def _layout(case: Case, signals: Sequence[Signal | None]) -> Layout:
+    given = [i < len(case.shapes) and case.shapes[i] is not None for i in range(7)]
+    if any(given[4:]) or max(int(case.attributes.get(f"{side}_window_size", -1)) for side in ("left", "right")) >= 0:
+        raise NotImplementedError("caches and windows of keys are not predicted")
+    q, k, v = (case.shapes[i] or () for i in range(3))
+    heads = [int(case.attributes.get(f"{side}_num_heads", 0)) for side in ("q", "kv", "kv")]
+    counts, sizes = zip(*(_divided(dims, n) for dims, n in zip((q, k, v), heads, strict=True)), strict=True)
+    queries, keys = number(q[-2]), number(k[-2])
+    hidden, bias = _mask(case, signals) if given[3] else (None, None)
+    if case.attributes["is_causal"]:
+        late = np.arange(keys)[None, :] > np.arange(queries)[:, None]
+        hidden = late if hidden is None else hidden | late
+    scale, cap = case.attributes["scale"] or 1.0 / math.sqrt(sizes[0]), float(case.attributes["softcap"])
+    seen = seen_by(queries, keys, hidden)
+    return Layout(queries, keys, sizes[0], sizes[2], counts[0] / max(counts[1], 1), float(scale), cap, seen, bias)
+
+
+def _divided(dims: Sequence[Dim], heads: int) -> tuple[int, int]:
+    """Heads and entries of a head, of [batch, heads, length, size] or [batch, length, heads * size]."""
+    if len(dims) == 4:
+        return number(dims[1]), number(dims[3])
+    return heads, number(dims[2]) // max(heads, 1)
+
+
+def _mask(case: Case, signals: Sequence[Signal | None]) -> tuple[Array | None, Signal | None]:
+    """What is hidden, and what is added: a mask of conditions, one with minus infinity in it, or numbers."""
+    value = case.values[3]
+    if value is None:
+        if signals[3] is None:
+            raise NotImplementedError("which keys are hidden is known at run time only")
+        return None, signals[3]
+    if value.dtype == bool:
+        return ~value, None
+    return (np.isneginf(value), None) if np.isneginf(value).any() else (None, signals[3])
+
+
 def _self(*dims: Dim) -> tuple[tuple[Dim, ...], ...]:
     return (dims,) * 3
 
@@ -243,6 +282,7 @@ Attention = Op(
     flops=flops.attention,
     vjp=_attention_vjp,
     range=_range,
+    moments=Attended(_layout),
     refuses=_refuses,
     samples=(
         sample(*_self(2, 2, 3, 4)),

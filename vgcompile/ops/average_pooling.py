@@ -66,7 +66,9 @@ class Average:
         inside, count = self.windows(case)
         share = float((inside / count).mean())
         square = float(((inside * x.square + inside * (inside - 1.0) * x.within) / count**2).mean())
-        return replace(x, mean=x.mean * share, square=square, within=x.within * share**2, across=x.across * share**2)
+        apart = min(x.across, x.within)  # two samples at different positions share no more than one sample does
+        across = float(((inside * x.across + inside * (inside - 1.0) * apart) / count**2).mean())
+        return replace(x, mean=x.mean * share, square=square, within=x.within * share**2, across=across)
 
     def backward(self, case: Case, position: int, adjoint: Signal, signals: Sequence[Signal | None]) -> Signal:
         inside, count = self.windows(case)

@@ -164,15 +164,17 @@ class BatchMoments:
         if position == 1:
             return summed(adjoint, self._normalized(case, x), n, p)
         gain = parameter(case, signals, 1, 1.0).square * self._inverse_variance(case, x)
-        common = _pair_mean(adjoint, n, p)
+        common, lost = _pair_mean(adjoint, n, p), adjoint.square / (n * p)  # the mean's direction, and z's
+        shared = lost / max(n * p - 1, 1) - common  # the sum over the batch stays 0
         centred = replace(
             adjoint,
-            square=max(adjoint.square * (1.0 - 1.0 / (n * p)) - common, 0.0),
-            within=adjoint.within - common,
-            across=adjoint.across - common,
+            square=max(adjoint.square - lost - common, 0.0),
+            within=adjoint.within + shared,
+            across=adjoint.across + shared,
         )
         modes = self._modes(case, x)
-        return replace(centred.scaled(gain), reliable=adjoint.reliable and x.alignment < ALIGNED * modes)
+        aligned = "" if x.alignment < ALIGNED * modes else "the samples of the batch point few ways, and decide 1/s^2"
+        return replace(centred.scaled(gain), doubt=adjoint.doubt or aligned)
 
     def _normalized(self, case: Case, x: Signal) -> Signal:
         n, p = self._sizes(case)
@@ -267,6 +269,7 @@ BatchNormalization = Op(
 BatchNormalizationGradient = Op(
     "BatchNormalizationGradient",
     "The adjoints of input, scale and bias of a batch normalization in training; g and x [N, C, ...], scale [C].",
+    unpredicted="it stands in gradients alone, which are predicted from the forward operators",
     domain=INTERNAL,
     bodies=(Body("three terms", _train_gradient),),
     infer=lambda g, x, scale, **_: (x, scale, scale),

@@ -30,7 +30,7 @@ SLOPES: dict[Slope, str] = {
 MOMENTS: dict[Moments, str] = {
     "joint": "by quadrature, together with its elementwise neighbours",
     "formula": "a formula for its statistics",
-    "none": "no prediction",
+    "none": "no prediction; where a gradient flows, the note says why",
 }
 
 
@@ -79,6 +79,8 @@ def _moments(row: Op) -> Moments:
 
 def _note(row: Op, schema: defs.OpSchema) -> str:
     notes = [row.blocked or row.uncovered]
+    if row.unpredicted:
+        notes.append(f"not predicted: {row.unpredicted}")
     if row.random:
         notes.append("random")
     if row.domain == INTERNAL:

@@ -130,6 +130,7 @@ def _constant(number: float) -> Any:
 Scan = Op(
     "Scan",
     "A body run over the slices of its inputs, states handed from step to step; it runs again, step by step, for its gradient.",
+    unpredicted="a body's moments are not followed from step to step",
     nested=scan_gradient,
     infer=_scan_types,
     enters=_scan_enters,
@@ -143,6 +144,7 @@ Scan = Op(
 Loop = Op(
     "Loop",
     "A body run again and again, states handed from trip to trip; it runs again, trip by trip, for its gradient.",
+    unpredicted="how often it runs, only a run tells",
     nested=loop_gradient,
     infer=_loop_types,
     enters=_loop_enters,
@@ -153,6 +155,7 @@ Loop = Op(
 If = Op(
     "If",
     "One of two bodies; the gradient flows through the one that is taken.",
+    unpredicted="which branch runs, only a run tells",
     nested=if_gradient,
     infer=_if_types,
     refuses=_uncovered,

@@ -14,7 +14,7 @@ from vgcompile.norms import convolution_norm
 from vgcompile.ops.op import Case
 from vgcompile.ops.shape import meeting, summed
 from vgcompile.ops.window import Window
-from vgcompile.signal import Signal, independent_sum, replace
+from vgcompile.signal import Profile, Signal, independent_sum, replace
 
 
 def _channel_hulls(case: Case, padded: bool) -> Interval:
@@ -82,7 +82,8 @@ class Windows:
     """Mean-field moments of a convolution, zero padding counted exactly.
 
     Of the taps of a window ``seen`` fall inside the tensor on average, and ``over`` windows lie over an element; each window
-    element meets every channel of its group, with independent weights.
+    element meets every channel of its group, with independent weights. Windows at the edges see less, layer after layer, so that
+    squares differ along an axis: an average over windows is one over what they see (`along`).
     """
 
     window: Callable[[Case], Window]
@@ -92,32 +93,52 @@ class Windows:
         x, w = signals[0], signals[1]
         assert x is not None and w is not None
         seen, over = self._pairs(case)
-        terms = self._channels(case, 0) / case.attributes["group"] * (over if self.transposed else seen)
+        met, along = self._through(case, x.along, forward=True)
+        channels = self._channels(case, 0) / case.attributes["group"]
+        terms, weighted = channels * (over if self.transposed else seen), channels * met
         cross = terms * max(terms - 1.0, 0.0) * (w.mean * x.mean) ** 2
         y = Signal(
             mean=terms * w.mean * x.mean,
-            square=terms * w.square * x.square + cross,
-            within=terms * w.square * x.within + cross,
-            across=terms * w.square * x.across + cross,
+            square=weighted * w.square * x.square + cross,
+            within=weighted * w.square * x.within + cross,
+            across=weighted * w.square * x.across + cross,
             alignment=x.alignment,
-            reliable=x.reliable,
+            along=along,
+            doubt=x.doubt,
         )
         bias = signals[2] if len(signals) > 2 else None
         return y if bias is None else independent_sum(y, bias)
 
     def backward(self, case: Case, position: int, adjoint: Signal, signals: Sequence[Signal | None]) -> Signal:
-        seen, over = self._pairs(case)
         if position == 0:
             w = signals[1]
             assert w is not None
-            terms = self._channels(case, None) / case.attributes["group"] * (seen if self.transposed else over)
-            return replace(adjoint.scaled(terms * w.square), mean=0.0)
+            met, along = self._through(case, adjoint.along, forward=False)
+            terms = self._channels(case, None) / case.attributes["group"] * met
+            return replace(adjoint.scaled(terms * w.square), mean=0.0, along=along)
+        seen, _ = self._pairs(case)
         x = signals[0] if position == 1 else Signal(1.0, 1.0, 1.0, 1.0)
         assert x is not None
         out = case.count((case.outputs[0] or ())[2:])
         visits = case.count((case.shapes[0] or ())[2:]) if self.transposed else out
         met = visits * seen / self.window(case).taps if position == 1 else float(out)
         return summed(adjoint, x, case.batch, met)
+
+    def _through(self, case: Case, along: Profile, forward: bool) -> tuple[float, Profile]:
+        """How many taps, or windows, an element meets, weighted by the squares at their other ends; and the squares' profile."""
+        into, out = (case.shapes[0] or ())[2:], (case.outputs[0] or ())[2:]
+        if any(isinstance(dim, str) for dim in (*into, *out)):
+            seen, over = self._pairs(case)
+            return (seen if forward != self.transposed else over), ()
+        starts, at, met, found = into if forward else out, self.window(case), 1.0, []
+        known = along if tuple(map(len, along)) == starts else tuple((1.0,) * int(dim) for dim in starts)
+        for axis, (i, o, given) in enumerate(zip(into, out, known, strict=True)):
+            meets = at.meets(int(o), int(i), axis).T if self.transposed else at.meets(int(i), int(o), axis)
+            reached = (meets if forward else meets.T) @ np.array(given)
+            mean = float(reached.mean())
+            met *= mean
+            found.append(tuple((reached / mean).tolist()) if mean > 0 else (1.0,) * len(reached))
+        return met, tuple(found)
 
     @staticmethod
     def _channels(case: Case, position: int | None) -> int:

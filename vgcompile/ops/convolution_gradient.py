@@ -248,6 +248,7 @@ _TWO: dict[str, Any] = {"group": 2, "strides": [2, 1], "dilations": [1, 2], "pad
 ConvInputGradient = Op(
     "ConvInputGradient",
     "The adjoint of a convolution's input: g [N, M, out...], w [M, C / group, kernel...], x only for its shape.",
+    unpredicted="it stands in gradients alone, which are predicted from the forward operators",
     domain=INTERNAL,
     vjp=_input_gradient_vjp,
     bodies=(
@@ -265,6 +266,7 @@ ConvInputGradient = Op(
 ConvWeightGradient = Op(
     "ConvWeightGradient",
     "The adjoint of a convolution's kernel: g [N, M, out...], x [N, C, in...], w only for its shape.",
+    unpredicted="it stands in gradients alone, which are predicted from the forward operators",
     domain=INTERNAL,
     vjp=_weight_gradient_vjp,
     bodies=(

@@ -247,6 +247,7 @@ def _center_vjp(op: Any, g: Any, y: Any, x: Any, shape: Any, *, axes: Sequence[i
 CenterCropPad = layout(
     "CenterCropPad",
     "A tensor cut, or padded with zeros, around its centre.",
+    unpredicted="what is kept follows from a shape that only a run tells",
     vjp=_center_vjp,
     range=lambda case: hull_of(case, interval(0.0, 0.0)),
     norms=lambda case, position: (0.0, 1.0),

@@ -9,6 +9,7 @@ import numpy as np
 from vgcompile.ops import flops
 from vgcompile.ops.cutting import LAST, bound_of
 from vgcompile.ops.gates import swish_slope
+from vgcompile.ops.moments import Turned
 from vgcompile.ops.normalization import added, adjoints_of
 from vgcompile.ops.op import Case, Dim, Op, sample
 from vgcompile.ops.shape import added_up, extents, full_shape, shaped, zeros_like
@@ -65,6 +66,7 @@ RotaryEmbedding = Op(
     "Pairs of entries rotated by angles that depend on the position, the same in every head.",
     flops=flops.made(3.0),
     vjp=_rotary_vjp,
+    moments=Turned(),
     refuses=_unknown_pairs,
     samples=(
         sample(("N", 2, "T", 4), ("N", "T", 2), ("N", "T", 2)),
@@ -109,6 +111,7 @@ def _tensor_scatter_vjp(
 TensorScatter = Op(
     "TensorScatter",
     "A cache with an update written over it, in each sample from a place of its own on.",
+    unpredicted="where its slices go, only a run tells",
     flops=flops.none,
     vjp=_tensor_scatter_vjp,
     range=lambda case: bound_of(case, 0).scalar().hull(bound_of(case, 1).scalar()),
@@ -176,6 +179,7 @@ def _unknown_kernel(case: Case) -> str:
 CausalConvWithState = Op(
     "CausalConvWithState",
     "Each channel convolved with a kernel of its own over the present and the past, which it hands on.",
+    unpredicted="its state carries positions of another call",
     vjp=_causal_vjp,
     refuses=_unknown_kernel,
     samples=(

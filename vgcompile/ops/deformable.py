@@ -150,6 +150,7 @@ def _unknown(case: Case) -> str:
 DeformConv = Op(
     "DeformConv",
     "A convolution whose taps read between elements, at offsets; where one reads at an element, the slope is that beyond it.",
+    unpredicted="its windows lie where the data put them",
     flops=flops.convolution,
     vjp=_vjp,
     refuses=_unknown,

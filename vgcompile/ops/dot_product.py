@@ -10,6 +10,7 @@ again when the graph is written, in the very operators that the vjp starts from,
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -18,9 +19,11 @@ import numpy as np
 import onnx_ir as ir
 
 from vgcompile.interval import WHOLE, Interval, corners, interval, point, up
+from vgcompile.ops.attention_moments import Attended, Layout, number, seen_by
 from vgcompile.ops.linear import swapped
 from vgcompile.ops.op import INTERNAL, Array, Body, Case, Dim, Op, sample
 from vgcompile.ops.shape import extents, repeats
+from vgcompile.signal import Signal
 
 
 @dataclass(frozen=True)
@@ -172,6 +175,25 @@ def _length(sides: Array, extent: Dim) -> float:
     return float(up(np.sqrt(total).max(initial=0.0) * (1.0 + 1e-12)))
 
 
+def _layout(case: Case, signals: Sequence[Signal | None]) -> Layout:
+    """Where a condition hides keys, its value must be known; one that a run computes hides an unknown number of them."""
+    q, k, v = (case.shapes[i] or () for i in range(3))
+    queries, keys = number(q[-2]), number(k[-2])
+    given = [i < len(case.shapes) and case.shapes[i] is not None for i in (3, 4)]
+    hidden = case.values[4] if given[1] else None
+    if given[1] and (hidden is None or case.attributes.get("fill", -math.inf) != -math.inf):
+        raise NotImplementedError("which keys are hidden is known at run time only")
+    fixed = case.values[3] if given[0] else None
+    if fixed is not None and np.isneginf(fixed).any():
+        hidden = np.isneginf(fixed) if hidden is None else hidden | np.isneginf(fixed)
+    bias = signals[3] if given[0] and np.isfinite(fixed if fixed is not None else 0.0).all() else None
+    if given[0] and bias is None and fixed is None:
+        raise NotImplementedError("the statistics of what is added to the scores are not known")
+    groups = case.count((case.outputs[0] or ())[:-2]) / max(case.count(k[:-2]), 1)
+    scale, cap = float(case.attributes.get("scale", 1.0)), float(case.attributes.get("softcap", 0.0))
+    return Layout(queries, keys, number(q[-1]), number(v[-1]), groups, scale, cap, seen_by(queries, keys, hidden), bias)
+
+
 _HIDDEN = np.array([[False, True, True], [False, False, True]])
 _HALF = ("N", 2, 2, 3)
 
@@ -184,6 +206,7 @@ ScaledDotProductAttention = Op(
     vjp=_attention_vjp,
     range=_range,
     norms=_norms,
+    moments=Attended(_layout),
     bodies=(Body("written out", _attention),),
     infer=lambda q, k, v, *_, **__: _like(q, v),
     samples=(

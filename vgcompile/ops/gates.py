@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from vgcompile import special
 from vgcompile.interval import WHOLE, Interval, product
 from vgcompile.ops.families import UNARY, elementwise
-from vgcompile.ops.op import INTERNAL, Body, Case, Op, sample
+from vgcompile.ops.moments import gathered, independent_product, present, read
+from vgcompile.ops.op import INTERNAL, Array, Body, Case, Op, sample
+from vgcompile.quadrature import Gaussian, gaussian
+from vgcompile.signal import Signal, replace
 
 
 def swish_slope(op: Any, x: Any, y: Any, *, alpha: float = 1.0) -> Any:
@@ -51,6 +55,30 @@ def _swiglu_range(case: Case) -> Interval:
     return product(gate, case.ranges[1] or WHOLE)
 
 
+@dataclass(frozen=True)
+class Gated:
+    """Moments of silu(a) b for independent a and b, a Gaussian."""
+
+    def forward(self, case: Case, signals: Sequence[Signal | None]) -> Signal:
+        a, b = present(signals)
+        nodes, value, _ = self._read(case, a)
+        gate = read(a, nodes, value)
+        return replace(independent_product(gate, b), alignment=max(a.alignment, b.alignment), doubt=a.doubt or b.doubt)
+
+    def backward(self, case: Case, position: int, adjoint: Signal, signals: Sequence[Signal | None]) -> Signal:
+        a, b = present(signals)
+        nodes, value, slope = self._read(case, a)
+        factor = read(a, nodes, value) if position else independent_product(read(a, nodes, slope), b)
+        return gathered(case, position, replace(independent_product(adjoint, factor), mean=0.0))
+
+    @staticmethod
+    def _read(case: Case, a: Signal) -> tuple[Gaussian, Array, Array]:
+        nodes, alpha = gaussian(a.mean, a.variance), float(case.attributes.get("alpha", 1.0))
+        s = special.expit(alpha * nodes.x)
+        value = nodes.x * s
+        return nodes, value, s + value * alpha * (1.0 - s)
+
+
 # Stock ONNX Runtime has no kernel for the Swish in the standard's own body.
 SwiGLU = Op(
     "SwiGLU",
@@ -58,6 +86,7 @@ SwiGLU = Op(
     vjp=_swiglu_vjp,
     numpy=lambda a, b, *, alpha: a * special.expit(alpha * a) * b,
     range=_swiglu_range,
+    moments=Gated(),
     bodies=(Body("sigmoid", lambda op, a, b, *, alpha: op.Swish(a, alpha=alpha) * b),),
     samples=(sample(("N", 3), ("N", 3)), sample((2, 3), (2, 3), alpha=1.75)),
 )

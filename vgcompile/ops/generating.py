@@ -21,6 +21,7 @@ def _one_hot_vjp(op: Any, g: Any, y: Any, indices: Any, depth: Any, values: Any,
 OneHot = Op(
     "OneHot",
     "One of two values: the second at the index along a new axis, the first elsewhere; the gradient flows to the two values.",
+    unpredicted="its rows are constants of which the data choose",
     flops=flops.none,
     vjp=_one_hot_vjp,
     samples=(sample(np.array([0, 2, 1]), np.array(3), (2,)), sample(np.array([[1], [0]]), np.array(2), (2,), axis=0)),
@@ -36,6 +37,7 @@ def _range_vjp(op: Any, g: Any, y: Any, start: Any, limit: Any, delta: Any, **_:
 Range = Op(
     "Range",
     "start, start + delta, and so on, below limit; the gradient flows to start and delta, the limit is a step.",
+    unpredicted="it counts between two numbers, and has no features",
     vjp=_range_vjp,
     samples=(
         sample(np.array(0), np.array(4), np.array(1)),

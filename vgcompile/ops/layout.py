@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 from vgcompile.interval import WHOLE, Interval
 from vgcompile.ops.families import layout, spread
+from vgcompile.ops.moments import scattered
 from vgcompile.ops.op import Array, Case, Op, sample
 from vgcompile.ops.shape import extents, is_sample_axis, repeats, reshaped, shaped, summed, zeros_like
 from vgcompile.signal import Signal, replace
@@ -26,7 +27,10 @@ class Moved:
         return signals[0] if len(case.outputs) == 1 else (signals[0],) * len(case.outputs)
 
     def backward(self, case: Case, position: int, adjoint: Signal, signals: Sequence[Signal | None]) -> Signal:
-        return adjoint.scaled(case.count(case.outputs[0]) / max(case.count(case.shapes[position]), 1))
+        out, mine = case.outputs[case.output], case.shapes[position]
+        if out is not None and mine is not None and len(out) == len(mine):
+            return scattered(case, position, adjoint, out)
+        return adjoint.scaled(case.count(out) / max(case.count(mine), 1))
 
 
 @dataclass(frozen=True)
@@ -213,7 +217,9 @@ class Mixture:
         def mean(field: str) -> float:
             return float(weights @ [getattr(signal, field) for signal in known])
 
-        return Signal(mean("mean"), mean("square"), mean("within"), mean("across"), reliable=all(s.reliable for s in known))
+        return Signal(
+            mean("mean"), mean("square"), mean("within"), mean("across"), doubt=next((s.doubt for s in known if s.doubt), "")
+        )
 
     def backward(self, case: Case, position: int, adjoint: Signal, signals: Sequence[Signal | None]) -> Signal:
         return adjoint
@@ -305,6 +311,7 @@ SpaceToDepth = layout(
 Trilu = layout(
     "Trilu",
     "The upper or the lower triangle, zeros elsewhere.",
+    unpredicted="what is kept differs from position to position, and positions are taken to be alike",
     vjp=lambda op, g, y, x, k=None, upper=1: (shaped(op.Trilu(g, k, upper=upper), x), None),
     norms=restriction,
     moments=None,

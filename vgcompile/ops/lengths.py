@@ -11,6 +11,7 @@ import numpy as np
 from vgcompile.interval import Interval, interval
 from vgcompile.ops import flops
 from vgcompile.ops.normalization import (
+    InnerMoments,
     affine,
     in_type,
     known,
@@ -68,6 +69,7 @@ RMSNormalization = Op(
     vjp=_rms_vjp,
     range=lambda case: affine(_root_size(members(case)), known(case, 1), interval(0.0, 0.0)),
     norms=_rms_norms,
+    moments=InnerMoments(over_positions=False, centred=False),
     bodies=(Body("written out", _rms),),
     infer=lambda x, *_, **__: x,
     samples=(
@@ -98,6 +100,7 @@ LpNormalization = Op(
     "LpNormalization",
     "x over its p-norm along an axis; a zero vector stays 0, and nothing flows through it.",
     normalizes=True,
+    unpredicted="a length of other powers than 2 is no function of second moments",
     flops=flops.made(3.0),
     vjp=_lp_vjp,
     numpy=_lp,
@@ -130,6 +133,7 @@ MeanVarianceNormalization = Op(
     "MeanVarianceNormalization",
     "x minus its mean over axes, over its deviation; where x does not vary, what flows is the centred adjoint over 1e-9.",
     normalizes=True,
+    unpredicted="its axes may mix samples, positions and features in any way",
     flops=flops.made(5.0),
     vjp=_mean_variance_vjp,
     infer=lambda x, **_: x,
@@ -163,6 +167,7 @@ def _response_vjp(op: Any, g: Any, y: Any, x: Any, *, alpha: float, beta: float,
 LRN = Op(
     "LRN",
     "x over a power of the squares in `size` neighbouring channels, that many in all: local response normalization.",
+    unpredicted="powers of sums of squares need more than second moments",
     flops=lambda case: (case.attributes["size"] + 5.0) * case.count(case.outputs[0]),
     vjp=_response_vjp,
     samples=(

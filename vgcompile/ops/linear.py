@@ -198,6 +198,9 @@ def _drawn_once(signal: Signal) -> bool:
     return signal.across >= signal.square * (1.0 - 1e-12) and signal.within >= signal.square * (1.0 - 1e-12)
 
 
+MIXED = "two factors that both depend on the data are taken to be independent"
+
+
 @dataclass(frozen=True)
 class Product:
     """Mean-field moments of y = A B with K terms a sum (Poole et al. 2016; Schoenholz et al. 2017).
@@ -218,7 +221,7 @@ class Product:
             within=k * a.within * b.within + cross,
             across=k * a.across * b.across + cross,
             alignment=max(a.alignment, b.alignment),
-            reliable=a.reliable and b.reliable and not mixed,
+            doubt=a.doubt or b.doubt or (MIXED if mixed else ""),
         )
         alpha = float(case.attributes.get("alpha", 1.0))
         product = replace(product.scaled(alpha**2), mean=alpha * product.mean)
@@ -279,7 +282,7 @@ class Product:
             within=terms * adjoint.within * other.within + cross,
             across=terms * adjoint.across * other.across
             + (terms * (terms - 1) * adjoint.across * other.across if cross else 0.0),
-            reliable=False,
+            doubt=adjoint.doubt or MIXED,
         )
 
 

@@ -168,6 +168,7 @@ _SHARED: dict[str, Any] = {"q_num_heads": 4, "kv_num_heads": 2}
 LinearAttention = Op(
     "LinearAttention",
     "Each token writes to a state and reads from it; the state may decay, and be corrected by what it holds already.",
+    unpredicted="its state is a product of keys and values over all steps, with gates that depend on the data",
     vjp=_linear_attention_vjp,
     refuses=_unknown_widths,
     samples=(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
+from vgcompile import special
 from vgcompile.ops import flops
 from vgcompile.ops.op import Case, Op, sample
 from vgcompile.ops.shape import extents, shaped
@@ -114,13 +117,39 @@ def _classes(case: Case) -> dict[int, int]:
     return {1: dims[1]} if dims is not None and isinstance(dims[1], int) else {}
 
 
+LARGEST_DRAW = 1 << 20
+
+
+@lru_cache(maxsize=256)
+def _two_samples(classes: int, variance: float, correlation: float, same: float) -> tuple[float, float]:
+    """E[g g'] / E[g^2] and E[(g g')^2] / E[g^2]^2 of the adjoints of two samples, of the same class with probability ``same``.
+
+    Their scores are Gaussian and correlate; a mean over a fixed set of draws, each with every pair of labels, is nothing random.
+    """
+    draws = max(min(512, LARGEST_DRAW // classes), 16)
+    z = np.random.default_rng(0).standard_normal((3, draws, classes))
+    shared, apart = math.sqrt(correlation * variance), math.sqrt((1.0 - correlation) * variance)
+    p, q = (special.softmax(shared * z[0] + apart * own, axis=-1) for own in z[1:])
+    # g g' = p q - p_b - q_a + [a = b] for the labels a and b
+    both, squares = (p * q).sum(-1), ((p * p).sum(-1) + (q * q).sum(-1)) / 2.0
+    every = classes**2 * ((both - 2.0 / classes) ** 2 + 2.0 * squares / classes - 2.0 / classes**2)
+    sums = 2.0 * (squares + both)  # of (p_a + q_a)^2 over the classes
+    alike = classes * both**2 - 4.0 * both + sums
+    equal = (alike + 2.0 * (classes * both - 2.0) + classes) / classes
+    different = (every - alike) / (classes * (classes - 1))
+    mean = float((both - 2.0 / classes).mean()) + same
+    length = float((squares - 2.0 / classes + 1.0).mean())
+    square = float((same * equal + (1.0 - same) * different).mean())
+    return mean / length, min(square / length**2, 1.0)
+
+
 @dataclass(frozen=True)
 class ClassLoss:
-    """The adjoint of the scores, p - onehot, up to its length; labels are uniform over C classes and independent.
+    """The adjoint of the scores, p - onehot, up to its length; labels are uniform over C classes, and two are
+    the same as often as in the data, or independently.
 
-    To first order in the scores z, p = (1 + z - mean z) / C over C classes: E[(p - onehot)^2] = (1 - 1/C) (1 + Var z / C) / C,
-    while of two samples only the p correlate: (1 - 1/C) Cov(z, z') / C^2. Two samples of different classes have cosine
-    -1/(C - 1), of the same class 1: E[cos^2] = 1/(C - 1).
+    For small scores of C classes two samples of different classes have cosine -1/(C - 1), of the same class 1, so that E[cos^2]
+    is 1/(C - 1). Larger ones that samples share make all of them guess the same class: their adjoints have that one in common.
     """
 
     def forward(self, case: Case, signals: Sequence[Signal | None]) -> Signal:
@@ -133,9 +162,29 @@ class ClassLoss:
         classes = case.count((case.shapes[0] or ())[1:2])
         if classes < 2:
             raise NotImplementedError("a single class has no gradient")
-        spread = 1.0 + z.variance / classes
-        within, across = ((pair - z.mean**2) / classes / spread for pair in (z.within, z.across))
-        return Signal(0.0, 1.0, within, across, alignment=1.0 / (classes - 1))
+        labels, found = signals[1], []
+        for name in ("within", "across"):
+            rho = (getattr(z, name) - z.mean**2) / z.variance if z.variance > 0 else 1.0
+            same = getattr(labels, name) if labels is not None else 1.0 / classes
+            found.append(_two_samples(classes, *(float(f"{max(x, 0.0):.6g}") for x in (z.variance, min(rho, 1.0), same))))
+        within, across = found
+        least = -1.0 / max(case.batch - 1, 1)  # no sum over the batch has a negative square
+        return Signal(0.0, 1.0, within[0], max(across[0], least), alignment=across[1])
+
+
+@dataclass(frozen=True)
+class LabelLoss:
+    """The adjoint of given log probabilities, minus a onehot, up to its length: of two samples the same entry with probability
+    1/C, or none."""
+
+    def forward(self, case: Case, signals: Sequence[Signal | None]) -> Signal:
+        raise NotImplementedError("the loss itself is not predicted, only its gradient")
+
+    def backward(self, case: Case, position: int, adjoint: Signal, signals: Sequence[Signal | None]) -> Signal:
+        if position != 0:
+            raise NotImplementedError("only the adjoint of the log probabilities is predicted")
+        same = 1.0 / max(case.count((case.shapes[0] or ())[1:2]), 1)
+        return Signal(0.0, 1.0, same, same, alignment=same)
 
 
 _LABELS = np.array([[0, 2], [1, 1], [3, 0]])
@@ -164,6 +213,7 @@ NegativeLogLikelihoodLoss = Op(
     "Minus the given logarithm of the probability of the labelled class, weighted by class and averaged, summed or left alone.",
     flops=flops.read(),
     vjp=_likelihood_vjp,
+    moments=LabelLoss(),
     untrained=(2,),
     classes=_classes,
     samples=_SCORES,

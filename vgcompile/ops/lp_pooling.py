@@ -51,6 +51,7 @@ def _no_norm(case: Case) -> str:
 LpPool = Op(
     "LpPool",
     "The p-norm of each window, padded with zeros; a window of zeros has gradient 0.",
+    unpredicted="a root of sums of powers is no function of second moments",
     flops=lambda case: 2.0 * flops.pool(case),
     vjp=_lp_vjp,
     infer=lambda x, p=2, **attributes: infer(x, **attributes),
@@ -69,6 +70,7 @@ LpPool = Op(
 GlobalLpPool = Op(
     "GlobalLpPool",
     "The p-norm over all positions; where it is 0, so is the gradient.",
+    unpredicted="a root of sums of powers is no function of second moments",
     flops=flops.read(2.0),
     vjp=_global_vjp,
     refuses=_no_norm,

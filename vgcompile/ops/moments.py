@@ -7,14 +7,17 @@ features], the last one is the features, and the only axis of a vector is. Featu
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import lru_cache, reduce
 from typing import Literal
 
 import numpy as np
 
-from vgcompile.ops.op import Case, Dim, Rule, Variadic
+from vgcompile import special
+from vgcompile.ops.op import Array, Case, Dim, Rule, Variadic
+from vgcompile.quadrature import Gaussian
 from vgcompile.signal import Signal, constant, independent_sum, replace
 
 Role = Literal["batch", "features", "position"]
@@ -37,21 +40,47 @@ def independent_product(a: Signal, b: Signal) -> Signal:
     return replace(a, mean=a.mean * b.mean, square=a.square * b.square, within=a.within * b.within, across=a.across * b.across)
 
 
-def total(case: Case, x: Signal, shape: Sequence[Dim], axes: Sequence[int]) -> Signal:
-    """The sum of ``x`` over axes of a tensor of this shape."""
+def total(case: Case, x: Signal, shape: Sequence[Dim], axes: Sequence[int], coherence: float = 1.0) -> Signal:
+    """The sum of ``x`` over axes of a tensor of this shape; what two samples have in common at different positions is
+    ``coherence`` times what they have at the same one."""
     for axis in axes:
         n = case.count(shape[axis : axis + 1])
-        x = _total(x, n, role(len(shape), axis))
+        x = _total(x, n, role(len(shape), axis), coherence)
     return x
 
 
-def _total(x: Signal, n: int, over: Role) -> Signal:
+def _total(x: Signal, n: int, over: Role, coherence: float) -> Signal:
     """E[(sum of n)(sum of n)'] = n E[same] + n (n - 1) E[different], for each of the three second moments."""
     same = (x.square, x.within, x.square if over == "batch" else x.across)
-    free = x.mean * x.mean
-    different = {"features": (free, free, free), "position": (x.within, x.within, x.across), "batch": (x.across,) * 3}[over]
+    free, apart = x.mean * x.mean, min(x.across * coherence, max(x.within, 0.0))
+    different = {"features": (free, free, free), "position": (x.within, x.within, apart), "batch": (x.across,) * 3}[over]
     square, within, across = (n * s + n * (n - 1) * d for s, d in zip(same, different, strict=True))
     return replace(x, mean=n * x.mean, square=square, within=within, across=across)
+
+
+def scattered(case: Case, position: int, adjoint: Signal, kept: Sequence[Dim]) -> Signal:
+    """The adjoint of an operand of which a part is read, of extents ``kept`` along the operand's own axes: zeros elsewhere.
+
+    Of pairs of positions only those are left that were both kept.
+    """
+    shape = case.shapes[position]
+    assert shape is not None and len(kept) == len(shape)
+    share, have, left = 1.0, 1, 1
+    for axis, (extent, part) in enumerate(zip(shape, kept, strict=True)):
+        n, k = case.count([extent]), case.count([part])
+        if role(len(shape), axis) == "position":
+            have, left = have * n, left * k
+        else:
+            share *= k / max(n, 1)
+    pairs = left * (left - 1) / (have * (have - 1)) if have > 1 else 1.0
+    rows = share * left / max(have, 1)
+    return replace(
+        adjoint,
+        mean=adjoint.mean * rows,
+        square=adjoint.square * rows,
+        within=adjoint.within * share * pairs,
+        across=adjoint.across * rows,
+    )
 
 
 def gathered(case: Case, position: int, adjoint: Signal) -> Signal:
@@ -59,9 +88,16 @@ def gathered(case: Case, position: int, adjoint: Signal) -> Signal:
     out, mine = case.outputs[0], case.shapes[position]
     assert out is not None and mine is not None
     padded = (1,) * (len(out) - len(mine)) + tuple(mine)
-    return total(
-        case, adjoint, out, [axis for axis, (have, want) in enumerate(zip(out, padded, strict=True)) if want == 1 != have]
-    )
+    axes = [axis for axis, (have, want) in enumerate(zip(out, padded, strict=True)) if want == 1 != have]
+    positions_first = sorted(axes, key=lambda axis: role(len(out), axis) == "batch")
+    return total(case, adjoint, out, positions_first, adjoint.coherence)
+
+
+def read(x: Signal, nodes: Gaussian, f: Array) -> Signal:
+    """Statistics of a function of a Gaussian, given its values at the nodes."""
+    variance = x.variance
+    within, across = ((pair - x.mean**2) / variance if variance > 0 else 1.0 for pair in (x.within, x.across))
+    return replace(x, mean=nodes.mean(f), square=nodes.mean(f * f), within=nodes.pair(f, within), across=nodes.pair(f, across))
 
 
 def present(signals: Sequence[Signal | None]) -> list[Signal]:
@@ -151,3 +187,96 @@ class Reduced:
         shape = case.shapes[0]
         assert shape is not None
         return self.weight(case.count([shape[axis] for axis in self.axes(case)]))
+
+
+LARGEST = "the largest of correlated entries is taken to be Gaussian"
+
+
+@lru_cache(maxsize=256)
+def largest_of(k: int) -> tuple[float, float]:
+    """Mean and variance of the largest of k independent standard normal numbers, by quadrature."""
+    x = np.linspace(-12.0, 12.0, 6001)
+    density = k * np.exp(-0.5 * x * x) / math.sqrt(2.0 * math.pi) * special.ndtr(x) ** (k - 1)
+    mean = float(np.trapezoid(x * density, x))
+    return mean, float(np.trapezoid(x * x * density, x)) - mean * mean
+
+
+@dataclass(frozen=True)
+class Extreme:
+    """The largest (``sign`` 1) or the least (-1) of the entries along axes, one of which gets the whole adjoint."""
+
+    axes: Callable[[Case], Sequence[int]]
+    sign: float
+
+    def forward(self, case: Case, signals: Sequence[Signal | None]) -> Signal:
+        x, (n, positions) = present(signals[:1])[0], self._over(case)
+        common = min(max((x.within if positions else x.mean**2) - x.mean**2, 0.0), x.variance)
+        top, rest = largest_of(n)
+        mean = x.mean + self.sign * math.sqrt(x.variance - common) * top
+        square = mean**2 + common + (x.variance - common) * rest
+        across = mean**2 + min(max(x.across - x.mean**2, 0.0), x.variance)
+        return replace(x, mean=mean, square=square, within=mean**2 + common, across=across, doubt=x.doubt or LARGEST)
+
+    def backward(self, case: Case, position: int, adjoint: Signal, signals: Sequence[Signal | None]) -> Signal:
+        n, positions = self._over(case)
+        within = 0.0 if positions else adjoint.within / n**2
+        return replace(adjoint, square=adjoint.square / n, within=within, across=adjoint.across / n**2)
+
+    def _over(self, case: Case) -> tuple[int, bool]:
+        shape = case.shapes[0]
+        assert shape is not None
+        over = self.axes(case)
+        return max(case.count([shape[axis] for axis in over]), 1), all(role(len(shape), axis) == "position" for axis in over)
+
+
+@dataclass(frozen=True)
+class Turned:
+    """Features turned among themselves, differently at each position: every square stays, and is taken to stay for pairs."""
+
+    def forward(self, case: Case, signals: Sequence[Signal | None]) -> Signal:
+        return present(signals[:1])[0]
+
+    def backward(self, case: Case, position: int, adjoint: Signal, signals: Sequence[Signal | None]) -> Signal:
+        if position:
+            raise NotImplementedError("the angles' gradient is not predicted")
+        return adjoint
+
+
+@dataclass(frozen=True)
+class Separable:
+    """A linear map of the positions, one known matrix [out, in] for each axis that it changes: resampling."""
+
+    matrices: Callable[[Case], Sequence[Array | None]]
+
+    def forward(self, case: Case, signals: Sequence[Signal | None]) -> Signal:
+        x = present(signals[:1])[0]
+        own, every = self._sums(case, 1)
+        return replace(
+            x,
+            mean=x.mean * self._mean(case),
+            square=own * x.square + (every - own) * x.within,
+            within=every * x.within,
+            across=every * x.across,
+        )
+
+    def backward(self, case: Case, position: int, adjoint: Signal, signals: Sequence[Signal | None]) -> Signal:
+        if position:
+            raise NotImplementedError("only the resampled values have a predicted gradient")
+        own, every = self._sums(case, 0)
+        square = own * adjoint.square + (every - own) * adjoint.within
+        return replace(adjoint, square=max(square, 0.0), within=every * adjoint.within, across=every * adjoint.across)
+
+    def _known(self, case: Case) -> list[Array]:
+        known = [matrix for matrix in self.matrices(case) if matrix is not None]
+        if len(known) < len(self.matrices(case)):
+            raise NotImplementedError("how it resamples is not known before a run")
+        return known
+
+    def _mean(self, case: Case) -> float:
+        return float(np.prod([matrix.sum(1).mean() for matrix in self._known(case)]))
+
+    def _sums(self, case: Case, axis: int) -> tuple[float, float]:
+        """Averages over a row (axis 1) or a column of the sum of squares, and of the square of the sum."""
+        known = self._known(case)
+        own = np.prod([(matrix**2).sum(axis).mean() for matrix in known])
+        return float(own), float(np.prod([(matrix.sum(axis) ** 2).mean() for matrix in known]))

@@ -231,7 +231,9 @@ class InnerMoments:
     s^2 is 1/n times a chi-square variable of n - 1 degrees, so that E[1/s^2] = (n - 1) / (n - 3) / E[s^2] for Gaussian elements.
     """
 
-    over_positions: bool  # the elements are positions of one feature, which correlate by `within`
+    over_positions: bool = False  # the elements are positions of one feature, which correlate by `within`
+
+    centred: bool = True  # else a division by the root mean square alone, which loses one direction
 
     def forward(self, case: Case, signals: Sequence[Signal | None]) -> Signal:
         x = signals[0]
@@ -241,18 +243,23 @@ class InnerMoments:
     def backward(self, case: Case, position: int, adjoint: Signal, signals: Sequence[Signal | None]) -> Signal:
         x = signals[0]
         assert x is not None
+        if case.output:
+            raise NotImplementedError("only the adjoint of the normalized values is predicted")
         if position:
             rows = case.count(dims_of(case)) // max(case.count(case.shapes[position]), 1)
             return summed(adjoint, ONE if position == 2 else self._normalized(case, x), case.batch, max(rows // case.batch, 1))
         n, epsilon = members(case), float(case.attributes["epsilon"])
         if not 3 < n < math.inf:
             raise NotImplementedError("a normalization's gain needs the number of elements that it takes together, more than 3")
-        variance = (x.square - self._common(x)) * (n - 1.0) / n
+        lost = 1.0 if self.centred else 0.0
+        variance = (x.square - self._common(x)) * (n - lost) / n
         share = variance / (variance + epsilon)
-        inverse = (1.0 + 2.0 / (n - 3.0) * share**2) / (variance + epsilon)
-        return adjoint.scaled((n - 2.0) / n * inverse * parameter(case, signals, 1, 1.0).square)
+        inverse = (1.0 + 2.0 / (n - lost - 2.0) * share**2) / (variance + epsilon)
+        return adjoint.scaled((n - 1.0 - lost) / n * inverse * parameter(case, signals, 1, 1.0).square)
 
     def _common(self, x: Signal) -> float:
+        if not self.centred:
+            return 0.0
         return x.within if self.over_positions else x.mean**2
 
     def _normalized(self, case: Case, x: Signal) -> Signal:
@@ -262,7 +269,8 @@ class InnerMoments:
             raise NotImplementedError("the normalized elements do not vary")
         total = variance + float(case.attributes["epsilon"])
         across = 0.0 if self.over_positions else (x.across - common) / total
-        return replace(x, mean=0.0, square=variance / total, within=(x.within - common) / total, across=across)
+        mean = 0.0 if self.centred else x.mean / math.sqrt(total)
+        return replace(x, mean=mean, square=variance / total, within=(x.within - common) / total, across=across)
 
 
 LayerNormalization = Op(

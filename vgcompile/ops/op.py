@@ -12,7 +12,8 @@ A row says what is true of one ONNX operator. Each fact is one field, read by wh
     slope      (case, position) -> Interval, an enclosure of the derivative by that input, where the ends do not tell it
     norms      (case, position) -> (lo, hi), enclosing every singular value's extremes of the Jacobian of the
                output by that input, for one sample: lo <= ||J^T g|| / ||g|| <= hi
-    moments    forward and backward statistics of the expected tier (vgcompile/signal.py)
+    moments    forward and backward statistics of the expected tier (vgcompile/signal.py); where a row that a gradient flows
+               through has none, ``unpredicted`` says why
     bodies     the operators that a composite row opens into (passes/lower.py picks one)
     flops      (case) -> operations of the forward node (flops.py)
     samples    inputs on which the laws of the table are tested
@@ -26,6 +27,7 @@ from __future__ import annotations
 
 import math
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -50,7 +52,8 @@ class Case:
 
     Shapes hold ints and symbols. ``ranges`` enclose the inputs (``None`` for an absent one); ``values`` holds the inputs that
     are known arrays, as they are in this model (parameters, constants). ``data`` are the positions of inputs that depend on
-    data; the others are the same for every sample. ``batch`` is the number of samples, 1 where it does not matter.
+    data; the others are the same for every sample. ``batch`` is the number of samples, 1 where it does not matter; ``output`` is
+    the one that an adjoint arrives at.
     """
 
     attributes: Attributes = field(default_factory=dict)
@@ -59,11 +62,12 @@ class Case:
     ranges: tuple[Interval | None, ...] = ()
     values: tuple[Array | None, ...] = ()
     batch: int = 1
+    output: int = 0
     data: frozenset[int] = frozenset()
 
     def count(self, dims: Sequence[Dim] | None) -> int:
         """Number of elements, symbols read as the batch size."""
-        return int(np.prod([self.batch if isinstance(dim, str) else dim for dim in dims or ()]))
+        return math.prod(self.batch if isinstance(dim, str) else int(dim) for dim in dims or ())
 
 
 class Moments(Protocol):
@@ -74,6 +78,14 @@ class Moments(Protocol):
     def backward(self, case: Case, position: int, adjoint: Signal, signals: Sequence[Signal | None]) -> Signal:
         """Adjoint statistics of one input; ``square`` times its number of elements is E||adjoint||^2."""
         ...
+
+
+class Stepwise(ABC):
+    """What the moments of an operator say besides that uses an input once in each step of a recurrence."""
+
+    @abstractmethod
+    def steps(self, case: Case, position: int, adjoint: Signal, signals: Sequence[Signal | None]) -> Array:
+        """E||.||^2 of what each step sends to this input, [steps] in the order of time; empty where steps do not apply."""
 
 
 @dataclass(frozen=True)
@@ -157,6 +169,7 @@ class Op:
     linear: bool = False  # elementwise and linear in all operands together: a sum
     rearranges: bool = False  # its value holds the elements of its first input, each of them once
     blocked: str = ""  # why nothing flows: the gradient is zero, or the output is no real number
+    unpredicted: str = ""  # why the expected tier has no moments where a gradient flows
     uncovered: str = ""  # why there is no rule where a gradient would flow, and what would do
     saved: tuple[int, ...] = ()  # further outputs that the vjp reads: the sweep sees to it that the node has them
     untrained: tuple[int, ...] = ()  # real inputs that set and do not learn: running statistics, the scales of a resize

@@ -8,14 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from vgcompile import special
 from vgcompile.interval import WHOLE, Interval
 from vgcompile.ops import flops
+from vgcompile.ops.moments import LARGEST, largest_of
 from vgcompile.ops.op import INTERNAL, Array, Body, Case, Dim, Op, sample
 from vgcompile.ops.shape import added_up, extents, reshaped, shaped, zeros_like
 from vgcompile.ops.window import Window, disputed, same_extents, window
@@ -115,15 +114,6 @@ def _max_norms(case: Case, position: int) -> tuple[float, float]:
     return (1.0 if overlap == 1 else 0.0, math.sqrt(overlap))
 
 
-@lru_cache(maxsize=256)
-def largest_of(k: int) -> tuple[float, float]:
-    """Mean and variance of the largest of k independent standard normal numbers, by quadrature."""
-    x = np.linspace(-12.0, 12.0, 6001)
-    density = k * np.exp(-0.5 * x * x) / math.sqrt(2.0 * math.pi) * special.ndtr(x) ** (k - 1)
-    mean = float(np.trapezoid(x * density, x))
-    return mean, float(np.trapezoid(x * x * density, x)) - mean * mean
-
-
 def extent_of(dims: Sequence[Dim] | None) -> int:
     """Number of positions. Raises NotImplementedError where a symbol hides it."""
     if dims is None or any(isinstance(dim, str) for dim in dims[2:]):
@@ -148,7 +138,7 @@ class Largest:
         mean = x.mean + math.sqrt(x.variance - shared) * top
         square = mean**2 + shared + (x.variance - shared) * rest
         across = mean**2 + min(max(x.across - x.mean**2, 0.0), x.variance)
-        return replace(x, mean=mean, square=square, within=mean**2 + shared, across=across, reliable=False)
+        return replace(x, mean=mean, square=square, within=mean**2 + shared, across=across, doubt=x.doubt or LARGEST)
 
     def backward(self, case: Case, position: int, adjoint: Signal, signals: Sequence[Signal | None]) -> Signal:
         share = extent_of(case.outputs[0]) / max(extent_of(case.shapes[0]), 1)
@@ -181,6 +171,7 @@ MaxPool = Op(
 MaxPoolGradient = Op(
     "MaxPoolGradient",
     "Each adjoint at the place of its window's winner: g and indices [N, C, out...], x only for its shape.",
+    unpredicted="it stands in gradients alone, which are predicted from the forward operators",
     domain=INTERNAL,
     vjp=lambda op, h, y, g, indices, x, **_: (shaped(op.Gather(op.Reshape(h, [-1]), indices, axis=0), g), None, None),
     bodies=(

@@ -67,6 +67,7 @@ def _split_shape(op: Any, scale: Any, axis: int, size: int, known: bool) -> Any:
 DequantizeLinear = Op(
     "DequantizeLinear",
     "scale (x - zero point), for all elements, along an axis or in blocks of it; the gradient flows to the scale.",
+    unpredicted="its integers' statistics are not known",
     vjp=_dequantize_vjp,
     samples=(
         sample(_BYTES, (), np.array(128, np.uint8), domain=(0.01, 0.1)),
@@ -103,6 +104,7 @@ def _dynamic_vjp(op: Any, g: Any, y: Any, x: Any) -> tuple[Any, ...]:
 DynamicQuantizeLinear = Op(
     "DynamicQuantizeLinear",
     "x as bytes, with a scale and a zero point that fit its range; the gradient flows through the scale, the bytes are a step.",
+    unpredicted="its steps follow from the extremes of the data",
     vjp=_dynamic_vjp,
     samples=(sample((3, "T"), outputs=3), sample((4,), outputs=3, domain=(0.5, 2.0))),
 )

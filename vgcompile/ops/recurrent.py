@@ -20,6 +20,7 @@ from vgcompile.ops.op import Attributes, Body, Case, Op, Sample, sample
 from vgcompile.ops.recurrence import runs
 from vgcompile.ops.recurrent_activation import Activation, activations, unsuited
 from vgcompile.ops.recurrent_gradient import Parts, gru, lstm, rnn
+from vgcompile.ops.recurrent_moments import ThroughTime
 from vgcompile.ops.shape import shaped
 
 _BATCHED = (0, 5, 6)  # inputs with an axis of samples: X, initial_h, initial_c
@@ -109,6 +110,7 @@ def _row(
     default: Sequence[str],
     bound: Bound,
     *,
+    gates: int,
     work: flops.Flops,
     samples: tuple[Sample, ...],
 ) -> Op:
@@ -118,6 +120,7 @@ def _row(
         vjp=partial(_vjp, gradient, default),
         range=partial(_range, default, bound),
         refuses=partial(_refuses, default),
+        moments=ThroughTime(gates, tuple(default)),
         saved=(0,),
         bodies=(Body("time first", partial(_time_first, name)),),
         opens=lambda attributes: bool(attributes["layout"]),
@@ -136,6 +139,7 @@ RNN = _row(
     rnn,
     _RNN,
     lambda case, f: f.range,
+    gates=1,
     work=flops.recurrent(gates=1, pointwise=1),
     samples=(
         sample(("T", "N", 2), (1, 3, 2), (1, 3, 3), (1, 6), hidden_size=3),
@@ -176,6 +180,7 @@ GRU = _row(
     gru,
     _GRU,
     _average,
+    gates=3,
     work=flops.recurrent(gates=3, pointwise=8),
     samples=(
         sample(("T", "N", 2), (1, 9, 2), (1, 9, 3), (1, 18), hidden_size=3),
@@ -206,6 +211,7 @@ LSTM = _row(
     lstm,
     _LSTM,
     lambda case, f, g, last: product(f.range, last.range),
+    gates=4,
     work=flops.recurrent(gates=4, pointwise=9),
     samples=(
         sample(("T", "N", 2), (1, 12, 2), (1, 12, 3), (1, 24), hidden_size=3),

@@ -20,7 +20,7 @@ from vgcompile.ops import flops
 from vgcompile.ops.axes import Over, axes_of, counted, over_of, ranked, restored
 from vgcompile.ops.factors import others
 from vgcompile.ops.families import spread
-from vgcompile.ops.moments import Reduced
+from vgcompile.ops.moments import Extreme, Reduced
 from vgcompile.ops.op import Array, Case, Op, Rule, sample
 from vgcompile.ops.shape import extents
 
@@ -158,6 +158,7 @@ ReduceMax = reduction(
     rule=_split_equally,
     range=_selected,
     norms=lambda case, position: (counts(case)[1] ** -0.5, 1.0),
+    moments=Extreme(axes_of, 1.0),
 )
 
 ReduceMin = reduction(
@@ -167,11 +168,13 @@ ReduceMin = reduction(
     rule=_split_equally,
     range=_selected,
     norms=lambda case, position: (counts(case)[1] ** -0.5, 1.0),
+    moments=Extreme(axes_of, -1.0),
 )
 
 ReduceSumSquare = reduction(
     "ReduceSumSquare",
     "The sum of squares over axes.",
+    unpredicted="a sum of squares needs the fourth moment",
     flops=flops.read(2.0),
     fold=lambda x, axis, keepdims: np.sum(x * x, axis=axis, keepdims=keepdims),
     rule=lambda op, g, y, x, over: 2.0 * g * x,
@@ -182,6 +185,7 @@ ReduceSumSquare = reduction(
 ReduceL1 = reduction(
     "ReduceL1",
     "The sum of absolute values over axes; the slope at 0 is taken as 0.",
+    unpredicted="a sum of sizes needs the distribution, not its second moments",
     flops=flops.read(2.0),
     fold=lambda x, axis, keepdims: np.sum(np.abs(x), axis=axis, keepdims=keepdims),
     rule=lambda op, g, y, x, over: g * op.Sign(x),
@@ -196,6 +200,7 @@ ReduceL1 = reduction(
 ReduceL2 = reduction(
     "ReduceL2",
     "The Euclidean length over axes; its gradient at the zero vector is taken as 0.",
+    unpredicted="a length needs the fourth moment",
     flops=flops.read(2.0),
     fold=_norm2,
     rule=lambda op, g, y, x, over: g * (x / op.Where(op.Equal(y, 0.0), 1.0, y)),
@@ -206,6 +211,7 @@ ReduceL2 = reduction(
 ReduceLogSum = reduction(
     "ReduceLogSum",
     "The logarithm of the sum over axes.",
+    unpredicted="a logarithm of sums needs more than second moments",
     fold=lambda x, axis, keepdims: np.log(np.sum(x, axis=axis, keepdims=keepdims)),
     rule=lambda op, g, y, x, over: g * op.Exp(op.Neg(y)),
     range=lambda case, fold: image(np.log, _growing(case, _accumulated(case, np.sum, _given(case))), domain=(0.0, np.inf)),
@@ -226,6 +232,7 @@ def _log_sum_exp_range(case: Case, fold: Fold) -> Interval:
 ReduceLogSumExp = reduction(
     "ReduceLogSumExp",
     "log(sum(exp(x))) over axes; where every element is -inf the gradient is 0.",
+    unpredicted="a logarithm of sums needs more than second moments",
     flops=flops.read(2.0),
     fold=special.logsumexp,
     rule=lambda op, g, y, x, over: g * op.Exp(x - op.Max(y, _least(g.dtype))),
@@ -248,6 +255,7 @@ def _product_range(case: Case, fold: Fold) -> Interval:
 ReduceProd = reduction(
     "ReduceProd",
     "The product over axes.",
+    unpredicted="a product of many random numbers is log-normal: second moments do not describe it",
     fold=np.prod,
     rule=lambda op, g, y, x, over: g * others(op, y, x, over),
     range=_product_range,
@@ -289,6 +297,7 @@ def _running_sum_norms(case: Case, position: int) -> tuple[float, float]:
 CumSum = Op(
     "CumSum",
     "The running sum along an axis.",
+    unpredicted="its positions differ by how much they sum, and positions are taken to be alike",
     vjp=lambda op, g, y, x, axis, *, exclusive, reverse: (
         op.CumSum(g, axis, exclusive=exclusive, reverse=1 - reverse),
         None,

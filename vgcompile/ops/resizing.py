@@ -21,6 +21,7 @@ from vgcompile.interval import Interval, interval, point, product
 from vgcompile.ops.cutting import hull_of
 from vgcompile.ops.families import uncovered
 from vgcompile.ops.interpolation import FREE, Along, interpolation, repetition, resized
+from vgcompile.ops.moments import Separable
 from vgcompile.ops.op import Array, Attributes, Case, Op, sample
 from vgcompile.ops.shape import constant, extents, shaped
 
@@ -186,6 +187,7 @@ Resize = Op(
     vjp=_resize_vjp,
     range=_range,
     norms=_norms,
+    moments=Separable(lambda case: [interpolation(at, case.attributes) for at in _axes_of(case)]),
     untrained=(1, 2),
     infer=_infer,
     refuses=_refuses,

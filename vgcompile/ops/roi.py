@@ -200,6 +200,7 @@ def _winners_vjp(op: Any, g: Any, x: Any, batch: Any, place: Any, weight: Any, r
 RoiAlign = Op(
     "RoiAlign",
     "Bins of each box, of samples between elements, averaged or the greatest weighted corner; the boxes have gradient 0.",
+    unpredicted="its regions lie where the data put them",
     vjp=_align_vjp,
     untrained=(1,),
     samples=tuple(
@@ -249,6 +250,7 @@ def _max_vjp(op: Any, g: Any, y: Any, x: Any, rois: Any, *, pooled_shape: Sequen
 MaxRoiPool = Op(
     "MaxRoiPool",
     "The largest element of each bin of each box, among equals the first, and 0 of an empty one; the boxes have gradient 0.",
+    unpredicted="its regions lie where the data put them",
     vjp=_max_vjp,
     untrained=(1,),
     samples=(

@@ -222,6 +222,7 @@ _GRID = ("N", 2, 3, 2)
 GridSample = Op(
     "GridSample",
     "Samples of an image at the places of a grid; a coordinate at or beyond the border that stops it gets no gradient.",
+    unpredicted="it samples where the data say",
     vjp=_grid_sample_vjp,
     range=_grid_sample_range,
     samples=(
@@ -258,6 +259,7 @@ def _affine_grid_vjp(op: Any, g: Any, y: Any, theta: Any, size: Any, *, align_co
 AffineGrid = Op(
     "AffineGrid",
     "The places that affine maps send the points of a regular grid to.",
+    unpredicted="it makes positions, and positions are taken to be alike",
     vjp=_affine_grid_vjp,
     samples=(
         sample((2, 2, 3), np.array([2, 3, 4, 5])),

@@ -131,6 +131,7 @@ _TWICE, _TUPLES = np.array([[0, 1], [0, -1], [2, 1]]), np.array([[1], [3], [1]])
 ScatterElements = Op(
     "ScatterElements",
     "Single elements overwritten by (at distinct places), or joined with, updates along one axis; what ties shares the gradient.",
+    unpredicted="how often each place is written, only a run tells",
     vjp=_elements_vjp,
     range=_range,
     norms=_norms,
@@ -147,6 +148,7 @@ ScatterElements = Op(
 ScatterND = Op(
     "ScatterND",
     "Slices overwritten by (at distinct places), or joined with, updates at index tuples; what ties shares the gradient.",
+    unpredicted="how often each place is written, only a run tells",
     vjp=_nd_vjp,
     range=_range,
     norms=_norms,

@@ -23,6 +23,7 @@ def _top_k_vjp(op: Any, g: Any, y: Any, x: Any, k: Any, *, axis: int, **_: Any) 
 TopK = layout(
     "TopK",
     "The k greatest or least elements along an axis, and their places; of elements that tie the first are taken.",
+    unpredicted="the greatest k of many are no longer alike",
     vjp=_top_k_vjp,
     saved=(1,),
     range=lambda case: (hull_of(case), WHOLE)[: len(case.outputs)],
@@ -72,6 +73,7 @@ def _unique_vjp(op: Any, g: Any, y: Any, x: Any, *, axis: int | None = None, sor
 Unique = layout(
     "Unique",
     "Each element, or each slice along an axis, once; those that are equal share the gradient equally.",
+    unpredicted="how many elements are left, only a run tells",
     vjp=_unique_vjp,
     saved=(2, 3),
     range=lambda case: (hull_of(case), WHOLE, WHOLE, WHOLE)[: len(case.outputs)],

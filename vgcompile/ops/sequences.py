@@ -34,6 +34,7 @@ def _refuses(case: Case) -> str:
 OptionalGetElement = Op(
     "OptionalGetElement",
     "The tensor that an optional value holds, or x itself where x is a tensor.",
+    unpredicted="whether there is an element, only a run tells",
     vjp=lambda op, g, y, x: (g,),
     refuses=_refuses,
     samples=(sample(("N", 3)),),

@@ -133,10 +133,13 @@ def per_sample(dims: Sequence[Dim], batch: int = 1) -> float:
 def summed(adjoint: Signal, factor: Signal, batch: int, positions: float) -> Signal:
     """The sum of ``adjoint * factor`` over every position of every sample: what arrives at an operand that all of them share.
 
-    sum_n sum_p g f has the square N P E[g^2 f^2] + N P (P - 1) within + N (N - 1) P^2 across, adjoint and factor independent.
+    sum_n sum_p g f has the square N P E[g^2 f^2] + N P (P - 1) within + N (N - 1) P (across + (P - 1) apart), adjoint and factor
+    independent. Two samples at different positions: the adjoint has what its positions have in common, the factor no more than
+    one sample has.
     """
     square = batch * positions * adjoint.square * factor.square
     square += batch * positions * (positions - 1) * adjoint.within * factor.within
-    square += batch * (batch - 1) * positions**2 * adjoint.across * factor.across
+    apart = adjoint.coherence * min(factor.across, factor.within)
+    square += batch * (batch - 1) * positions * adjoint.across * (factor.across + (positions - 1) * apart)
     square = max(square, 0.0)
     return replace(adjoint, mean=0.0, square=square, within=square, across=square)

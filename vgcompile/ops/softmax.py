@@ -12,6 +12,7 @@ from vgcompile.interval import WHOLE, Interval, down, interval, up
 from vgcompile.ops import flops
 from vgcompile.ops.families import spread
 from vgcompile.ops.op import INTERNAL, Array, Body, Case, Op, sample
+from vgcompile.ops.softmax_moments import LogShares, Shares
 
 ONE_AXIS = (sample(("N", 4)), sample((2, "N", 3), axis=1), sample((2, 3, 4), axis=-1, domain=(-6.0, 6.0)))
 
@@ -59,6 +60,7 @@ Softmax = Op(
     numpy=lambda x, *, axis: special.softmax(x, axis=axis),
     range=_softmax_range,
     norms=_softmax_norms,
+    moments=Shares(),
     samples=ONE_AXIS,
 )
 
@@ -70,6 +72,7 @@ LogSoftmax = Op(
     numpy=lambda x, *, axis: special.log_softmax(x, axis=axis),
     range=_log_softmax_range,
     norms=_log_softmax_norms,
+    moments=LogShares(),
     samples=ONE_AXIS,
 )
 
@@ -100,6 +103,7 @@ MaskedSoftmax = Op(
     numpy=_masked_numpy,
     range=lambda case: _softmax_range(case).hull(interval(0.0, 0.0)),
     norms=lambda case, position: (0.0, _softmax_norms(case, position)[1]),
+    moments=Shares(),
     bodies=(Body("replaced", _masked),),
     infer=lambda x, *_, **__: x,
     samples=(

@@ -118,6 +118,7 @@ def _unclear(case: Case) -> str:
 DFT = Op(
     "DFT",
     "The discrete Fourier transform along an axis, or its inverse.",
+    unpredicted="frequencies are no longer alike: a constant part lies in one of them",
     vjp=_dft_vjp,
     refuses=_unclear,
     samples=(
@@ -194,6 +195,7 @@ def _stft_shape(x: Any, step: Any, window: Any = None, length: Any = None, *, on
 STFT = Op(
     "STFT",
     "The Fourier transforms of overlapping frames of a signal, each times a window; the gradient flows to signal and window.",
+    unpredicted="frequencies are no longer alike: a constant part lies in one of them",
     vjp=_stft_vjp,
     infer=_stft_shape,
     refuses=_unclear,

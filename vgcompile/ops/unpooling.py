@@ -54,6 +54,7 @@ LAST = np.iinfo(np.int64).max
 MaxUnpool = Op(
     "MaxUnpool",
     "Each element at the place that its index names, zeros elsewhere; of several at one place the last.",
+    unpredicted="where its elements go, only a run tells",
     flops=flops.none,
     vjp=_unpool_vjp,
     samples=(
@@ -115,6 +116,7 @@ def _unranked(case: Case) -> str:
 Col2Im = Op(
     "Col2Im",
     "Columns put back to where they were taken from an image, and added up.",
+    unpredicted="its columns are windows in one axis, which has no role of its own",
     flops=flops.read(),
     vjp=_col2im_vjp,
     refuses=_unranked,

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from vgcompile.ops.op import Attributes, Dim
+from vgcompile.ops.op import Array, Attributes, Dim
 from vgcompile.ops.shape import extents, shaped
 
 
@@ -52,6 +52,12 @@ class Window:
     def remainder(self, extent: int, axis: int) -> int:
         """How many elements at the end of a padded axis no window reaches because the stride does not divide."""
         return (self.padded(extent, axis) - self.span[axis] - 1) % self.strides[axis]
+
+    def meets(self, into: int, out: int, axis: int) -> Array:
+        """[out, into]: how often a window reads an element of the unpadded axis."""
+        k, s, d, pad = self.kernel[axis], self.strides[axis], self.dilations[axis], self.before[axis]
+        places = np.arange(out)[:, None] * s - pad + np.arange(k) * d
+        return np.asarray((places[:, :, None] == np.arange(into)).sum(axis=1, dtype=np.float64))
 
     def pairs(self, into: Dim, out: Dim, axis: int) -> tuple[float, float]:
         """Average number of taps of a window, and of windows over an element, that fall inside the unpadded axis."""

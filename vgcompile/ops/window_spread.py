@@ -127,6 +127,7 @@ def _sample(g: tuple[Dim, ...], x: tuple[Dim, ...], divisor: int, ceil_mode: int
 WindowSpread = Op(
     "WindowSpread",
     "Each adjoint over a divisor, handed to every tap of its window: g [N, C, out...], x only for its shape.",
+    unpredicted="it stands in gradients alone, which are predicted from the forward operators",
     domain=INTERNAL,
     vjp=_vjp,
     bodies=(

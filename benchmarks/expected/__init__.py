@@ -1,0 +1,1 @@
+"""The expected tier against measurement: gains, totals, steps of a recurrence, spread, speed."""
