@@ -143,6 +143,7 @@ def _verdict(verdict: Verdict) -> dict[str, Any]:
         "kind": verdict.kind,
         "grade": verdict.grade,
         "log": _number(verdict.log),
+        "over": verdict.over,
         "worst_path": _path(verdict.worst_path),
         "why": verdict.why,
     }

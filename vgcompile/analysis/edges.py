@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import onnx_ir as ir
@@ -91,7 +92,23 @@ def _edge(use: Use, network: Network, tiers: Tiers3, shared: Set[ir.Value], in_l
         _local(use, tiers, gain, total),
         gain,
         elements_of([run.spreads.get(use.id) for run in tiers.measured]),
+        tuple(_steps(use, tiers)),
     )
+
+
+def _steps(use: Use, tiers: Tiers3) -> Iterator[Tiers]:
+    """The gain at each step of what a recurrence reads, where the step is told apart."""
+    predicted = tiers.expected.steps.get((use.node, use.position), ()) if tiers.expected else ()
+    runs = [run.steps[use.id] for run in tiers.measured if use.id in run.steps]
+    confidence = (tiers.expected.gain.get((use.node, use.position)) or Expected()).confidence if tiers.expected else "low"
+    for step in range(max(len(predicted), *(len(run) for run in runs), 0)):
+        log = predicted[step] if step < len(predicted) else -math.inf
+        yield tiers_of(
+            replace(tiers, sound=None),
+            sound=None,
+            expected=Expected(log, None, confidence) if math.isfinite(log) else None,
+            measured=[float(run[step]) for run in runs] or [None] * len(tiers.measured),
+        )
 
 
 def elements_of(runs: Sequence[Spread | None]) -> Elements | None:

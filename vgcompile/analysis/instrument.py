@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 import onnx_ir as ir
 
+from vgcompile.graph.attributes import attributes_of
 from vgcompile.graph.emit import Emitter, dims, is_real
 from vgcompile.graph.network import Network
 from vgcompile.ops import lookup
@@ -50,6 +51,7 @@ class Instrumented:
     slots: Mapping[str, int]  # value name of an adjoint -> slot
     parts: Mapping[str, str]  # edge id -> value name of its adjoint
     totals: Mapping[str, str]  # value name -> value name of its total adjoint
+    steps: Mapping[str, str]  # edge id -> output with the sum of squares at each step of a recurrence
     norm: tuple[str, ...]  # adjoints of the outputs, of those that have one: a loss may read of an output its shape alone
 
 
@@ -161,8 +163,11 @@ def instrument(
     read = dict.fromkeys(alike.values())
     with emitter.scope("measure"):
         vectors = [_vector(emitter, reduction, list(read), extents or {}) for reduction in reductions]
+        steps = {
+            f"{node.name}#0": _by_step(emitter, node, part) for (node, at), part in adjoints.parts.items() if _goes(node, at)
+        }
     given_out = (*((network.loss,) if network.loss else ()), *watched)
-    model.graph.outputs[:] = [*vectors, *(values[name] for name in given_out)]
+    model.graph.outputs[:] = [*vectors, *steps.values(), *(values[name] for name in given_out)]
     lower(model)
     optimize(model)
     slots = {value: slot for slot, value in enumerate(read)}
@@ -172,6 +177,7 @@ def instrument(
         {_name(value): slots[source] for value, source in alike.items()},
         {f"{node.name}#{position}": _name(part) for (node, position), part in adjoints.parts.items()},
         {_name(value): _name(total) for value, total in adjoints.totals.items()},
+        {edge: _name(squares) for edge, squares in steps.items()},
         tuple(_name(adjoints.totals[y]) for y in outputs if y in adjoints.totals),
     )
 
@@ -183,6 +189,23 @@ def _vector(emitter: Emitter, reduction: Reduction, adjoints: Sequence[ir.Value]
     vector = emitter.Concat(*numbers, axis=0) if len(numbers) > 1 else emitter.Identity(numbers[0])
     vector.name = reduction.output
     return vector  # type: ignore[no-any-return]
+
+
+def _goes(node: ir.Node, position: int) -> bool:
+    """Whether an operator goes through this operand step by step."""
+    row = lookup(node.op_type, node.domain)
+    return position == 0 and row is not None and row.through is not None
+
+
+def _by_step(emitter: Emitter, node: ir.Node, adjoint: ir.Value) -> ir.Value:
+    """The sum of squares at each step of what a recurrence reads, in double: far from the loss they are tiny."""
+    row = lookup(node.op_type, node.domain)
+    assert row is not None and row.through is not None
+    axis, rank = row.through(attributes_of(node)), len(dims(adjoint))
+    exact = _cast(emitter, adjoint, ir.DataType.DOUBLE)
+    squares = emitter.ReduceSumSquare(exact, [other for other in range(rank) if other != axis], keepdims=0)
+    squares.name = emitter.fresh_value_name(f"vgcompile.steps.{node.name}")
+    return squares  # type: ignore[no-any-return]
 
 
 def _few(adjoint: ir.Value, extents: Mapping[str, int]) -> bool:

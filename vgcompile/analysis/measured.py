@@ -52,6 +52,7 @@ class Measured:
     watched: Mapping[str, Array]
     spreads: Mapping[str, Spread] = field(default_factory=dict)
     total_spreads: Mapping[str, Spread] = field(default_factory=dict)
+    steps: Mapping[str, Array] = field(default_factory=dict)  # norms at the steps of a recurrence, from the first
 
 
 class Meter:
@@ -101,6 +102,7 @@ class Meter:
             watched={name: results[name] for name in self.watched},
             spreads={edge: spread[name] for edge, name in instrumented.parts.items() if spread},
             total_spreads={value: spread[name] for value, name in names.items() if spread},
+            steps={edge: np.sqrt(results[name]) for edge, name in instrumented.steps.items()},
         )
 
     def _run(self, given: Mapping[str, Array], exact: bool) -> tuple[Instrumented, dict[str, Array]]:

@@ -129,6 +129,7 @@ class Verdict:
     worst_path: Path | None = None
     why: str = ""  # one sentence with the number that decided it
     log: float | None = None  # that number, a log10, where there is one
+    over: Literal["layers", "steps"] = "layers"  # what the gradient fell or grew over: the layers behind, or a recurrence's steps
 
 
 @dataclass(frozen=True)

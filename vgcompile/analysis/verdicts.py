@@ -44,6 +44,8 @@ def judge(
     reference = last_hidden(network, parameter_layers)
     relative = _relative_bounds(reference, tiers)
     layers = [_layer(layer, reference, relative, tiers, preset) for layer in parameter_layers]
+    if preset.quantity == "relative":
+        layers = _through_time(layers, edges, preset)
     if preset.quantity != "relative":
         layers = _by_weights(parameter_layers, layers, tiers, preset)
     if not layers:
@@ -113,7 +115,7 @@ def _relative(
     prediction = None
     if mine.mean is not None and theirs.mean is not None:
         sd = math.sqrt(max((mine.sd or 0.0) ** 2 - (theirs.sd or 0.0) ** 2, 0.0))
-        prediction = Expected(mine.mean - theirs.mean, sd, mine.confidence)
+        prediction = Expected(mine.mean - theirs.mean, sd, mine.confidence, mine.reason)
     name = reference.name if reference is not None else None
     runs = [replace(run, norm=run.totals.get(name, 0.0) if name is not None else run.norm) for run in tiers.measured]
     scaled = replace(tiers, measured=runs)
@@ -135,6 +137,38 @@ def _update(layer: ParameterLayer, tiers: Tiers3) -> Tiers:
     why: dict[str, Reason] = {**found.why, "expected": "undefined" if tiers.expected else "not_run"}
     why["sound.lo"] = why["sound.hi"] = "undefined" if tiers.sound else "not_run"
     return replace(found, why=why)
+
+
+def _through_time(layers: Sequence[Layer], edges: Sequence[Edge], preset: Preset) -> list[Layer]:
+    """The layers, those that go through a sequence judged by what its first step gets of the gradient of its last one, too."""
+    by_layer: dict[str, list[tuple[Tiers, ...]]] = {}
+    for edge in edges:
+        if edge.steps:
+            by_layer.setdefault(edge.layer, []).append(edge.steps)
+    found = []
+    for layer in layers:
+        verdicts = [_over_steps(steps, preset) for steps in by_layer.get(layer.name, ())]
+        worst = max((v for v in verdicts if v is not None), key=lambda v: abs(v.log or 0.0), default=None)
+        ill = worst is not None and worst.kind != "healthy" and layer.verdict.kind in ("healthy", "saturated")
+        found.append(replace(layer, verdict=worst) if ill and worst is not None else layer)
+    return found
+
+
+def _over_steps(steps: Sequence[Tiers], preset: Preset) -> Verdict | None:
+    """By measurement or, where there is none, by prediction. None where neither knows both ends."""
+    first, last = steps[0], steps[-1]
+    if first.why.get("measured") in ("underflow", "zero") and last.measured is not None:
+        return Verdict("vanishing", "observed", None, "the first step gets no gradient at all", -math.inf, "steps")
+    ends: tuple[tuple[Grade, float | None, float | None], ...] = (
+        ("observed", first.measured, last.measured),
+        ("predicted", first.expected.mean, last.expected.mean),
+    )
+    for grade, far, near in ends:
+        if far is not None and near is not None:
+            log = far - near
+            why = f"of {len(steps)} steps the first one gets 10^{log:.2f} of the gradient of the last one"
+            return Verdict(_kind(log, preset), grade, None, why, log, "steps")
+    return None
 
 
 def _by_weights(
@@ -220,6 +254,8 @@ def _kind(log: float, preset: Preset) -> Kind:
 
 def _badness(layer: Layer) -> tuple[int, float]:
     """Severity first, then the distance of its number from 0."""
+    if layer.verdict.over == "steps":
+        return (SEVERITY[layer.verdict.kind], abs(layer.verdict.log or 0.0))
     for number in (layer.relative.measured, layer.relative.expected.mean, layer.relative.sound.hi):
         if number is not None:
             return (SEVERITY[layer.verdict.kind], abs(number))

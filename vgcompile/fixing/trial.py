@@ -50,6 +50,8 @@ class Trial:
         layer = next((layer for layer in self.analysis.layers if layer.name == self.analysis.worst), None)
         if layer is None:
             return None
+        if layer.verdict.over == "steps":
+            return layer.verdict.log
         gain = layer.relative
         if gain.why.get("measured") in ("zero", "underflow"):
             return -math.inf

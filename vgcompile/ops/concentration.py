@@ -19,6 +19,7 @@ from vgcompile.quadrature import gaussian
 
 Array = np.ndarray[Any, Any]
 POINTS = 500
+WIDEST = 400.0  # variance of scores: exp(4 * 8 sd) is a double up to 480
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,12 @@ class Concentration:
 
 
 def concentration(variance: float, keys: Array) -> Concentration:
-    """Moments for scores of this variance along the axis, for each number of keys (1 and more)."""
+    """Moments for scores of this variance along the axis, for each number of keys (1 and more).
+
+    Raises NotImplementedError for scores so far apart that their exponentials leave the doubles.
+    """
+    if variance > WIDEST:
+        raise NotImplementedError("scores so far apart that one key takes all of the weight")
     wanted = np.maximum(np.asarray(keys, np.float64).reshape(-1), 1.0)
     distinct, place = np.unique(wanted, return_inverse=True)
     focus, passed = _moments(float(f"{max(variance, 0.0):.9g}"), tuple(distinct.tolist()))

@@ -177,6 +177,7 @@ class Op:
     by_shape: bool = False  # its value follows from the shape of its first input alone
     random: bool = False
     normalizes: bool = False  # divides by a length or deviation of its own input
+    through: Callable[[Attributes], int] | None = None  # the axis of its first input along which it goes step by step
     averages: int | None = None  # the input of which it makes means over positions, with weights that it computes
     idle: Callable[[Case], bool] = lambda case: False  # whether a random node of this case draws nothing
     inference: Inference | None = None  # None: the same in training and at inference

@@ -124,6 +124,7 @@ def _row(
         saved=(0,),
         bodies=(Body("time first", partial(_time_first, name)),),
         opens=lambda attributes: bool(attributes["layout"]),
+        through=lambda attributes: 1 if attributes["layout"] else 0,
         classes=_lengths,
         flops=work,
         samples=samples,

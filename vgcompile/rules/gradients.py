@@ -195,6 +195,37 @@ LOST_UPDATES = finding(
     {**OBSERVED, "learning_rate": 1e-3},
 )
 
+
+def _recurrent(activation: str, init: str) -> str:
+    return (
+        "inputs: {x: {shape: [batch, 40, 4], distribution: normal}, t: {shape: [batch, 2], range: [0, 1]}}\n"
+        f"layers:\n  - {{kind: rnn, name: memory, units: 16, activation: {activation}, output: last, init: {init}}}\n"
+        f"  - {{kind: dense, name: out, units: 2}}\n{_LOSS}"
+    )
+
+
+VANISHING_OVER_TIME = finding(
+    "VG814",
+    "vanishing-over-time",
+    "The first step of a recurrence gets less than the preset's least share of the last one's gradient: each step multiplies it "
+    "by the recurrent weights and by the activation's slope (Hochreiter 1991; Bengio, Simard and Frasconi 1994). What lies that "
+    "far back is not learned from.",
+    _recurrent("tanh", "{recurrent_weight: pytorch_default, weight: pytorch_default}"),
+    _recurrent("tanh", "{recurrent_weight: identity, weight: {kind: normal, sd: 0.01}, bias: zeros}"),
+    OBSERVED,
+)
+
+EXPLODING_OVER_TIME = finding(
+    "VG815",
+    "exploding-over-time",
+    "The first step of a recurrence gets more than the preset's greatest multiple of the last one's gradient: the recurrent "
+    "weights make it grow from step to step, and one step of training moves them far (Pascanu, Mikolov and Bengio 2013). "
+    "Clipping the norm holds it in check, initial weights that keep lengths mend it.",
+    _recurrent("tanh", "{recurrent_weight: {kind: orthogonal, gain: 1.5}, weight: {kind: normal, sd: 1e-12}, bias: zeros}"),
+    _recurrent("tanh", "{recurrent_weight: orthogonal, weight: {kind: normal, sd: 0.01}, bias: zeros}"),
+    OBSERVED,
+)
+
 RULES = (
     CERTIFIED_VANISHING,
     PREDICTED_VANISHING,
@@ -209,11 +240,13 @@ RULES = (
     CANCELLING,
     UNDERFLOW,
     LOST_UPDATES,
+    VANISHING_OVER_TIME,
+    EXPLODING_OVER_TIME,
 )
 
 KINDS: Mapping[str, Sequence[Rule]] = {
-    "vanishing": (CERTIFIED_VANISHING, PREDICTED_VANISHING, OBSERVED_VANISHING),
-    "exploding": (CERTIFIED_EXPLODING, PREDICTED_EXPLODING, OBSERVED_EXPLODING),
+    "vanishing": (CERTIFIED_VANISHING, PREDICTED_VANISHING, OBSERVED_VANISHING, VANISHING_OVER_TIME),
+    "exploding": (CERTIFIED_EXPLODING, PREDICTED_EXPLODING, OBSERVED_EXPLODING, EXPLODING_OVER_TIME),
     "saturated": (SATURATED,),
     "dead": (DEAD,),
     "blocked": (BLOCKED,),

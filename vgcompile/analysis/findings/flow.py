@@ -30,6 +30,13 @@ _HINTS: Mapping[tuple[Kind, Cause | None], str] = {
     ("exploding", "fan-out"): "residual branches scaled by 1/sqrt(depth)",
     ("exploding", None): "smaller initial weights, or residual branches that are scaled down",
 }
+_OVER_STEPS: Mapping[Kind, tuple[Rule, str]] = {
+    "vanishing": (
+        rules.VANISHING_OVER_TIME,
+        "a gated cell whose gate begins open, orthogonal recurrent weights, shorter sequences, or attention over the steps",
+    ),
+    "exploding": (rules.EXPLODING_OVER_TIME, "orthogonal recurrent weights, and gradients that are clipped"),
+}
 GRAVE = 3.0  # decades beyond the threshold from which a finding is an error
 
 
@@ -39,8 +46,17 @@ def findings(subject: Subject) -> Iterator[Finding]:
         kind, grade = layer.verdict.kind, layer.verdict.grade
         if kind == "dead" and layer.name not in blocked:
             yield Finding(rules.DEAD, layer.name, subject.mark(layer.name), grade, "error", layer.verdict.why)
+        elif layer.verdict.over == "steps":
+            yield _over_steps(subject, layer)
         elif (rule := _RULES.get((kind, grade))) is not None:
             yield _off_scale(subject, layer, rule)
+
+
+def _over_steps(subject: Subject, layer: Layer) -> Finding:
+    verdict = layer.verdict
+    rule, hint = _OVER_STEPS[verdict.kind]
+    graded = severity(subject.preset, layer)
+    return Finding(rule, layer.name, subject.mark(layer.name), verdict.grade, graded, verdict.why, verdict.log, hint)
 
 
 def _off_scale(subject: Subject, layer: Layer, rule: Rule) -> Finding:

@@ -1,0 +1,67 @@
+"""The gradient over the steps of a recurrence: its profile against PyTorch's, and the verdict that rests on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import vgcompile
+from vgcompile.analysis import Analysis, Options
+from vgcompile.passes.check import check
+from vgcompile.passes.gradient import gradient
+from vgcompile.runtime.data import batch
+from vgcompile.runtime.session import Session
+
+TEXT = """inputs: {{x: {{shape: [batch, 30, 4], distribution: normal}}, t: {{shape: [batch, 2], range: [0, 1]}}}}
+layers:
+  - {{kind: {kind}, name: memory, units: 16, output: {output}}}
+  - {{kind: {head}, name: out, units: 2}}
+loss: {{kind: mse, target: t}}
+"""
+
+
+def analysed(folder: Path, kind: str, output: str = "last") -> tuple[vgcompile.Network, Analysis]:
+    path = folder / "recurrent.yaml"
+    text = TEXT.format(kind=kind, output=output, head="dense")
+    path.write_text(text if output == "last" else text.replace("  - {kind: dense", "  - {kind: time_pool}\n  - {kind: dense"))
+    network = vgcompile.open_network(path)
+    return network, vgcompile.analyze(network, Options(batch=8, tiers=("expected", "measured")))
+
+
+@pytest.mark.parametrize("kind", ["rnn", "gru", "lstm"])
+def test_the_profile_is_the_gradient_by_the_input_step_by_step(kind: str, tmp_path: Path) -> None:
+    network, analysis = analysed(tmp_path, kind)
+    (edge,) = [edge for edge in analysis.edges if edge.steps]
+    feeds = batch(network, size=8, seed=network.seed)
+    session = Session(check(gradient(network, ["x"])))
+    slopes = session.run(["grad.x"], {name: feeds[name] for name in session.required})["grad.x"]
+    norms = np.linalg.norm(slopes.astype(np.float64), axis=(0, 2))
+    measured = np.array([step.measured for step in edge.steps], float)
+    np.testing.assert_allclose(measured - measured[-1], np.log10(norms / norms[-1]), atol=1e-4)
+    whole = edge.gain.measured
+    assert whole is not None
+    assert np.log10(np.sum(100.0**measured)) / 2 == pytest.approx(whole, abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["rnn", "gru"])
+def test_each_step_is_predicted(kind: str, tmp_path: Path) -> None:
+    _, analysis = analysed(tmp_path, kind)
+    (edge,) = [edge for edge in analysis.edges if edge.steps]
+    rates = [
+        np.polyfit(range(20), list(values[-20:]), 1)[0]
+        for values in ([s.measured for s in edge.steps], [s.expected.mean for s in edge.steps])
+    ]
+    assert rates[0] == pytest.approx(rates[1], rel=0.25)
+
+
+def test_the_oldest_story_is_told(tmp_path: Path) -> None:
+    _, analysis = analysed(tmp_path, "rnn")
+    assert analysis.verdict.kind == "vanishing" and analysis.verdict.over == "steps"
+    assert [finding.rule.code for finding in analysis.findings if finding.layer == "memory"] == ["VG814"]
+
+
+def test_a_loss_that_reads_every_step_does_not_vanish(tmp_path: Path) -> None:
+    _, analysis = analysed(tmp_path, "rnn", output="sequence")
+    assert analysis.verdict.kind == "healthy"
