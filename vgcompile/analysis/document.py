@@ -135,6 +135,7 @@ def _layer(layer: Layer) -> dict[str, Any]:
         "underflow": {kind: {tier: _number(share) for tier, share in shares.items()} for kind, shares in layer.underflow.items()},
         "verdict": _verdict(layer.verdict),
         "elements": _elements(layer.elements),
+        "through_time": None if layer.through_time is None else _tiers(layer.through_time),
     }
 
 

@@ -5,6 +5,7 @@ The JSON form (:mod:`vgcompile.analysis.document`) and the pictures read these a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
@@ -54,6 +55,13 @@ class Tiers:
     expected: Expected = Expected()
     measured: float | None = None
     why: Mapping[str, Reason] = field(default_factory=dict)
+
+    @property
+    def seen(self) -> float | None:
+        """The measured number, -inf for one that is zero or underflows; else the predicted one."""
+        if self.why.get("measured") in ("zero", "underflow"):
+            return -math.inf
+        return self.expected.mean if self.measured is None else self.measured
 
 
 @dataclass(frozen=True)
@@ -135,7 +143,8 @@ class Verdict:
 @dataclass(frozen=True)
 class Layer:
     """A layer that holds parameters. ``gain`` is total(pre-activation) against dL/dy, ``relative`` the same against the
-    last hidden layer's pre-activation (the verdict rests on it), ``update`` is ||dL/dW|| / ||W|| for its weight."""
+    last hidden layer's pre-activation (the verdict rests on it), ``update`` is ||dL/dW|| / ||W|| for its weight.
+    ``through_time``, of a recurrent layer, is the gradient of its first step against that of its last one."""
 
     name: str
     kind: str
@@ -147,6 +156,14 @@ class Layer:
     verdict: Verdict
     underflow: Mapping[str, Mapping[TierName, float]] = field(default_factory=dict)  # share that rounds to zero, by type and tier
     elements: Elements | None = None  # of total(pre-activation)
+    through_time: Tiers | None = None
+
+    @property
+    def worst(self) -> Tiers:
+        """What tells most against the layer: ``relative``, or ``through_time`` where that is farther from 1."""
+        if self.through_time is None:
+            return self.relative
+        return max(self.relative, self.through_time, key=lambda tiers: abs(tiers.seen or 0.0))
 
 
 @dataclass(frozen=True)

@@ -140,35 +140,34 @@ def _update(layer: ParameterLayer, tiers: Tiers3) -> Tiers:
 
 
 def _through_time(layers: Sequence[Layer], edges: Sequence[Edge], preset: Preset) -> list[Layer]:
-    """The layers, those that go through a sequence judged by what its first step gets of the gradient of its last one, too."""
-    by_layer: dict[str, list[tuple[Tiers, ...]]] = {}
+    """The layers; one that goes through a sequence is judged by its first step's gradient against its last one's, too."""
+    sequences: dict[str, list[tuple[Tiers, ...]]] = {}
     for edge in edges:
         if edge.steps:
-            by_layer.setdefault(edge.layer, []).append(edge.steps)
-    found = []
-    for layer in layers:
-        verdicts = [_over_steps(steps, preset) for steps in by_layer.get(layer.name, ())]
-        worst = max((v for v in verdicts if v is not None), key=lambda v: abs(v.log or 0.0), default=None)
-        ill = worst is not None and worst.kind != "healthy" and layer.verdict.kind in ("healthy", "saturated")
-        found.append(replace(layer, verdict=worst) if ill and worst is not None else layer)
-    return found
+            sequences.setdefault(edge.layer, []).append(edge.steps)
+    return [_over_steps(layer, sequences[layer.name], preset) if layer.name in sequences else layer for layer in layers]
 
 
-def _over_steps(steps: Sequence[Tiers], preset: Preset) -> Verdict | None:
-    """By measurement or, where there is none, by prediction. None where neither knows both ends."""
+def _over_steps(layer: Layer, sequences: Sequence[Sequence[Tiers]], preset: Preset) -> Layer:
+    """Of several recurrences in a layer, the one that tells most against it."""
+    steps = max(sequences, key=lambda steps: abs(_first_to_last(steps).seen or 0.0))
+    found = _first_to_last(steps)
+    layer, log = replace(layer, through_time=found), found.seen
+    if log is None or layer.verdict.kind not in ("healthy", "saturated") or _kind(log, preset) == "healthy":
+        return layer
+    observed = found.measured is not None or math.isinf(log)
+    share = f"10^{log:.2f} of the gradient" if math.isfinite(log) else "nothing of the gradient"
+    why = f"of {len(steps)} steps the first one gets {share} of the last one"
+    return replace(layer, verdict=Verdict(_kind(log, preset), "observed" if observed else "predicted", None, why, log, "steps"))
+
+
+def _first_to_last(steps: Sequence[Tiers]) -> Tiers:
+    """The first step's gain against the last one's."""
     first, last = steps[0], steps[-1]
-    if first.why.get("measured") in ("underflow", "zero") and last.measured is not None:
-        return Verdict("vanishing", "observed", None, "the first step gets no gradient at all", -math.inf, "steps")
-    ends: tuple[tuple[Grade, float | None, float | None], ...] = (
-        ("observed", first.measured, last.measured),
-        ("predicted", first.expected.mean, last.expected.mean),
-    )
-    for grade, far, near in ends:
-        if far is not None and near is not None:
-            log = far - near
-            why = f"of {len(steps)} steps the first one gets 10^{log:.2f} of the gradient of the last one"
-            return Verdict(_kind(log, preset), grade, None, why, log, "steps")
-    return None
+    measured = first.measured - last.measured if first.measured is not None and last.measured is not None else None
+    means = (first.expected.mean, last.expected.mean)
+    expected = Expected(means[0] - means[1], None, first.expected.confidence) if None not in means else first.expected  # type: ignore[operator]
+    return Tiers(first.sound, expected, measured, first.why if last.measured is not None else last.why)
 
 
 def _by_weights(

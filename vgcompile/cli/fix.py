@@ -148,7 +148,7 @@ def _cells(analysis: Analysis) -> tuple[str, str, str]:
     layer = next((layer for layer in analysis.layers if layer.name == analysis.worst), None)
     if layer is None:
         return ("", "", "")
-    return (_proved(layer.relative), _predicted(layer.relative), _measured(layer.relative))
+    return (_proved(layer.worst), _predicted(layer.worst), _measured(layer.worst))
 
 
 def _number(worst: float | None) -> str:

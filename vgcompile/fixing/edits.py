@@ -7,7 +7,7 @@ another layer's.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, get_args
 
 from vgcompile.fixing.sheet import Sheet, Stated, drop, put, text_of
@@ -28,7 +28,7 @@ from vgcompile.layers.convolution import Conv, ConvTranspose, DepthwiseConv, Sep
 from vgcompile.layers.function import FUNCTIONS
 from vgcompile.layers.layer import Layer
 from vgcompile.layers.normalization import BatchNorm, GroupNorm, InstanceNorm, LayerNorm, RmsNorm
-from vgcompile.layers.recurrent import Gru, Lstm, Rnn
+from vgcompile.layers.recurrent import Rnn
 from vgcompile.layers.weighted import Weighted
 from vgcompile.spec.annotated import Collection
 
@@ -168,16 +168,15 @@ def recurrent(kind: str) -> Edit:
     return edit
 
 
-def recurrent_weights(distribution: Any, activation: str | None = None) -> Edit:
-    """First values of the matrices that lead from one step to the next, and the function between."""
+def recurrent_init(init: Mapping[str, Any], *kinds: str) -> Edit:
+    """First values of recurrent layers of some kinds: of the matrices that lead from one step to the next, of those that read the
+    input, of the biases."""
 
     def edit(sheet: Sheet) -> bool:
-        kinds = (Rnn,) if activation is not None else (Rnn, Gru, Lstm)
-        found = [layer for layer in sheet.layers if class_of(layer) in kinds]
+        found = [layer for layer in sheet.layers if layer.kind in kinds]
         for layer in found:
-            _put_init(layer.fields, "recurrent_weight", distribution)
-            if activation is not None:
-                put(layer.fields, "activation", activation)
+            for name, distribution in init.items():
+                _put_init(layer.fields, name, distribution)
         return bool(found)
 
     return edit

@@ -11,6 +11,7 @@ from vgcompile.fixing.edits import PER_DEPTH, Edit
 from vgcompile.fixing.sheet import Sheet
 
 REZERO = {"learned": 0.0}
+OPEN = 3.0  # both biases of a gate: a share of sigmoid(6) is kept at each step
 
 
 @dataclass(frozen=True)
@@ -155,20 +156,44 @@ def _branches() -> list[Remedy]:
 
 
 def _recurrent() -> list[Remedy]:
-    orthogonal, identity = {"kind": "orthogonal"}, {"kind": "identity"}
+    gated = edits.recurrent_init({"bias": {"kind": "constant", "value": OPEN}}, "gru", "lstm")
+    small = {"weight": {"kind": "normal", "sd": 0.01}, "bias": "zeros"}
+
+    def weights(*kinds: str, **init: Any) -> Edit:
+        return edits.recurrent_init(init, *kinds)
+
     return [
-        _alone("gru", "a gated cell carries its state over the steps (Cho et al. 2014)", edits.recurrent("gru")),
-        _alone(
-            "lstm", "a gated cell carries its state over the steps (Hochreiter and Schmidhuber 1997)", edits.recurrent("lstm")
-        ),
         _alone(
             "orthogonal recurrent weights",
             "no direction of the state is shortened by the weights",
-            edits.recurrent_weights(orthogonal),
+            weights("rnn", "gru", "lstm", recurrent_weight="orthogonal"),
         ),
         _alone(
-            "relu, identity recurrent weights",
-            "the state stays as it is (IRNN, Le et al. 2015)",
-            edits.recurrent_weights(identity, "relu"),
+            "orthogonal recurrent weights, small others",
+            "the state stays where tanh's slope is 1",
+            weights("rnn", recurrent_weight="orthogonal", **small),
+        ),
+        _alone(
+            "identity recurrent weights, small others",
+            "the state stays as it is, and where the slope is 1 (after Le et al. 2015)",
+            weights("rnn", recurrent_weight="identity", **small),
+        ),
+        _alone("gru", "a gated cell carries its state over the steps (Cho et al. 2014)", edits.recurrent("gru")),
+        _alone(
+            "lstm",
+            "a gated cell carries its state over the steps (Hochreiter and Schmidhuber 1997)",
+            edits.recurrent("lstm"),
+        ),
+        _alone("gru, gates begin open", "its state is kept from the first step of training on", edits.recurrent("gru"), gated),
+        _alone(
+            "lstm, gates begin open",
+            "its state is kept from the first step of training on (Gers et al. 2000, Jozefowicz et al. 2015)",
+            edits.recurrent("lstm"),
+            gated,
+        ),
+        _alone(
+            "gates begin open",
+            "the state is kept from the first step of training on (Gers et al. 2000, Jozefowicz et al. 2015)",
+            gated,
         ),
     ]

@@ -46,17 +46,10 @@ class Trial:
 
     @cached_property
     def worst(self) -> float | None:
-        """log10 of the gain at the worst layer against the last hidden one: measured, else predicted."""
+        """log10 of the gain at the worst layer, against the last hidden one's or, through a recurrence, of the first step against
+        the last: measured, else predicted."""
         layer = next((layer for layer in self.analysis.layers if layer.name == self.analysis.worst), None)
-        if layer is None:
-            return None
-        if layer.verdict.over == "steps":
-            return layer.verdict.log
-        gain = layer.relative
-        if gain.why.get("measured") in ("zero", "underflow"):
-            return -math.inf
-        predicted: float | None = gain.expected.mean
-        return predicted if gain.measured is None else gain.measured
+        return None if layer is None else layer.worst.seen
 
     @cached_property
     def parameters(self) -> int:
