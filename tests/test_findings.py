@@ -87,7 +87,10 @@ def test_the_attribution_of_a_path_adds_up(model: str, tier: str) -> None:
         assert evidence.since == "last hidden layer"
         number = relative[finding.layer]
         truth_ = {"sound": number.sound.hi, "expected": number.expected.mean, "measured": number.measured}[evidence.tier]
-        assert evidence.log == pytest.approx(truth_, abs=1e-6)
+        if evidence.tier == "sound":  # two sweeps, from y and from the last hidden layer, each with an ellipsoid of its own
+            assert evidence.log <= truth_ + 1e-6
+        else:
+            assert evidence.log == pytest.approx(truth_, abs=1e-6)
 
 
 def test_causes_are_those_of_theory() -> None:
@@ -314,15 +317,15 @@ def test_a_baseline_lets_pass_what_is_known(run: Run, tmp_path: Path) -> None:  
     command = ("analyze", "deep.yaml", "--tiers", "sound")
     assert run(*command, "--write-baseline", "known.json").code == 0
     known = json.loads((tmp_path / "known.json").read_text())
-    assert known["findings"] == [f"VG801:hidden/{number}/dense" for number in (1, 2)]
+    assert known["findings"] == [f"VG801:hidden/{number}/dense" for number in (1, 2, 3)]
     (tmp_path / "deep.yaml").write_text("# lines move\n" + DEEP)
     passed = run(*command, "--baseline", "known.json", "--fail-on", "any")
-    assert (passed.code, "2 findings are known" in passed.out) == (0, True)
+    assert (passed.code, "3 findings are known" in passed.out) == (0, True)
     assert json.loads(run(*command, "--baseline", "known.json", "--format", "sarif").out)["runs"][0]["results"] == []
     (tmp_path / "known.json").write_text(json.dumps({"schema": 1, "findings": [known["findings"][0], "VG801:gone"]}))
     failed = run(*command, "--baseline", "known.json", "--fail-on", "any")
     assert failed.code == 1
-    assert "deep.yaml: vanishing: hidden/2/dense\n" in failed.err
+    assert "deep.yaml: vanishing: hidden/2/dense, hidden/3/dense\n" in failed.err
     assert "note: 1 of 2 findings of known.json are mended" in failed.err
     for text in ("[]", "{"):
         (tmp_path / "known.json").write_text(text)

@@ -10,7 +10,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vgcompile.norms import Array, _matricizations, _proved, convolution_norm, smallest_singular_value, spectral_norm
+from vgcompile.norms import (
+    Array,
+    _matricizations,
+    _proved,
+    convolution_norm,
+    singular_extremes,
+    smallest_singular_value,
+    spectral_norm,
+)
 
 CONVOLUTION = {1: torch.conv1d, 2: torch.conv2d, 3: torch.conv3d}
 
@@ -32,6 +40,19 @@ def test_bounds_enclose_the_singular_values(m: int, n: int, seed: int, exponent:
     lo, hi = spectral_norm_bounds(matrix)
     assert 0.0 <= lo <= values[-1] + 1e-13 * values[0]
     assert values[0] <= hi <= 1.03 * values[0]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 12), st.integers(1, 12), st.integers(0, 2**32 - 1), st.integers(-150, 150))
+def test_both_extremes_at_once(m: int, n: int, seed: int, exponent: int) -> None:
+    rng = np.random.default_rng(seed)
+    rank = int(rng.integers(1, min(m, n) + 1))
+    matrix = rng.normal(size=(m, rank)) @ rng.normal(size=(rank, n)) * 10.0**exponent
+    values = np.linalg.svd(matrix, compute_uv=False)
+    lo, hi = singular_extremes(matrix)
+    assert 0.0 <= lo <= values[-1] + 1e-13 * values[0]
+    assert values[0] * (1.0 - 1e-15) <= hi <= values[0] * (1.0 + 1e-11)
+    assert lo >= values[-1] * (1.0 - 1e-5) - 1e-12 * values[0]
 
 
 def test_exact_cases() -> None:

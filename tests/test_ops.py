@@ -16,7 +16,7 @@ import pytest
 from onnx import defs
 
 from tests.one_node import DOUBLE, FLOAT, ROWS, OneNode, Twice, allows, build, case_in, one_node, over, samples, stream, twice
-from vgcompile.analysis.sound import _extremes
+from vgcompile.analysis.bounds.factors import extremes
 from vgcompile.errors import UserError
 from vgcompile.graph.emit import OPSET
 from vgcompile.graph.shapes import misread
@@ -446,7 +446,7 @@ def test_bound_of_a_row_holds_for_a_batch(row: Op) -> None:
             for data, scale in ((frozenset(range(len(x))), 1.0), (frozenset(x) - {position}, math.sqrt(n))):
                 if scale > 1.0 and "N" in (case.shapes[position] or ()):
                     continue  # nothing that has samples is shared by them
-                hi = _extremes(row, replace(case, data=data), position, 0.0)[1]
+                hi = extremes(row, replace(case, data=data), position, 0.0)[1]
                 assert greatest <= scale * hi * (1.0 + 1e-6) + 1e-6, f"{one.sample}, input {position}, data {data}: {hi}"
 
 

@@ -89,7 +89,8 @@ def interval(lo: Any, hi: Any) -> Interval:
 
 def point(x: Any) -> Interval:
     """The interval that holds one known array."""
-    return interval(x, x)
+    array = np.asarray(x, np.float64)
+    return Interval(array, array)
 
 
 WHOLE = interval(-np.inf, np.inf)

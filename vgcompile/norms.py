@@ -24,6 +24,7 @@ TOLERANCE = 1e-3  # of the guess
 STEPS = 8  # of the power method, where a guess is not to be proved
 LARGEST_DECOMPOSED = 2048  # beyond this a decomposition takes seconds and the smallest singular value is taken as 0
 GRID = 12  # samples of a transfer function for each degree of its polynomial
+HIDDEN = 1e-8  # of the largest eigenvalue of a Gram matrix: below it the smallest has lost too many digits
 LARGEST_TRANSFER = 5e8  # multiply-adds of one Gram step over all samples; beyond this a matricization bounds the norm
 
 
@@ -39,6 +40,33 @@ def smallest_singular_value(matrix: Array) -> float:
         return 0.0
     values = np.linalg.svd(np.asarray(matrix, np.float64), compute_uv=False)
     return max(float(values[-1] - 16.0 * (m + n) * UNIT * values[0]), 0.0)
+
+
+def singular_extremes(matrix: Array) -> tuple[float, float]:
+    """A lower bound of the smallest and an upper bound of the largest of the min(m, n) singular values of a matrix [m, n].
+
+    Both are roots of eigenvalues of the smaller Gram matrix, at a third of a decomposition's cost. Its product is off by
+    k u ||A||_F^2 in norm (Higham 2002, eq. 3.13) and its eigenvalues by p(n) u ||A||^2; where that hides the smallest, a
+    decomposition is made after all.
+    """
+    a = np.asarray(matrix, np.float64)
+    if not np.isfinite(a).all():
+        return (0.0, math.inf)
+    scale = float(np.abs(a).max(initial=0.0))
+    if scale == 0.0:
+        return (0.0, 0.0)
+    if min(a.shape) > LARGEST_DECOMPOSED:
+        return (0.0, float(spectral_norm(a)))
+    a = a / scale
+    tall = a if a.shape[0] >= a.shape[1] else a.T
+    values = np.linalg.eigvalsh(tall.T @ tall)
+    m, n = tall.shape
+    error = 4.0 * (m + 8) * UNIT * float((tall * tall).sum()) + 32.0 * n * UNIT * float(values[-1])
+    hi = math.sqrt(float(values[-1]) + error) * scale * (1.0 + 4.0 * UNIT)
+    least = float(values[0]) - error
+    if least < HIDDEN * float(values[-1]):
+        return (smallest_singular_value(matrix), hi)
+    return (math.sqrt(least) * scale * (1.0 - 4.0 * UNIT), hi)
 
 
 def spectral_norm(stack: Array, iterations: int = ITERATIONS) -> Array:
@@ -189,3 +217,18 @@ def _guessed_norm(matrix: Array) -> float:
     for _ in range(STEPS):
         x = matrix.T @ (matrix @ (x / (np.linalg.norm(x) or 1.0)))
     return math.sqrt(float(np.linalg.norm(x)))
+
+
+def largest_eigenvalue(matrix: Array) -> float:
+    """An upper bound of the largest eigenvalue of a symmetric positive matrix [n, n], inf where it is not finite.
+
+    LAPACK's eigenvalues are exact for a matrix within p(n) u ||A|| of the given one (LAPACK Users' Guide 4.7.1); see
+    :func:`smallest_singular_value` for p.
+    """
+    n = len(matrix)
+    if not np.isfinite(matrix).all():
+        return math.inf
+    if n == 0:
+        return 0.0
+    value = float(np.linalg.eigvalsh(matrix)[-1])
+    return max(value, 0.0) * (1.0 + 32.0 * n * UNIT)

@@ -77,7 +77,12 @@ def _number(x: float | None) -> float | None:
 
 def _tiers(tiers: Tiers) -> dict[str, Any]:
     return {
-        "sound": {"lo": _number(tiers.sound.lo), "hi": _number(tiers.sound.hi), "vacuous": tiers.sound.vacuous},
+        "sound": {
+            "lo": _number(tiers.sound.lo),
+            "hi": _number(tiers.sound.hi),
+            "vacuous": tiers.sound.vacuous,
+            **({"by": list(tiers.sound.by)} if any(tiers.sound.by) else {}),
+        },
         "expected": {
             "mean": _number(tiers.expected.mean),
             "sd": _number(tiers.expected.sd),

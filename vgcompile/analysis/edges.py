@@ -80,6 +80,8 @@ def _edge(use: Use, network: Network, tiers: Tiers3, shared: Set[ir.Value], in_l
         parameter=parameter,
         no_bound="undefined" if in_loss else "zero",
     )
+    if tiers.sound is not None and key in tiers.sound.by:
+        gain = replace(gain, sound=replace(gain.sound, by=tiers.sound.by[key]))
     return Edge(
         use.id,
         use.source,

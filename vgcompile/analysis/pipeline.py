@@ -15,6 +15,8 @@ import numpy as np
 import vgcompile
 from vgcompile.analysis import edges, verdicts
 from vgcompile.analysis.activations import activations, watched
+from vgcompile.analysis.bounds.region import Region
+from vgcompile.analysis.bounds.region import region as stated_region
 from vgcompile.analysis.budget import budgets
 from vgcompile.analysis.expected import ExpectedTier, expected
 from vgcompile.analysis.findings import Subject, attention, find
@@ -24,7 +26,7 @@ from vgcompile.analysis.inputs import input_signals
 from vgcompile.analysis.presets import DEFAULT, Preset, preset_named
 from vgcompile.analysis.result import Analysis, SelfCheck
 from vgcompile.analysis.selfcheck import float32_bounds, self_check
-from vgcompile.analysis.sound import SoundTier, sound, stated_set
+from vgcompile.analysis.sound import SoundTier, sound
 from vgcompile.analysis.uses import parameter_layers, uses
 from vgcompile.errors import DataError, UserError
 from vgcompile.graph.emit import dims
@@ -47,7 +49,8 @@ TIERS: tuple[Tier, ...] = ("sound", "expected", "measured")
 class Options:
     """What to analyse, and how.
 
-    ``region`` None: `range` where every input declares one, else `everywhere`. ``seeds`` K > 1 averages the measured logs over K
+    ``region`` (:mod:`vgcompile.analysis.bounds.region`) None: `range` where every input declares one, else `everywhere`.
+    ``seeds`` K > 1 averages the measured logs over K
     initializations (seeds seed, seed + 1, ...). ``data`` is a file that is read in place of the network's own data, ``part`` the
     part of the latter that is read. ``statistics``: what is measured of each edge, the sum of squares, or also the
     greatest magnitude and the shares of zeros and of what is not finite.
@@ -59,7 +62,7 @@ class Options:
     seed: int | None = None
     seeds: int = 1
     tiers: Sequence[Tier] = TIERS
-    region: Literal["everywhere", "range"] | None = None
+    region: str | None = None
     provider: Literal["auto", "cpu", "cuda"] = "auto"
     seed_input: bool = False  # the adjoint of each output comes from the data file, as array `adj.<output>`
     mode: Literal["training", "inference"] = "training"
@@ -91,7 +94,7 @@ def analyze(network: Network, options: Options = Options(), progress: Callable[[
         network = replace(network, loss=None)
     feeds = _feeds(network, options)
     batch = next((array.shape[0] for array in feeds.values() if array.ndim), options.batch or 64)
-    region = options.region or _default_region(network)
+    region = stated_region(network, options.region or _default_region(network), feeds)
 
     progress("bounding")
     with np.errstate(over="ignore"):  # a bound beyond float64 is infinite
@@ -112,14 +115,14 @@ def analyze(network: Network, options: Options = Options(), progress: Callable[[
     subject = Subject(network, layers, held, found, tiers, preset, FLOATS[options.dtype], options.learning_rate)
     shares = underflow(subject)
     subject = replace(subject, layers=[replace(layer, underflow=shares[layer.name]) for layer in layers])
-    inside = _inside(network, feeds, region)
+    inside = region.contains(feeds)
     stated = inside and options.seed in (None, network.seed)  # the bounds are for these weights, not for others drawn anew
     checked = self_check(found, runs, stated, partial(float32_bounds, network, region)) if runs else SelfCheck()
     plots = activations(network, runs[-1].watched if runs else {})
     return Analysis(
         network.name,
         network.source,
-        _region_text(network, region),
+        region.text,
         tuple(found),
         tuple(subject.layers),
         tuple(plots),
@@ -190,27 +193,13 @@ def _measure(meter: Meter | None, network: Network, feeds: Mapping[str, Array], 
     return [meter.measure(feeds, seed) for seed in range(first, first + options.seeds)]
 
 
-def _default_region(network: Network) -> Literal["everywhere", "range"]:
+def _default_region(network: Network) -> str:
     floats = [declared for declared in network.inputs.values() if declared.dtype.is_floating_point()]
     return "range" if floats and all(declared.range is not None for declared in floats) else "everywhere"
 
 
-def _region_text(network: Network, region: str) -> str:
-    parts = [
-        f"{name} in [{box.lo:g}, {box.hi:g}]" if box.bounded else f"{name} anywhere"
-        for name, box in stated_set(network, region).items()
-    ]
-    return f"{region}: " + (", ".join(parts) or "no real inputs")
-
-
-def _inside(network: Network, feeds: Mapping[str, Array], region: str) -> bool:
-    """Whether the data lie in the stated set: only then does the sound tier speak of them."""
-    boxes = stated_set(network, region)
-    return all(box.contains(feeds[name].astype(np.float64)) for name, box in boxes.items() if name in feeds)
-
-
 def _provenance(
-    network: Network, options: Options, batch: int, region: str, meter: Meter | None, runs: Sequence[Measured], inside: bool
+    network: Network, options: Options, batch: int, region: Region, meter: Meter | None, runs: Sequence[Measured], inside: bool
 ) -> dict[str, object]:
     loss = [run.loss for run in runs if run.loss is not None and math.isfinite(run.loss)]
     return {
@@ -225,7 +214,7 @@ def _provenance(
         "dtype": options.dtype,
         "learning_rate": options.learning_rate,
         "mode": options.mode,
-        "region": region,
+        "region": region.form,
         "data": options.data or _own_data(network, options),
         "data_inside_region": inside,
         "batch": batch,

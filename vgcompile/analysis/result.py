@@ -27,11 +27,13 @@ Cause = Literal["weights", "slopes", "normalization", "fan-out", "other"]
 
 @dataclass(frozen=True)
 class Sound:
-    """An interval that contains the truth for every input of the stated set and these weights."""
+    """An interval that contains the truth for every input of the stated set and these weights. ``by`` names the domain that gave
+    each end of an edge's gain (docs/theory.md), "" for other quantities."""
 
     lo: float | None = None
     hi: float | None = None
     vacuous: bool = True
+    by: tuple[str, str] = ("", "")
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from vgcompile.cli.parameters import (
     Output,
     PartOption,
     ProviderOption,
-    Region,
+    RegionOption,
     Seed,
     Settings,
     Variant,
@@ -54,7 +54,7 @@ def analyze(
     loss: Loss = None,
     output: Output = None,
     seed_input: Annotated[bool, typer.Option("--seed-input", help="Take dL/dy from the data file's arrays adj.OUTPUT.")] = False,
-    region: Annotated[Region | None, typer.Option("--region", help="Inputs that the bounds hold for.")] = None,
+    region: RegionOption = None,
     seeds: Annotated[
         int, typer.Option("--seeds", metavar="K", min=1, help="Average the measured tier over K initializations.")
     ] = 1,

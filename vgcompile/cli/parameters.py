@@ -18,7 +18,6 @@ FOUND = 1  # exit code of a command that was asked to fail on what it found
 
 Mode = Literal["training", "inference"]
 Provider = Literal["auto", "cpu", "cuda"]
-Region = Literal["everywhere", "range"]
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="A YAML model or an .onnx file.")]
 Loss = Annotated[str | None, typer.Option("--loss", metavar="OUTPUT", help="The value of an .onnx file that is the loss.")]
@@ -33,6 +32,10 @@ PartOption = Annotated[
 Batch = Annotated[int | None, typer.Option("--batch", metavar="N", min=1, help="Number of samples.")]
 Seed = Annotated[
     int | None, typer.Option("--seed", metavar="S", help="Seed of initial values and drawn data; else the model's own.")
+]
+RegionOption = Annotated[
+    str | None,
+    typer.Option("--region", metavar="REGION", help="Inputs that bounds hold for: everywhere, range, ball:RADIUS[@linf]."),
 ]
 EngineOption = Annotated[
     str | None, typer.Option("--engine", metavar="PATH", help="Graphviz program; else VGCOMPILE_DOT, else found.")

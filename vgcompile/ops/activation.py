@@ -62,6 +62,7 @@ ThresholdedRelu = piecewise(
     condition=lambda op, x, y, *, alpha: op.Greater(x, float(alpha)),
     then=lambda op, x, y, *, alpha: 1.0,
     otherwise=lambda op, x, y, *, alpha: 0.0,
+    jumps=True,
     kinks=lambda *, alpha: [alpha],
     samples=(sample(("N", 5), alpha=1.0), sample((2, 3), alpha=-0.5)),
 )
@@ -198,6 +199,7 @@ Shrink = piecewise(
     condition=lambda op, x, y, *, bias, lambd: op.Greater(op.Abs(x), float(lambd)),
     then=lambda op, x, y, *, bias, lambd: 1.0,
     otherwise=lambda op, x, y, *, bias, lambd: 0.0,
+    jumps=True,
     kinks=lambda *, bias, lambd: [-lambd, lambd],
     samples=(sample(("N", 5)), sample((2, 3, 4), domain=(-4.0, 4.0), bias=1.5, lambd=1.5)),
 )

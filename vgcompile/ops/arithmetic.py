@@ -304,6 +304,7 @@ Mod = broadcasting(
         lambda op, a, b, y, **_: op.Neg(op.Floor((a - y) / b + 0.5)),
     ),
     range=_mod_range,
+    jumps=True,
     slope=lambda case, position: WHOLE if position else interval(1.0, 1.0),
     samples=(
         sample(("N", 3), np.array([0.7, -0.45, 1.1]), fmod=1),

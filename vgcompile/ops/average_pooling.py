@@ -11,9 +11,11 @@ import numpy as np
 
 from vgcompile.interval import Interval, down, up
 from vgcompile.ops import flops
-from vgcompile.ops.op import Array, Case, Op, sample
+from vgcompile.ops.maps import after, one_sample, summed_over
+from vgcompile.ops.op import Array, Case, Op, Tangent, sample
 from vgcompile.ops.pooling import GLOBAL, channelwise, extent_of, infer, refuses, window_of, windows_of
 from vgcompile.ops.shape import extents, full_shape, shaped
+from vgcompile.ops.tapped import Tapped, flattened
 from vgcompile.ops.window import placed
 from vgcompile.ops.window_spread import hangs, shares, spread
 from vgcompile.signal import Signal, replace
@@ -95,6 +97,22 @@ def _whole(case: Case) -> tuple[Array, Array]:
     return count, count
 
 
+def _average_tangent(case: Case, position: int) -> Tangent | None:
+    """Ones for each tap, over the number that counts."""
+    at, into, out = window_of(case), one_sample(case.shapes[0]), one_sample(case.outputs[0])
+    if into is None or out is None or min(at.pads, default=0) < 0:
+        return None
+    ones = flattened(Tapped(np.ones((into[1], 1, *at.kernel)), into[2:], out[2:], at, into[1]))
+    return Tangent(after(ones, np.broadcast_to(1.0 / _windows(case)[1], out).ravel()))
+
+
+def _whole_tangent(case: Case, position: int) -> Tangent | None:
+    into = one_sample(case.shapes[0])
+    if into is None:
+        return None
+    return Tangent(summed_over(into, range(2, len(into)), 1.0 / math.prod(into[2:])))
+
+
 AveragePool = Op(
     "AveragePool",
     "The average of each window, over its elements or, where padding counts, over all its taps.",
@@ -102,6 +120,7 @@ AveragePool = Op(
     vjp=_average_vjp,
     range=_average_range,
     norms=_average_norms,
+    tangent=_average_tangent,
     moments=Average(_windows),
     infer=infer,
     refuses=refuses,
@@ -150,6 +169,7 @@ GlobalAveragePool = Op(
     vjp=_global_average_vjp,
     range=lambda case: _averaged(channelwise(case)),
     norms=lambda case, position: _global_average_norms(case),
+    tangent=_whole_tangent,
     moments=Average(_whole),
     samples=GLOBAL,
 )

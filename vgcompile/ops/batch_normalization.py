@@ -15,6 +15,7 @@ import numpy as np
 
 from vgcompile.interval import WHOLE, Interval, corners, product
 from vgcompile.ops import flops
+from vgcompile.ops.maps import scaled
 from vgcompile.ops.normalization import (
     ONE,
     added,
@@ -34,7 +35,7 @@ from vgcompile.ops.normalization import (
     three_terms,
     through_statistics,
 )
-from vgcompile.ops.op import INTERNAL, Body, Case, Inference, Op, sample
+from vgcompile.ops.op import INTERNAL, Body, Case, Inference, Op, Tangent, sample
 from vgcompile.ops.shape import meeting, shaped, summed
 from vgcompile.signal import Signal, independent_sum, replace
 
@@ -127,6 +128,14 @@ def _inference_norms(case: Case, position: int, scale: Interval, uses: float) ->
     with np.errstate(invalid="ignore"):
         most = np.nan_to_num(centred.magnitude * channel_shape(slope, rank).magnitude, nan=np.inf).max()
     return (0.0, math.sqrt(uses) * float(most) * (1.0 + 1e-12))
+
+
+def _batch_tangent(case: Case, position: int) -> Tangent | None:
+    """At inference one factor for each channel."""
+    if position or case.attributes["training_mode"]:
+        return None
+    factor = corners(np.multiply, [known(case, 1), _inverse_deviation(case)])
+    return scaled(case, 0, channel_shape(factor, len(dims_of(case))))
 
 
 ALIGNED = 0.5  # of the modes' own 1/nu: above it the samples' alignment decides how a channel's variance fluctuates
@@ -253,6 +262,7 @@ BatchNormalization = Op(
     vjp=_batch_vjp,
     range=_batch_range,
     norms=_batch_norms,
+    tangent=_batch_tangent,
     moments=BatchMoments(),
     bodies=(Body("statistics", _train),),
     opens=lambda attributes: bool(attributes["training_mode"]),

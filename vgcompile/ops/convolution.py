@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from vgcompile.ops import flops
-from vgcompile.ops.convolution_facts import Windows, norms, value_range
+from vgcompile.ops.convolution_facts import Windows, norms, tangent, value_range
 from vgcompile.ops.convolution_gradient import taps_of, window_of
 from vgcompile.ops.op import Attributes, Case, Dim, Op, sample
 from vgcompile.ops.shape import extents, shaped
@@ -62,6 +62,7 @@ Conv = Op(
     vjp=_conv_vjp,
     range=lambda case: value_range(case, any(window_of(case, 1, 0).pads), transposed=False),
     norms=lambda case, position: norms(case, position, window_of(case, 1, 0)),
+    tangent=lambda case, position: tangent(case, position, window_of(case, 1, 0)),
     moments=Windows(lambda case: window_of(case, 1, 0)),
     refuses=lambda case: (
         _unknown_kernel(case) or (disputed((case.shapes[0] or ())[2:], _taps(case), case.attributes) if _taps(case) else "")
@@ -176,6 +177,7 @@ ConvTranspose = Op(
     vjp=_conv_transpose_vjp,
     range=lambda case: value_range(case, padded=True, transposed=True),
     norms=lambda case, position: norms(case, position, _transposed_window(case)),
+    tangent=lambda case, position: tangent(case, position, _transposed_window(case), transposed=True),
     moments=Windows(_transposed_window, transposed=True),
     refuses=lambda case: "" if _taps(case) else "the kernel's extents are not known when compiling",
     samples=(

@@ -11,8 +11,10 @@ import numpy as np
 from vgcompile import interval
 from vgcompile.interval import EPSILON, WHOLE, Interval, corners, point
 from vgcompile.norms import convolution_norm
-from vgcompile.ops.op import Case
+from vgcompile.ops.maps import one_sample
+from vgcompile.ops.op import Case, Tangent
 from vgcompile.ops.shape import meeting, summed
+from vgcompile.ops.tapped import Tapped, flattened
 from vgcompile.ops.window import Window
 from vgcompile.signal import Profile, Signal, independent_sum, replace
 
@@ -75,6 +77,21 @@ def norms(case: Case, position: int, at: Window) -> tuple[float, float]:
         return (0.0, math.sqrt(at.overlap) * _input_norm(case))
     positions = meeting(case, 2, case.outputs[0] or ("",)) / case.count(case.shapes[2])
     return (1.0 if positions == 1 else 0.0, math.sqrt(positions))
+
+
+def tangent(case: Case, position: int, at: Window, transposed: bool = False) -> Tangent | None:
+    """The map of the input, for a known kernel and known extents."""
+    conv = tapped(case, at, transposed)
+    return None if conv is None or position else Tangent(flattened(conv, transposed))
+
+
+def tapped(case: Case, at: Window, transposed: bool = False) -> Tapped | None:
+    """The convolution of a node; a transposed one visits its output."""
+    weight, into, out = case.values[1], one_sample(case.shapes[0]), one_sample(case.outputs[0])
+    if weight is None or into is None or out is None or min(at.pads, default=0) < 0:
+        return None
+    visited, positions = (out, into) if transposed else (into, out)
+    return Tapped(np.asarray(weight), visited[2:], positions[2:], at, case.attributes["group"])
 
 
 @dataclass(frozen=True)

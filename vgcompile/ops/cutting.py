@@ -18,6 +18,7 @@ from onnx import TensorProto
 from vgcompile.interval import WHOLE, Interval, interval, point
 from vgcompile.ops.families import layout
 from vgcompile.ops.layout import Moved
+from vgcompile.ops.maps import rearranged
 from vgcompile.ops.op import Array, Case, sample
 from vgcompile.ops.shape import added_up, constant, extents, meeting, reshaped, shaped
 from vgcompile.signal import Signal, replace
@@ -112,6 +113,14 @@ def _slice_numpy(x: Array, starts: Array, ends: Array, axes: Array | None = None
     return x[tuple(index)]
 
 
+def _sliced(x: Array, given: Sequence[Any]) -> Array:
+    """Raises ValueError where starts or ends are computed."""
+    if any(value is None for value in given[:2]):
+        raise ValueError("starts and ends are not known")
+    starts, ends, *rest = given
+    return _slice_numpy(x, starts, ends, *rest)
+
+
 def _slice_range(case: Case) -> Interval:
     """Axes of known extent are cut; a symbolic axis that is cut leaves the hull."""
     dims, given, values = case.shapes[0], case.ranges[0] or WHOLE, case.values
@@ -131,6 +140,7 @@ Slice = layout(
     "A part of a tensor, by starts, ends and steps along its axes.",
     vjp=_slice_vjp,
     range=_slice_range,
+    tangent=lambda case, position: rearranged(case, 0, lambda x: _sliced(x, case.values[1:])),
     moments=Moved(),
     samples=(
         sample(("N", 6), np.array([1]), np.array([4]), np.array([1])),

@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from vgcompile.interval import WHOLE, Interval, corners, interval, point, up
+from vgcompile.interval import WHOLE, Interval, corners, down, interval, point, up
 from vgcompile.ops.attention_moments import Attended, Layout, number, seen_by
-from vgcompile.ops.linear import swapped
+from vgcompile.ops.linear import interval_product, swapped
+from vgcompile.ops.maps import one_sample
 from vgcompile.ops.op import INTERNAL, Array, Body, Case, Dim, Op, sample
 from vgcompile.ops.shape import extents, repeats
 from vgcompile.signal import Signal
@@ -104,11 +105,54 @@ def _like(q: Any, v: Any) -> Any:
 def _range(case: Case) -> Interval:
     """A mean of the values of all keys, or 0."""
     values = _lifted(case, 2)
+    weighed = _weighed(case, values)
     if values.lo.ndim:
         values = Interval(values.lo.min(-2, keepdims=True), values.hi.max(-2, keepdims=True))
     if case.attributes.get("zero_rows"):
         values = values.hull(point(0.0))
-    return corners(np.multiply, [values, interval(1.0, 1.0 + 1e-12)])
+    hull = corners(np.multiply, [values, interval(1.0, 1.0 + 1e-12)])
+    if weighed is None:
+        return hull
+    lo, hi = np.maximum(hull.lo, weighed.lo), np.minimum(hull.hi, weighed.hi)
+    return Interval(lo, hi) if (lo <= hi).all() else hull
+
+
+def _weighed(case: Case, values: Interval) -> Interval | None:
+    """The product of weights, as far as scores tell them, and values less a middle one: weights add up to 1.
+
+    None where scores are bent, hidden or moved, or where an extent or a range is not known.
+    """
+    q, k, v = (_whole(case, position) for position in range(3))
+    plain = not case.attributes.get("softcap") and not any(dims is not None for dims in case.shapes[3:])
+    if q is None or k is None or v is None or not plain or case.attributes.get("zero_rows"):
+        return None
+    scale = float(case.attributes.get("scale", 1.0))
+    products = interval_product(q, k.map(lambda x: np.swapaxes(x, -1, -2)), q.lo.shape[-1])
+    if not products.bounded:
+        return None
+    scores = corners(np.multiply, [products, point(scale)])
+    middle = 0.5 * (v.lo.min(-2, keepdims=True) + v.hi.max(-2, keepdims=True))
+    away = corners(np.subtract, [v, point(middle)])
+    mean = interval_product(_softmax(scores), away, v.lo.shape[-2])
+    return corners(np.add, [mean, point(middle)]) if mean.bounded else None
+
+
+def _whole(case: Case, position: int) -> Interval | None:
+    """The range of one sample's operand with all its extents; None where one is not known."""
+    dims, bound = one_sample(case.shapes[position]), _lifted(case, position)
+    return bound.map(lambda x: np.broadcast_to(x, dims)) if dims is not None and bound.bounded else None
+
+
+def _softmax(scores: Interval) -> Interval:
+    """Each weight is least where its own score is and all others are greatest, and the reverse."""
+    top = scores.hi.max(-1, keepdims=True)
+    low, high = np.exp(scores.lo - top), np.exp(scores.hi - top)
+    room = 1e-13 * high.sum(-1, keepdims=True)
+    most_others = high.sum(-1, keepdims=True) - high + room
+    least_others = np.maximum(low.sum(-1, keepdims=True) - low - room, 0.0)
+    with np.errstate(invalid="ignore"):
+        lo, hi = low / (low + most_others), high / np.maximum(high + least_others, high)
+    return Interval(np.maximum(down(lo, 1.0), 0.0), np.minimum(up(np.nan_to_num(hi, nan=1.0), 1.0), 1.0))
 
 
 def _norms(case: Case, position: int) -> tuple[float, float]:

@@ -20,8 +20,9 @@ import numpy as np
 
 from vgcompile.interval import WHOLE, Interval, corners, image
 from vgcompile.ops import flops
+from vgcompile.ops.maps import rearranged
 from vgcompile.ops.moments import Weighted
-from vgcompile.ops.op import Array, Case, Op, Rule, Sample, Variadic, at, sample
+from vgcompile.ops.op import Array, Case, Op, Rule, Sample, Tangent, Variadic, at, sample
 from vgcompile.signal import Signal
 
 Positions = Callable[..., Sequence[float]] | Sequence[float]
@@ -80,6 +81,7 @@ def piecewise(
     kinks: Positions,
     turns: Positions = (),
     extrema: Positions = (),
+    jumps: bool = False,
     samples: tuple[Sample, ...] = UNARY,
     **facts: Any,
 ) -> Op:
@@ -103,6 +105,7 @@ def piecewise(
         extrema=extrema,
         samples=samples,
         vjp=vjp,
+        jumps=jumps,
         **facts,
     )
 
@@ -179,13 +182,18 @@ def layout(name: str, doc: str, *, vjp: Rule, samples: tuple[Sample, ...], numpy
         except (ValueError, TypeError, IndexError):
             return given.scalar()
 
+    def tangent(case: Case, position: int) -> Tangent | None:
+        if numpy is None or position:
+            return None
+        return rearranged(case, 0, lambda x: numpy(x, *case.values[1:], **case.attributes))
+
     return Op(
         name,
         doc,
         vjp=vjp,
         numpy=numpy,
         samples=samples,
-        **{"range": value_range, "norms": isometry, "moments": Carried(), "flops": flops.none, **facts},
+        **{"range": value_range, "tangent": tangent, "norms": isometry, "moments": Carried(), "flops": flops.none, **facts},
     )
 
 

@@ -12,8 +12,9 @@ import onnx_ir as ir
 
 from vgcompile.interval import WHOLE, Interval
 from vgcompile.ops.families import layout, spread
+from vgcompile.ops.maps import one_sample, rearranged
 from vgcompile.ops.moments import scattered
-from vgcompile.ops.op import Array, Case, Op, sample
+from vgcompile.ops.op import Array, Case, Op, Tangent, sample
 from vgcompile.ops.shape import extents, is_sample_axis, repeats, reshaped, shaped, summed, zeros_like
 from vgcompile.signal import Signal, replace
 
@@ -145,11 +146,22 @@ Transpose = layout(
     rearranges=True,
 )
 
+
+def _expanded(case: Case, position: int) -> Tangent | None:
+    """Copies along axes of known extent; what no sample axis counts must not meet one."""
+    dims, out = case.shapes[0], case.outputs[0]
+    single = one_sample(out)
+    if single is None or dims is None or len(dims) != len(single) or (dims[:1] != (out or ())[:1]):
+        return None
+    return rearranged(case, 0, lambda x: np.broadcast_to(x, (*x.shape[:1], *single[1:])))
+
+
 Expand = layout(
     "Expand",
     "Broadcasts to a shape; the adjoint sums over the copies.",
     vjp=lambda op, g, y, x, shape: (g, None),
     norms=_repeat_norms,
+    tangent=_expanded,
     moments=Repeated(),
     range=lambda case: case.ranges[0] or WHOLE,
     samples=(sample((3,), np.array([2, 3])), sample(("N", 1, 3), np.array([1, 4, 1])), sample((2, 1), np.array([3, 1, 4]))),
@@ -171,6 +183,7 @@ Tile = layout(
     "Repeats a tensor along its axes.",
     vjp=_tile_vjp,
     norms=_repeat_norms,
+    tangent=lambda case, position: rearranged(case, 0, lambda x: np.tile(x, np.asarray(case.values[1]))),
     moments=Repeated(),
     range=lambda case: (case.ranges[0] or WHOLE).scalar(),
     samples=(sample(("N", 3), np.array([1, 2])), sample((2, "T", 3), np.array([3, 2, 1]))),
@@ -204,6 +217,24 @@ def _concat_range(case: Case) -> Interval:
     return Interval(lo, np.concatenate([spread(bound.hi, dims) for bound, dims in zip(given, parts, strict=True)], axis))
 
 
+def _joined(case: Case, position: int) -> Tangent | None:
+    """One part among elements that come from elsewhere."""
+    axis = int(case.attributes["axis"])
+
+    def place(x: Array) -> Array:
+        parts = []
+        for other, dims in enumerate(case.shapes):
+            extent = (dims or ())[axis]
+            if isinstance(extent, str):
+                raise ValueError("a part of unknown extent")
+            aside = list(x.shape)
+            aside[axis] = extent
+            parts.append(x if other == position else np.full(aside, -1))
+        return np.concatenate(parts, axis)
+
+    return rearranged(case, position, place)
+
+
 @dataclass(frozen=True)
 class Mixture:
     """Moments of tensors joined: averages weighted by the number of elements; each part of the adjoint keeps its statistics."""
@@ -231,6 +262,7 @@ Concat = layout(
     vjp=_concat_vjp,
     range=_concat_range,
     norms=restriction,
+    tangent=_joined,
     moments=Mixture(),
     samples=(
         sample(("N", 2), ("N", 3), axis=1),
@@ -238,6 +270,16 @@ Concat = layout(
         sample(("N", 2, "T"), ("N", 2, "S"), axis=-1),
     ),
 )
+
+
+def _cut(case: Case, position: int) -> Tangent | None:
+    """Every piece that is read, one after the other."""
+    axis = int(case.attributes["axis"])
+    sizes = [None if dims is None else dims[axis] for dims in case.outputs]
+    if any(not isinstance(size, int) for size in sizes):
+        return None
+    ends = np.cumsum([int(size) for size in sizes if isinstance(size, int)])[:-1]
+    return rearranged(case, 0, lambda x: np.split(x, ends, axis))
 
 
 def _split_vjp(op: Any, g: Any, y: Any, x: Any, sizes: Any = None, **attributes: Any) -> tuple[Any, ...]:
@@ -260,6 +302,7 @@ Split = layout(
     "A tensor cut into pieces along an axis.",
     vjp=_split_vjp,
     range=lambda case: ((case.ranges[0] or WHOLE).scalar(),) * len(case.outputs),
+    tangent=_cut,
     moments=Moved(),
     infer=_pieces,
     samples=(

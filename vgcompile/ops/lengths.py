@@ -21,8 +21,9 @@ from vgcompile.ops.normalization import (
     stage_type,
     summed_to,
 )
-from vgcompile.ops.op import INTERNAL, Array, Body, Case, Op, sample
+from vgcompile.ops.op import INTERNAL, Array, Body, Case, Op, Tangent, sample
 from vgcompile.ops.shape import shaped
+from vgcompile.ops.standardizing import least_square, meeting_ranges, near, value_range
 
 
 def _unit(op: Any, x: Any, *, axis: int, epsilon: float, stash_type: int) -> tuple[Any, Any]:
@@ -56,7 +57,17 @@ def _rms_norms(case: Case, position: int) -> tuple[float, float]:
     """A contraction, times the scale over r."""
     if position:
         raise NotImplementedError("the gain to the scale of a root mean square is not bounded")
-    return (0.0, largest_factor(case))
+    return (0.0, largest_factor(case, least_square(case, members(case), centred=False)))
+
+
+def _rms_range(case: Case) -> Interval:
+    z = meeting_ranges(_root_size(members(case)), value_range(case, members(case), centred=False))
+    return affine(z, known(case, 1), interval(0.0, 0.0))
+
+
+def _rms_tangent(case: Case, position: int) -> Tangent | None:
+    scale = case.values[1]
+    return None if position or scale is None else near(case, members(case), scale, centred=False)
 
 
 RMSNormalization = Op(
@@ -67,8 +78,10 @@ RMSNormalization = Op(
     domain=INTERNAL,
     since=23,
     vjp=_rms_vjp,
-    range=lambda case: affine(_root_size(members(case)), known(case, 1), interval(0.0, 0.0)),
+    range=_rms_range,
     norms=_rms_norms,
+    tangent=_rms_tangent,
+    round=True,
     moments=InnerMoments(over_positions=False, centred=False),
     bodies=(Body("written out", _rms),),
     infer=lambda x, *_, **__: x,

@@ -11,9 +11,10 @@ import numpy as np
 
 from vgcompile import interval
 from vgcompile.interval import EPSILON, WHOLE, Interval, corners, point
-from vgcompile.norms import smallest_singular_value, spectral_norm
+from vgcompile.norms import singular_extremes
 from vgcompile.ops import flops
-from vgcompile.ops.op import Array, Case, Dim, Op, sample
+from vgcompile.ops.maps import matrix, one_sample
+from vgcompile.ops.op import Array, Case, Dim, Op, Tangent, sample
 from vgcompile.ops.shape import is_sample_axis, is_shared_axis, repeats, shaped, summed
 from vgcompile.signal import Signal, independent_sum, replace
 
@@ -98,7 +99,7 @@ def _product_range(case: Case) -> Interval:
     elif a.matrix is not None and a.matrix.ndim == 2:
         product = interval.matmul(right.map(_turned), a.matrix.T).map(_turned)
     else:
-        product = _interval_product(left, right, inner)
+        product = interval_product(left, right, inner)
     gone = tuple(axis for axis, position in ((-2, 0), (-1, 1)) if len(case.shapes[position] or ()) == 1)
     return product.map(lambda x: np.squeeze(x, gone)) if gone and product.lo.ndim else product
 
@@ -107,7 +108,7 @@ def _turned(x: Array) -> Array:
     return np.swapaxes(x, -1, -2)
 
 
-def _interval_product(a: Interval, b: Interval, inner: int) -> Interval:
+def interval_product(a: Interval, b: Interval, inner: int) -> Interval:
     """Midpoints and radii (Rump 1999): |A||R_B| + R_A (|B| + R_B) around the product of the midpoints, and its rounding."""
     if not (a.bounded and b.bounded):
         return WHOLE
@@ -147,13 +148,14 @@ def _norms(case: Case, position: int) -> tuple[float, float]:
 def _known_factor(case: Case, operands: tuple[_Operand, _Operand], position: int, other: Array) -> tuple[float, float]:
     """Extreme gains of g -> g B^T (or A^T g). It has a smallest one above 0 only where no direction of g is lost: in >= out."""
     stack = other.reshape(-1, *other.shape[-2:])
-    hi = float(spectral_norm(stack).max(initial=0.0))
+    extremes = [singular_extremes(matrix) for matrix in stack]
+    hi = max((most for _, most in extremes), default=0.0)
     copies = _broadcast_copies(case, position, operands)
     if copies != 1:
         return (0.0, math.sqrt(copies) * hi)
     rows, columns = stack.shape[-2:]
     injective = rows >= columns if position == 0 else columns >= rows
-    return (min(map(smallest_singular_value, stack), default=0.0) if injective else 0.0, hi)
+    return (min((least for least, _ in extremes), default=0.0) if injective else 0.0, hi)
 
 
 def _broadcast_copies(case: Case, position: int, operands: tuple[_Operand, _Operand]) -> float:
@@ -191,6 +193,15 @@ def _largest_slice(case: Case, operands: tuple[_Operand, _Operand], position: in
     shared = [axis for axis in range(len(shape) - 2) if own[axis - len(shape)] == 1]
     total = squares.sum(axis=(*shared, -2, -1))
     return float(np.sqrt(total.max(initial=0.0)) * (1.0 + squares.size * EPSILON))
+
+
+def _tangent(case: Case, position: int) -> Tangent | None:
+    """Rows of the left operand against a known matrix."""
+    known, dims = case.values[1], case.shapes[0]
+    if position or known is None or np.ndim(known) > 2 or case.attributes.get("transA") or one_sample(dims) is None:
+        return None
+    columns = known.T if case.attributes.get("transB") else known.reshape(known.shape[0], -1)
+    return Tangent(matrix(columns, float(case.attributes.get("alpha", 1.0))))
 
 
 def _drawn_once(signal: Signal) -> bool:
@@ -294,6 +305,7 @@ MatMul = Op(
     numpy=np.matmul,
     range=_product_range,
     norms=_norms,
+    tangent=_tangent,
     moments=Product(),
     samples=(
         sample(("N", 4), (4, 3)),
@@ -323,6 +335,7 @@ Gemm = Op(
     numpy=_gemm_numpy,
     range=_gemm_range,
     norms=_norms,
+    tangent=_tangent,
     moments=Product(),
     samples=(
         sample(("N", 4), (4, 3), (3,)),

@@ -19,8 +19,9 @@ import onnx_ir as ir
 
 from vgcompile.interval import WHOLE, Interval, corners, interval, point, product
 from vgcompile.ops import flops
-from vgcompile.ops.op import Case, Dim, Op, sample
+from vgcompile.ops.op import Case, Dim, Op, Tangent, sample
 from vgcompile.ops.shape import meeting, reshaped, shaped, summed
+from vgcompile.ops.standardizing import least_square, meeting_ranges, near, value_range
 from vgcompile.signal import Signal, constant, independent_sum, replace
 
 ONE = constant(1.0, 1.0)
@@ -103,9 +104,9 @@ def standardized(size: float) -> Interval:
     return interval(-most, most)
 
 
-def largest_factor(case: Case) -> float:
-    """The greatest |gamma| / s, with s >= sqrt(epsilon)."""
-    gamma, epsilon = float(known(case, 1).magnitude.max()), float(case.attributes["epsilon"])
+def largest_factor(case: Case, least: float = 0.0) -> float:
+    """The greatest |gamma| / s, with s^2 >= epsilon + ``least``."""
+    gamma, epsilon = float(known(case, 1).magnitude.max()), float(case.attributes["epsilon"]) + least
     if epsilon == 0.0:
         return math.inf if gamma else 0.0
     return gamma / math.sqrt(epsilon) * (1.0 + 1e-12)
@@ -210,7 +211,8 @@ def _inner_range(case: Case) -> tuple[Interval, ...]:
     scale, bias = (known(case, position) for position in (1, 2))
     if "axis" not in case.attributes:
         scale, bias = channel_shape(scale, rank), channel_shape(bias, rank)
-    return (affine(standardized(members(case)), scale, bias), WHOLE, WHOLE)[: len(case.outputs)]
+    z = meeting_ranges(standardized(members(case)), value_range(case, members(case), centred=True))
+    return (affine(z, scale, bias), WHOLE, WHOLE)[: len(case.outputs)]
 
 
 def _inner_norms(case: Case, position: int) -> tuple[float, float]:
@@ -218,10 +220,19 @@ def _inner_norms(case: Case, position: int) -> tuple[float, float]:
     if any(case.outputs[1:]):
         return (0.0, math.inf)  # mean and deviation are in use, too
     if position == 0:
-        return (0.0, largest_factor(case))
+        return (0.0, largest_factor(case, least_square(case, members(case), centred=True)))
     uses = meeting(case, position, dims_of(case)) / max(case.count(case.shapes[position]), 1)
     most = 1.0 if position == 2 else float(standardized(members(case)).hi)
     return (1.0 if uses == 1 and position == 2 else 0.0, math.sqrt(uses) * most)
+
+
+def _inner_tangent(case: Case, position: int) -> Tangent | None:
+    scale = case.values[1]
+    if position or scale is None or any(case.outputs[1:]):
+        return None
+    if "axis" not in case.attributes:
+        scale = np.reshape(scale, (1, -1, *(1,) * (len(dims_of(case)) - 2)))
+    return near(case, members(case), scale, centred=True)
 
 
 @dataclass(frozen=True)
@@ -282,6 +293,8 @@ LayerNormalization = Op(
     saved=(1, 2),
     range=_inner_range,
     norms=_inner_norms,
+    tangent=_inner_tangent,
+    round=True,
     moments=InnerMoments(over_positions=False),
     samples=(
         sample(("N", 5), (5,), (5,), epsilon=0.1),
@@ -300,6 +313,8 @@ InstanceNormalization = Op(
     vjp=_instance_vjp,
     range=_inner_range,
     norms=_inner_norms,
+    tangent=_inner_tangent,
+    round=True,
     moments=InnerMoments(over_positions=True),
     samples=(sample(("N", 3, 4), (3,), (3,), epsilon=0.1), sample(("N", 2, 3, 2), (2,), (2,), epsilon=0.1)),
 )
@@ -312,6 +327,8 @@ GroupNormalization = Op(
     vjp=_group_vjp,
     range=_inner_range,
     norms=_inner_norms,
+    tangent=_inner_tangent,
+    round=True,
     moments=InnerMoments(over_positions=False),
     infer=lambda x, *_, **__: x,
     samples=(

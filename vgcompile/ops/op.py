@@ -12,6 +12,8 @@ A row says what is true of one ONNX operator. Each fact is one field, read by wh
     slope      (case, position) -> Interval, an enclosure of the derivative by that input, where the ends do not tell it
     norms      (case, position) -> (lo, hi), enclosing every singular value's extremes of the Jacobian of the
                output by that input, for one sample: lo <= ||J^T g|| / ||g|| <= hi
+    tangent    (case, position) -> Tangent, a known linear map near the Jacobian by that input, for one sample; None where
+               there is none
     moments    forward and backward statistics of the expected tier (vgcompile/signal.py); where a row that a gradient flows
                through has none, ``unpredicted`` says why
     bodies     the operators that a composite row opens into (passes/lower.py picks one)
@@ -52,8 +54,9 @@ class Case:
 
     Shapes hold ints and symbols. ``ranges`` enclose the inputs (``None`` for an absent one); ``values`` holds the inputs that
     are known arrays, as they are in this model (parameters, constants). ``data`` are the positions of inputs that depend on
-    data; the others are the same for every sample. ``batch`` is the number of samples, 1 where it does not matter; ``output`` is
-    the one that an adjoint arrives at.
+    data; the others are the same for every sample. ``balls`` are, for inputs of a ``round`` row where one is known, a point
+    [n] and how far in the l2 norm one flattened sample may be from it. ``batch`` is the number of samples, 1 where it does not
+    matter; ``output`` is the one that an adjoint arrives at.
     """
 
     attributes: Attributes = field(default_factory=dict)
@@ -64,6 +67,7 @@ class Case:
     batch: int = 1
     output: int = 0
     data: frozenset[int] = frozenset()
+    balls: tuple[tuple[Array, float] | None, ...] = ()
 
     def count(self, dims: Sequence[Dim] | None) -> int:
         """Number of elements, symbols read as the batch size."""
@@ -142,6 +146,28 @@ class Variadic:
         return sys.maxsize
 
 
+@dataclass(frozen=True)
+class LinearMap:
+    """A known linear map of one sample's elements, flattened: ``push`` takes rows [S, n] to [S, m], its transpose ``pull`` takes
+    rows [S, m] to [S, n]. ``norm`` is no less than the map's spectral norm; ``error`` bounds the rounding of both:
+    ||computed - exact||_F <= error ||given||_F."""
+
+    push: Callable[[Array], Array]
+    pull: Callable[[Array], Array]
+    norm: float = 1.0
+    error: float = 0.0
+
+
+@dataclass(frozen=True)
+class Tangent:
+    """Where the Jacobian J of one input lies: J = diag(d) L + E, with d within ``slopes``, one interval an element of the output
+    (None: ones), and ||E|| <= ``ball``."""
+
+    map: LinearMap
+    slopes: Interval | None = None
+    ball: float = 0.0
+
+
 def _elements(case: Case) -> float:
     return float(case.count(case.outputs[0]))
 
@@ -161,11 +187,14 @@ class Op:
     slope: Callable[[Case, int], Interval] | None = None  # where the derivative is not monotone in each operand taken alone
     defined: tuple[float, float] = (-math.inf, math.inf)  # where a function of one number is defined
     norms: Callable[[Case, int], tuple[float, float]] | None = None
+    tangent: Callable[[Case, int], Tangent | None] | None = None
     moments: Moments | None = None
     kinks: Callable[..., Sequence[float]] | Sequence[float] = ()  # where the value has a corner or a jump
     turns: Callable[..., Sequence[float]] | Sequence[float] = ()  # where the slope turns
     extrema: Callable[..., Sequence[float]] | Sequence[float] = ()  # where the value turns
     steps: bool = False  # its slope takes a few constants alone, and which one is told by comparing x: no rounding is in it
+    round: bool = False  # whether its facts ask for balls around its inputs
+    jumps: bool = False  # whether its value jumps somewhere, so that slopes do not bound differences
     linear: bool = False  # elementwise and linear in all operands together: a sum
     rearranges: bool = False  # its value holds the elements of its first input, each of them once
     blocked: str = ""  # why nothing flows: the gradient is zero, or the output is no real number

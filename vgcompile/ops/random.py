@@ -10,6 +10,7 @@ import numpy as np
 
 from vgcompile.interval import WHOLE, Interval, corners, interval, point
 from vgcompile.ops.families import broadcasting
+from vgcompile.ops.maps import scaled
 from vgcompile.ops.op import INTERNAL, Body, Case, Inference, Op, sample
 from vgcompile.ops.shape import constant
 from vgcompile.signal import Signal, replace
@@ -63,6 +64,15 @@ def _dropout_norms(case: Case, position: int) -> tuple[float, float]:
     return (0.0, np.inf if share is None or share >= 1 else 1.0 / (1.0 - share) * (1.0 + 1e-12))
 
 
+def _kept_slopes(case: Case) -> Interval:
+    """Each element is dropped or scaled up."""
+    share = _share(case)
+    if share == 0.0:
+        return interval(1.0, 1.0)
+    most = np.inf if share is None or share >= 1 else 1.0 / (1.0 - share) * (1.0 + 1e-12)
+    return interval(0.0, most)
+
+
 @dataclass(frozen=True)
 class Dropped:
     """E[(m x / (1 - p))^2] = E[x^2] / (1 - p); different elements have different masks, so that products of two are kept."""
@@ -92,6 +102,7 @@ Dropout = Op(
     idle=lambda case: _share(case) == 0.0,
     range=_dropout_range,
     norms=_dropout_norms,
+    tangent=lambda case, position: scaled(case, 0, _kept_slopes(case)) if position == 0 else None,
     moments=Dropped(),
     inference=Inference(inputs=2),
     refuses=lambda case: "every element is dropped" if _share(case) is not None and (_share(case) or 0.0) >= 1 else "",

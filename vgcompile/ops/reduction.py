@@ -20,8 +20,9 @@ from vgcompile.ops import flops
 from vgcompile.ops.axes import Over, axes_of, counted, over_of, ranked, restored
 from vgcompile.ops.factors import others
 from vgcompile.ops.families import spread
+from vgcompile.ops.maps import counts_samples, one_sample, summed_over
 from vgcompile.ops.moments import Extreme, Reduced
-from vgcompile.ops.op import Array, Case, Op, Rule, sample
+from vgcompile.ops.op import Array, Case, Op, Rule, Tangent, sample
 from vgcompile.ops.shape import extents
 
 Fold = Callable[..., Any]  # (x, axis, keepdims) -> x folded along the axes
@@ -71,6 +72,14 @@ def counts(case: Case) -> tuple[float, float]:
 def _at(case: Case, fold: Fold, x: Array) -> Array:
     """A fold of one end of a bound; a symbolic axis has extent 1 in it."""
     return np.asarray(fold(spread(x, case.shapes[0]), axis=axes_of(case), keepdims=bool(case.attributes["keepdims"])))
+
+
+def _tangent(case: Case, weight: Callable[[float], float]) -> Tangent | None:
+    """A sum within each sample, its terms weighted by their number."""
+    dims, single = case.shapes[0], one_sample(case.shapes[0])
+    if single is None or (counts_samples(dims) and 0 in axes_of(case)):
+        return None
+    return Tangent(summed_over(single, axes_of(case), weight(counts(case)[0])))
 
 
 def _given(case: Case) -> Interval:
@@ -138,6 +147,7 @@ ReduceSum = reduction(
     rule=lambda op, g, y, x, over: g,
     range=lambda case, fold: _growing(case, _accumulated(case, fold, _given(case))),
     norms=lambda case, position: (math.sqrt(counts(case)[0]), math.sqrt(counts(case)[1])),
+    tangent=lambda case, position: _tangent(case, lambda n: 1.0),
     moments=Reduced(axes_of, lambda n: 1.0),
 )
 
@@ -148,6 +158,7 @@ ReduceMean = reduction(
     rule=_mean_adjoint,
     range=lambda case, fold: _accumulated(case, fold, _given(case)),
     norms=lambda case, position: (counts(case)[1] ** -0.5, counts(case)[0] ** -0.5),
+    tangent=lambda case, position: _tangent(case, lambda n: 1.0 / n),
     moments=Reduced(axes_of, lambda n: 1.0 / n),
 )
 

@@ -1,0 +1,165 @@
+"""Ranges of all values on one piece of the region: interval arithmetic in graph order, rounded outward."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Set
+from dataclasses import dataclass, replace
+from functools import cache
+
+import numpy as np
+import onnx_ir as ir
+
+from vgcompile.analysis.bounds.reach import Reach
+from vgcompile.analysis.bounds.region import Piece
+from vgcompile.analysis.bounds.slopes import blurred, bounds_differences, tangent, terms
+from vgcompile.analysis.bounds.zonotope import Step, Zonotopes
+from vgcompile.analysis.uses import learned
+from vgcompile.graph.case import case_of
+from vgcompile.graph.emit import constant_of, dims
+from vgcompile.graph.network import Network
+from vgcompile.interval import WHOLE, Interval, interval, point
+from vgcompile.ops import lookup
+from vgcompile.ops.op import Case, Dim, Tangent
+
+SAMPLES, UNKNOWN_SYMBOL = "N", "?"  # symbols, as rows read them
+
+
+@dataclass(frozen=True)
+class Enclosure:
+    """What is known of each node on one piece, and the range of each value."""
+
+    cases: Mapping[ir.Node, Case]
+    ranges: Mapping[ir.Value, Interval]
+    sizes: Mapping[ir.Value, int]  # elements of one sample, where a sample axis leads and all extents are known
+
+
+def enclose(network: Network, piece: Piece, unit: float) -> Enclosure:
+    """With a ``unit``, what a run may show that reads every operand with this relative error, and computes functions of one
+    number with an error of so much of their largest term."""
+    graph, shared = network.model.graph, learned(network)
+    cases: dict[ir.Node, Case] = {}
+    ranges: dict[ir.Value, Interval] = {}
+    sizes = {value: size for value in graph.inputs if (size := _size(network, value)) is not None}
+    for value in graph.inputs:
+        ranges[value] = piece[value.name or ""].box if value.name in piece else WHOLE
+    for value in graph.initializers.values():
+        array = known_array(value)
+        if array is not None and array.dtype.kind == "f":
+            ranges[value] = point(array)
+    zonotopes = Zonotopes()
+    reach = Reach(Counter(v for node in graph for v in node.inputs if v is not None), zonotopes)
+    if not unit:
+        given = {v: (piece[str(v.name)], sizes[v]) for v in graph.inputs if v.name in piece and v in sizes}
+        zonotopes.enter(given)
+        reach.enter(given)
+    for node in graph:
+        case = _case(network, node, ranges, shared)
+        if unit:
+            case = replace(case, ranges=tuple(bound and blurred(bound, bound.magnitude, unit) for bound in case.ranges))
+        cases[node] = case
+        row = lookup(node.op_type, node.domain)
+        if row is not None and row.round:
+            cases[node] = replace(cases[node], balls=tuple(None if v is None else reach.ball(v) for v in node.inputs))
+        sizes.update((output, size) for output in node.outputs if (size := _size(network, output)) is not None)
+        found = [*_node_range(node, cases[node])]
+        step = _step(node, cases[node], shared, sizes)
+        if step is not None:
+            found[0] = reach.step(step, zonotopes.step(step, found[0]))
+            zonotopes.settle(step.value, found[0])
+        for output, exact in zip(node.outputs, found, strict=False):
+            bound = _evaluated(node, cases[node], exact, unit)
+            ranges[output] = bound if output.dtype is None or output.dtype.is_floating_point() else _discrete(output.dtype)
+    return Enclosure(cases, ranges, sizes)
+
+
+def _evaluated(node: ir.Node, case: Case, exact: Interval, unit: float) -> Interval:
+    """What a run may show of the value of a function of one number, whose terms may cancel."""
+    row = lookup(node.op_type, node.domain)
+    is_function = row is not None and len(row.derivatives) == 1 and not row.linear
+    return blurred(exact, terms(case.ranges[0] or WHOLE, exact), unit) if unit and is_function else exact
+
+
+def _discrete(dtype: ir.DataType) -> Interval:
+    """A truth value is 0 or 1; arithmetic of whole numbers cuts off and wraps around, which no row's range knows."""
+    return interval(0.0, 1.0) if dtype == ir.DataType.BOOL else WHOLE
+
+
+def _samples(network: Network) -> str | None:
+    """The symbol that counts samples, as the batch's size is taken: the first one of the first input."""
+    first = next(iter(network.inputs.values()), None)
+    return first.shape[0] if first is not None and first.shape and isinstance(first.shape[0], str) else None
+
+
+def _size(network: Network, value: ir.Value) -> int | None:
+    if value.shape is None:
+        return None
+    extents, samples = dims(value), _samples(network)
+    if samples is not None and extents[:1] != (samples,):
+        return None
+    known = extents if samples is None else extents[1:]
+    return None if any(isinstance(dim, str) for dim in known) else math.prod(int(dim) for dim in known)
+
+
+def known_array(value: ir.Value) -> np.ndarray | None:
+    """The array of an initializer, a parameter's as it stands: the bound is for these weights."""
+    return value.const_value.numpy() if value.const_value is not None else constant_of(value)
+
+
+def _value(value: ir.Value, ranges: Mapping[ir.Value, Interval], shared: Set[ir.Value]) -> np.ndarray | None:
+    """Its array where that is known: of what is computed from parameters, where nothing was rounded."""
+    bound = ranges.get(value)
+    if value in shared and value.const_value is None and bound is not None and value.shape is not None:
+        exact = bound.lo.shape == tuple(dims(value)) and np.array_equal(bound.lo, bound.hi)
+        return bound.lo if exact else None
+    return known_array(value)
+
+
+def _node_range(node: ir.Node, case: Case) -> Iterable[Interval]:
+    row = lookup(node.op_type, node.domain)
+    if row is None or row.range is None:
+        return [WHOLE] * len(node.outputs)
+    try:
+        found = row.range(case)
+    except (NotImplementedError, ValueError):
+        return [WHOLE] * len(node.outputs)
+    return found if isinstance(found, tuple) else (found,)
+
+
+def _step(node: ir.Node, case: Case, shared: Set[ir.Value], sizes: Mapping[ir.Value, int]) -> Step | None:
+    """What the zonotopes see of a node; None of one that is no function to one real tensor."""
+    row, value = lookup(node.op_type, node.domain), node.outputs[0]
+    if row is None or value not in sizes or any(case.outputs[1:]) or value.dtype is None or not value.dtype.is_floating_point():
+        return None
+    operands = {i: v for i, v in enumerate(node.inputs) if v is not None and v not in shared and known_array(v) is None}
+    bounding = all(bounds_differences(row, position) for position in operands)
+
+    @cache
+    def near(position: int) -> Tangent | None:
+        return tangent(row, case, position) if bounding else None
+
+    def first(at: Case) -> Interval:
+        return next(iter(_node_range(node, at)))
+
+    return Step(value, sizes[value], operands, case, first, near)
+
+
+def _case(network: Network, node: ir.Node, ranges: Mapping[ir.Value, Interval], shared: Set[ir.Value]) -> Case:
+    """A symbol that does not count samples may stand for anything, as its name then tells; an unread output is left out."""
+
+    def anonymous(dims: tuple[Dim, ...] | None) -> tuple[Dim, ...] | None:
+        return dims and tuple(
+            (SAMPLES if dim == samples else UNKNOWN_SYMBOL + dim) if isinstance(dim, str) else dim for dim in dims
+        )
+
+    case, samples = case_of(node), _samples(network)
+    read = [True, *(bool(value.uses()) or value.name in network.outputs for value in node.outputs[1:])]
+    return replace(
+        case,
+        shapes=tuple(map(anonymous, case.shapes)),
+        outputs=tuple(anonymous(dims) if used else None for dims, used in zip(case.outputs, read, strict=True)),
+        ranges=tuple(None if v is None else ranges.get(v, WHOLE) for v in node.inputs),
+        values=tuple(None if v is None else _value(v, ranges, shared) for v in node.inputs),
+        data=frozenset(i for i, v in enumerate(node.inputs) if v not in shared),
+    )

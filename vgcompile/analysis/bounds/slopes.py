@@ -1,0 +1,56 @@
+"""What one operator does near its ranges: the slopes of an elementwise one, a known linear map near the Jacobian of any."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from vgcompile.interval import WHOLE, Array, Interval
+from vgcompile.ops import NUMPY
+from vgcompile.ops.maps import scaled
+from vgcompile.ops.op import Case, Op, Tangent
+from vgcompile.ops.reading import slope_range
+
+
+def tangent(row: Op, case: Case, position: int, unit: float = 0.0) -> Tangent | None:
+    """A known linear map near the Jacobian by one input, for one sample; None where there is none."""
+    try:
+        if row.tangent is not None:
+            return row.tangent(case, position)
+        if not row.derivatives or row.norms is not None:
+            return None
+        return scaled(case, position, slopes(row, case, position, unit))
+    except (NotImplementedError, ValueError):
+        return None
+
+
+def bounds_differences(row: Op, position: int) -> bool:
+    """Whether slopes by this input bound how far the value may move: not where it jumps, nor where no slope is taken of it."""
+    if not row.derivatives:
+        return row.tangent is not None
+    return not row.jumps and row.derivatives[min(position, len(row.derivatives) - 1)] is not None
+
+
+def slopes(row: Op, case: Case, position: int, unit: float) -> Interval:
+    """Every slope on the ranges; with a ``unit``, as a run computes it."""
+    if row.derivatives[min(position, len(row.derivatives) - 1)] is None:
+        return Interval(np.zeros(()), np.zeros(()))
+    found = slope_range(NUMPY, row, position, case)
+    if not unit or row.linear:
+        return found
+    return blurred(found, terms(case.ranges[position] or WHOLE, found), unit)
+
+
+def terms(x: Interval, found: Interval) -> Array:
+    """The size of the largest term that a value or slope at ``x`` is computed from: 1, x, or what comes out.
+
+    Rounding of floats is relative to terms, not to their sum: (1 + erf) / 2, and the rational approximation 1/2 + r(x) by which
+    runtimes evaluate a sigmoid, are off by a unit of 1 however small they are, and the x sigmoid(x) of them by one of x (Higham
+    2002, section 3.1: |error| <= n u sum |terms|).
+    """
+    known = np.where(np.isfinite(x.magnitude), x.magnitude, 0.0)
+    return np.asarray(np.maximum(np.maximum(found.magnitude, 1.0), known))
+
+
+def blurred(x: Interval, scale: Array, unit: float) -> Interval:
+    """``x`` widened by ``unit`` times ``scale``."""
+    return Interval(x.lo - unit * scale, x.hi + unit * scale) if unit else x

@@ -1,0 +1,214 @@
+"""Values as known linear maps of what the inputs may be: the mean-value form, with its errors as numbers of their own.
+
+On one piece of the region an input is c + R w, with w in a unit ball, and v(x) - c_v = P_v w + M_v e, |e_j| <= 1, for a point c_v
+near v(c). Linear operators map both exactly; an elementwise one multiplies each difference by a slope between its least and
+greatest one on the range (the mean value theorem, number by number), the middle of which is kept and the rest made a new number
+(affine arithmetic; Stolfi and de Figueiredo 1997). Then |v_i(x) - c_v,i| <= ||row i of P|| in the dual norm + sum |row i of M|.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import onnx_ir as ir
+
+from vgcompile.analysis.bounds.region import InputSet
+from vgcompile.interval import EPSILON, TINY, Array, Interval, down, point, up
+from vgcompile.ops.op import Case, Tangent
+
+LARGEST = 1024  # elements of a value, and of an input
+MOST_NUMBERS = 2048  # beyond them a value's own numbers are gathered into one for each element
+MOST_WORK = 2e10  # multiply-adds on one piece
+
+
+@dataclass(frozen=True)
+class Affine:
+    """``centre`` [n] is a point near v(c); ``own`` [n, K] is of the inputs' numbers, ``map`` [n, k] of further ones, ``ids``."""
+
+    centre: Array
+    own: Array
+    map: Array
+    ids: Array
+
+
+@dataclass
+class Zonotopes:
+    """The values that are followed; ``inputs`` are the segments of each input's numbers, and whether they lie in an l2 ball."""
+
+    known: dict[ir.Value, Affine] = field(default_factory=dict)
+    inputs: list[tuple[int, int, bool]] = field(default_factory=list)
+    numbers: int = 0  # that were given out, beside the inputs'
+    work: float = 0.0
+
+    def enter(self, given: Mapping[ir.Value, tuple[InputSet, int]]) -> None:
+        """The inputs, each with its number of elements; one of unbounded range, or of too many elements, is not followed."""
+        whole = sum(size for where, size in given.values() if where.box.bounded)
+        if whole > LARGEST:
+            return
+        start = 0
+        for value, (where, size) in given.items():
+            if not where.box.bounded:
+                continue
+            lo, hi = (flat(end, size) for end in (where.box.lo, where.box.hi))
+            middle = 0.5 * (lo + hi) if where.ball is None else where.ball.centre.ravel()
+            own = np.zeros((size, whole))
+            own[np.arange(size), start + np.arange(size)] = np.maximum(hi - middle, middle - lo) * (1.0 + 2.0 * EPSILON)
+            self.inputs.append((start, start + size, where.ball is not None and where.ball.norm == "l2"))
+            self.known[value] = Affine(middle, own, np.zeros((size, 0)), np.zeros(0, np.int64))
+            start += size
+
+    def radius(self, own: Array, rest: Array) -> Array:
+        """An upper bound of |own w + rest e| for each row."""
+        total = np.abs(rest).sum(axis=1)
+        for start, stop, round_ball in self.inputs:
+            part = own[:, start:stop]
+            total = total + (np.sqrt((part * part).sum(axis=1)) if round_ball else np.abs(part).sum(axis=1))
+        return np.asarray(total * (1.0 + (own.shape[1] + rest.shape[1] + 8) * EPSILON) + TINY)
+
+    def step(self, node: Step, bound: Interval) -> Interval:
+        """The range of a node's output, given what its row says of it."""
+        if not self.inputs or node.size > LARGEST or self.work > MOST_WORK:
+            return bound
+        with np.errstate(over="ignore", invalid="ignore"):
+            found = self._mapped(node)
+        if found is None or not (np.isfinite(found.own).all() and np.isfinite(found.map).all()):
+            found = self._fresh(bound, node.size)
+        if found is None or not np.isfinite(found.map).all():
+            return bound
+        self.known[node.value] = found
+        radius = self.radius(found.own, found.map)
+        return met(bound, Interval(down(found.centre - radius), up(found.centre + radius)), node.case)
+
+    def settle(self, value: ir.Value, bound: Interval) -> None:
+        """Move a centre into the range that was found in the end, where slopes are taken."""
+        if (affine := self.known.get(value)) is not None:
+            centre = clipped(affine.centre, bound)
+            if (moved := np.abs(centre - affine.centre)).any():
+                self.known[value] = self._with(replace(affine, centre=centre), moved)
+
+    def _fresh(self, bound: Interval, size: int) -> Affine | None:
+        """Nothing but its range: one number for each element."""
+        if not bound.bounded or bound.lo.size not in (1, size):
+            return None
+        lo, hi = (flat(end, size) for end in (bound.lo, bound.hi))
+        middle = 0.5 * (lo + hi)
+        own = np.zeros((size, self.inputs[-1][1]))
+        return self._with(Affine(middle, own, np.zeros((size, 0)), np.zeros(0, np.int64)), np.maximum(hi - middle, middle - lo))
+
+    def _with(self, affine: Affine, radius: Array) -> Affine:
+        """Beside it one new number for each row that needs one; where there are too many, one for all that a row had."""
+        rest, ids = affine.map, affine.ids
+        if len(ids) > MOST_NUMBERS:
+            radius = (radius + np.abs(rest).sum(axis=1)) * (1.0 + (len(ids) + 8) * EPSILON)
+            rest, ids = rest[:, :0], ids[:0]
+        rows = np.flatnonzero(radius > 0.0)
+        fresh = np.zeros((len(rest), len(rows)))
+        fresh[rows, np.arange(len(rows))] = radius[rows] * (1.0 + 4.0 * EPSILON)
+        ids = np.concatenate([ids, self.numbers + np.arange(len(rows))])
+        self.numbers += len(rows)
+        return Affine(affine.centre, affine.own, np.concatenate([rest, fresh], axis=1), ids)
+
+    def _mapped(self, node: Step) -> Affine | None:
+        """A node of which a linear map is known for each operand that depends on data."""
+        given = {position: self.known.get(value) for position, value in node.operands.items()}
+        near = {position: node.tangent(position) for position in node.operands}
+        if any(each is None for each in given.values()) or any(each is None or each.ball for each in near.values()):
+            return None
+        found = node.at_centre({position: each.centre for position, each in given.items() if each})
+        if found is None:
+            return None
+        centre, off = found
+        total, left = None, off
+        for position, affine in given.items():
+            assert affine is not None
+            pushed = self._pushed(affine, near[position], node.size)
+            if pushed is None:
+                return None
+            part, rest = pushed
+            total, left = part if total is None else _sum(total, part), left + rest
+        if total is None:
+            return None
+        left = left + 2.0 * EPSILON * len(given) * self.radius(total.own, total.map)
+        return self._with(replace(total, centre=centre), left)
+
+    def _pushed(self, affine: Affine, near: Tangent | None, size: int) -> tuple[Affine, Array] | None:
+        """What one operand brings, and how much it leaves out for each element."""
+        assert near is not None
+        columns = np.concatenate([affine.own, affine.map], axis=1)
+        self.work += float(columns.size) * size
+        moved = near.map.push(np.ascontiguousarray(columns.T)).T
+        own, rest = moved[:, : affine.own.shape[1]], moved[:, affine.own.shape[1] :]
+        left = np.full(size, near.map.error * float(np.linalg.norm(columns)) * math.sqrt(columns.shape[1]))
+        if near.slopes is None:
+            return replace(affine, own=own, map=rest), left
+        if not near.slopes.bounded:
+            return None
+        middle, slack = middle_and_radius(near.slopes)
+        most, far = np.abs(middle) + slack, self.radius(own, rest)
+        left = left * most + (slack + 2.0 * EPSILON * most) * far
+        return replace(affine, own=middle[:, None] * own, map=middle[:, None] * rest), left
+
+
+@dataclass(frozen=True)
+class Step:
+    """A node of one output, as the zonotopes see it; ``operands`` are those that depend on data."""
+
+    value: ir.Value
+    size: int
+    operands: Mapping[int, ir.Value]
+    case: Case
+    row_range: Callable[[Case], Interval]
+    tangent: Callable[[int], Tangent | None]
+
+    def at_centre(self, centres: Mapping[int, Array]) -> tuple[Array, Array] | None:
+        """The output, flattened, with the operands at their centres, and how far off it may be; None where it is not bounded."""
+        found = self.row_range(_at(self.case, centres))
+        if not found.bounded or found.lo.size not in (1, self.size):
+            return None
+        lo, hi = flat(found.lo, self.size), flat(found.hi, self.size)
+        middle = 0.5 * (lo + hi)
+        return middle, np.maximum(hi - middle, middle - lo) * (1.0 + 2.0 * EPSILON)
+
+
+def flat(end: Array, size: int) -> Array:
+    return np.broadcast_to(end.ravel(), (size,))
+
+
+def _sum(a: Affine, b: Affine) -> Affine:
+    ids = np.union1d(a.ids, b.ids)
+    total = np.zeros((len(a.own), len(ids)))
+    total[:, np.searchsorted(ids, a.ids)] = a.map
+    total[:, np.searchsorted(ids, b.ids)] += b.map
+    return Affine(a.centre, a.own + b.own, total, ids)
+
+
+def clipped(centre: Array, bound: Interval) -> Array:
+    """The point of a range that is nearest."""
+    return np.clip(centre, flat(bound.lo, len(centre)), flat(bound.hi, len(centre)))
+
+
+def _at(case: Case, centres: Mapping[int, Array]) -> Case:
+    """The case with some operands at their centres."""
+    ranges: list[Interval | None] = list(case.ranges)
+    for position, centre in centres.items():
+        extents = [1 if isinstance(dim, str) else dim for dim in case.shapes[position] or ()]
+        ranges[position] = point(centre.reshape(extents))
+    return replace(case, ranges=tuple(ranges))
+
+
+def met(bound: Interval, other: Interval, case: Case) -> Interval:
+    """The intersection of two enclosures of one value."""
+    extents = [1 if isinstance(dim, str) else dim for dim in case.outputs[0] or ()]
+    lo = np.maximum(bound.lo, other.lo.reshape(extents))
+    hi = np.minimum(bound.hi, other.hi.reshape(extents))
+    return Interval(lo, hi) if (lo <= hi).all() else bound
+
+
+def middle_and_radius(slopes: Interval) -> tuple[Array, Array]:
+    """The middle of each interval and how far its ends are from it; 0 where it is one number."""
+    middle = 0.5 * (slopes.lo + slopes.hi)
+    away = np.maximum(slopes.hi - middle, middle - slopes.lo) * (1.0 + 2.0 * EPSILON)
+    return middle, np.where(slopes.hi > slopes.lo, away, 0.0)
