@@ -11,6 +11,7 @@ shape; a dimension that it cannot name gets a fresh symbol, so that no dimension
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from copy import copy
@@ -327,8 +328,8 @@ def _constant_name(data: np.ndarray[Any, Any]) -> str:
 def signature(value: ir.Value) -> tuple[Any, ...]:
     """What an inference may know of a value: its type, its dimensions, and its bytes where it is a small constant."""
     shape = None if value.shape is None else dims(value)
-    held = value.const_value
-    data = constant_of(value) if held is not None and held.size <= 64 else None  # a large one is not even made
+    held = value.const_value is not None and math.prod(dim for dim in shape or () if isinstance(dim, int)) <= 64
+    data = constant_of(value) if held else None  # a large one is not even made
     whole = data is not None and data.dtype.kind in "ib"
     small = whole or (data is not None and data.dtype == np.float32 and data.ndim == 1 and data.size <= 8)  # scales of a resize
     return (value.dtype, shape, (data.dtype.str, data.shape, data.tobytes()) if small and data is not None else None)

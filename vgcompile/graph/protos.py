@@ -38,11 +38,8 @@ def _values(graph: ir.Graph) -> Iterator[ir.Value]:
         yield from node.outputs
 
 
-def _kind(value: ir.Value) -> Hashable:
-    """All that the proto of a value says but its name; None of a value that says more than the type and shape of a tensor."""
-    kind, shape = value.type, value.shape
-    if type(kind) is not ir.TensorType or value.metadata_props or value.doc_string:
-        return None
+def _kind(kind: ir.TensorType, shape: ir.Shape | None) -> Hashable:
+    """All that the proto of a tensor's type says."""
     if shape is None:  # which is not that of a scalar
         return kind.dtype, kind.denotation, False
     return kind.dtype, kind.denotation, *shape, *map(shape.get_denotation, range(len(shape)))
@@ -54,6 +51,7 @@ class _Writer:
     def __init__(self, proto: onnx.GraphProto, ir_version: int) -> None:
         self._proto, self._ir_version = proto, ir_version
         self._types: dict[Hashable, onnx.TypeProto] = {}
+        self._kinds: dict[tuple[int, int], Hashable] = {}  # by type and shape, which the graph holds: many values share them
 
     def write(self, graph: ir.Graph) -> None:
         proto = self._proto
@@ -79,10 +77,13 @@ class _Writer:
             self._value(self._proto.value_info.add, value)
 
     def _value(self, add: Callable[..., onnx.ValueInfoProto], value: ir.Value) -> None:
-        key = _kind(value)
-        if key is None:
+        if value.metadata_props or value.doc_string or type(value.type) is not ir.TensorType:
             ir.serde.serialize_value_into(add(), value)
             return
+        same = id(value.type), id(value.shape)
+        if same not in self._kinds:
+            self._kinds[same] = _kind(value.type, value.shape)
+        key = self._kinds[same]
         if key not in self._types:
             self._types[key] = ir.serde.serialize_value(value).type
         add(name=value.name, type=self._types[key])

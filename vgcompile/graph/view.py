@@ -50,7 +50,9 @@ def _free(graph: ir.Graph) -> list[ir.Value]:
 
 def operands(node: ir.Node) -> list[ir.Value | None]:
     """All that a node reads: its inputs, then what its bodies capture."""
-    return [*node.inputs, *captured(node)] if bodies(node) else list(node.inputs)
+    if not node.attributes.data or not bodies(node):
+        return list(node.inputs)
+    return [*node.inputs, *captured(node)]
 
 
 def leading_to(graph: ir.Graph, values: Iterable[ir.Value]) -> set[ir.Node]:

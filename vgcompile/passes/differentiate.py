@@ -264,7 +264,7 @@ def fit(emitter: Emitter, adjoint: ir.Value, value: ir.Value) -> ir.Value:
     """
     if adjoint.shape is None:
         return _fit_at_run_time(emitter, adjoint, value)
-    if adjoint.shape == value.shape:
+    if adjoint.shape is value.shape or adjoint.shape == value.shape:
         return adjoint
     have, want = dims(adjoint), dims(value)
     extra = len(have) - len(want)
