@@ -149,7 +149,7 @@ def _words(generator: np.random.Generator) -> np.ndarray:
     return generator.integers(0, 11, size=(3, 6))
 
 
-LSTM_LAYER = "{kind: lstm, name: memory, units: 4, output: last, layers: 2}"
+LSTM_LAYER = "{kind: lstm, name: memory, units: 4, layers: 2, output: last}"
 BLOCKS = "{kind: transformer_encoder, name: layers, heads: 2, feed_forward: 16, repeat: 2}"
 CAUSAL_BLOCKS = "{kind: transformer_decoder, name: layers, heads: 2, feed_forward: 16, norm: post, repeat: 2}"
 TORCH = {

@@ -35,13 +35,19 @@ def _softmax_range(case: Case) -> Interval:
 
 
 def _softmax_norms(case: Case, position: int) -> tuple[float, float]:
-    """For the two greatest probabilities ||diag(p) - p p^T|| <= p1 (1 - p1 + p2), which is at most 1/2, p1, and 2 (1 - p1).
+    """For the two greatest probabilities ||diag(p) - p p^T|| <= p1 (1 - p1 + p2), p2 <= 1 - p1, which is at most 1/2.
 
     The root of the secular equation sum p_i^2 / (p_i - t) = 1 lies below p1 (1 - p1 + p2); arXiv 2510.23012 has 1/2.
     """
     p, axis = _softmax_range(case), case.attributes["axis"]
     least, most = p.lo.max(axis=axis), p.hi.max(axis=axis)
-    return (0.0, float(np.minimum(0.5, np.minimum(most, up(2.0 * (1.0 - least)))).max()))
+    alone = p.hi.shape[axis] < 2 or isinstance((case.shapes[0] or ())[axis], str)  # one interval, or one for all
+    second = most if alone else np.partition(p.hi, -2, axis=axis).take(-2, axis=axis)
+    # Concave in p1: the greatest value is at an end, where the two terms meet, or where one of them is greatest.
+    meets = (least, most, 1.0 - second, (1.0 + second) / 2.0, np.full_like(most, 0.5))
+    places = [np.clip(place, least, most) for place in meets]
+    found = [np.minimum(at * (1.0 - at + second), 2.0 * at * (1.0 - at)) for at in places]
+    return (0.0, float(np.minimum(0.5, up(np.max(found, axis=0), 4.0)).max()))
 
 
 def _log_softmax_norms(case: Case, position: int) -> tuple[float, float]:
