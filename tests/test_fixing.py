@@ -115,6 +115,16 @@ def test_fields_that_read_a_parameter_are_changed_there() -> None:
     assert "params: {depth: 3}" in text and "repeat: ${depth}" in text
 
 
+def test_a_recurrence_may_be_read_at_every_step() -> None:
+    head = HEAD.replace("[batch, 16]", "[batch, 12, 16]")
+    memory = (
+        f"{head}layers:\n  - {{kind: rnn, name: memory, units: 8, output: last}}\n  - {{kind: dense, name: logits, units: 4}}\n"
+    )
+    assert "{kind: rnn, name: memory, units: 8}\n  - {kind: time_pool}" in changed(memory + LOSS, edits.every_step)
+    text = changed(memory.replace("name: logits,", "name: logits, from: memory,") + LOSS, edits.every_step)
+    assert "name: memory" in text and "kind: block" in text
+
+
 @pytest.mark.parametrize("text", [DEEP, WRITTEN_OUT, GATED], ids=["deep", "written_out", "gated"])
 def test_every_remedy_keeps_comments_and_layout(text: str) -> None:
     said = re.findall(r"#.*", text)

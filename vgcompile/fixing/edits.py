@@ -37,6 +37,7 @@ Edit = Callable[[Sheet], bool]
 PER_DEPTH = "1/sqrt(depth)"  # a scale
 _ACTIVATIONS = frozenset(kind for cls in FUNCTIONS for kind in get_args(cls.model_fields["kind"].annotation))
 _NORMS = (BatchNorm, LayerNorm, GroupNorm, InstanceNorm, RmsNorm)
+_RECURRENT = ("rnn", "gru", "lstm")
 _CONVOLUTIONS = (Conv, DepthwiseConv, SeparableConv, ConvTranspose)
 
 
@@ -182,6 +183,16 @@ def recurrent_init(init: Mapping[str, Any], *kinds: str) -> Edit:
     return edit
 
 
+def every_step(sheet: Sheet) -> bool:
+    """The mean over the steps in the place of the last one's state: each step's gradient comes from its own place."""
+    found = [layer for layer in sheet.layers if layer.kind in _RECURRENT and text_of(layer.fields, "output") == "last"]
+    for layer in found:
+        memory = copy.deepcopy(layer.fields)
+        drop(memory, "output")
+        _follow(layer, memory, {"kind": "time_pool"}, keeps_name=layer.name in sheet.read_by_name)
+    return bool(found)
+
+
 def depth(number: int) -> Edit:
     """So many copies of what repeats most."""
 
@@ -259,11 +270,16 @@ def _normalize(layer: Stated, kind: str, *, keeps_name: bool) -> None:
         norm["activation"] = activation.value  # type: ignore[assignment]
     if kind == "batch_norm":
         put(weighted, "bias", False)
-    name = drop(weighted, "name") if keeps_name else None
+    _follow(layer, weighted, norm, keeps_name=keeps_name)
+
+
+def _follow(layer: Stated, first: Collection, second: Mapping[str, Any], *, keeps_name: bool) -> None:
+    """Two layers in the place of one; in a block of its name, where others read it."""
+    name = drop(first, "name") if keeps_name else None
     if name is None:
-        layer.replace(weighted, norm)
+        layer.replace(first, second)
     else:
-        layer.replace({"kind": "block", "name": name.value, "layers": [weighted, norm]})
+        layer.replace({"kind": "block", "name": name.value, "layers": [first, second]})
 
 
 def _put_init(fields: Collection, name: str, distribution: Any) -> None:

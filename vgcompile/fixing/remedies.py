@@ -11,7 +11,6 @@ from vgcompile.fixing.edits import PER_DEPTH, Edit
 from vgcompile.fixing.sheet import Sheet
 
 REZERO = {"learned": 0.0}
-OPEN = 3.0  # both biases of a gate: a share of sigmoid(6) is kept at each step
 
 
 @dataclass(frozen=True)
@@ -156,7 +155,6 @@ def _branches() -> list[Remedy]:
 
 
 def _recurrent() -> list[Remedy]:
-    gated = edits.recurrent_init({"bias": {"kind": "constant", "value": OPEN}}, "gru", "lstm")
     small = {"weight": {"kind": "normal", "sd": 0.01}, "bias": "zeros"}
 
     def weights(*kinds: str, **init: Any) -> Edit:
@@ -184,16 +182,5 @@ def _recurrent() -> list[Remedy]:
             "a gated cell carries its state over the steps (Hochreiter and Schmidhuber 1997)",
             edits.recurrent("lstm"),
         ),
-        _alone("gru, gates begin open", "its state is kept from the first step of training on", edits.recurrent("gru"), gated),
-        _alone(
-            "lstm, gates begin open",
-            "its state is kept from the first step of training on (Gers et al. 2000, Jozefowicz et al. 2015)",
-            edits.recurrent("lstm"),
-            gated,
-        ),
-        _alone(
-            "gates begin open",
-            "the state is kept from the first step of training on (Gers et al. 2000, Jozefowicz et al. 2015)",
-            gated,
-        ),
+        _alone("the mean over the steps", "each step's gradient comes from its own place", edits.every_step),
     ]
