@@ -89,14 +89,15 @@ def raised(model: ir.Model, kept: Set[str] = frozenset()) -> list[str]:
     """
     count: Counter[str] = Counter()
     outermost = Emitter(model.graph, model.opset_imports[""])
-    for graph in graphs_of(model.graph):
+    graphs = graphs_of(model.graph)
+    for graph in graphs:
         emitter = outermost.inside(graph)
         with arithmetic(emitter):
             count.update(_raised_functions(emitter, kept))
             count.update(raising_norms.raised(emitter, kept))
             count.update(raising_softmax.raised(emitter, kept))
             count.update(raising_attention.raised(emitter, kept))
-    if count and any(node.domain == INTERNAL for graph in graphs_of(model.graph) for node in graph):
+    if count and any(node.domain == INTERNAL for graph in graphs for node in graph):
         model.opset_imports[INTERNAL] = 1
     found = ", ".join(f"{number} {name}" for name, number in sorted(count.items()))
     return [f"recognized {found}"] if found else []

@@ -21,12 +21,13 @@ SMALL = 10  # elements of a tensor that is compared
 
 def optimize(model: ir.Model) -> ir.Model:
     """Merge repeated computations, drop what nothing reads. Changes ``model`` and returns it."""
-    for graph in graphs_of(model.graph):
+    graphs = graphs_of(model.graph)
+    for graph in graphs:
         _skip_identities(graph)
     join(model)
     _drop_unread(model.graph)
     _merge_repeats(model.graph)
-    if len(graphs_of(model.graph)) > 1 or any(len(node.outputs) > 1 for node in model.graph):
+    if len(graphs) > 1 or any(len(node.outputs) > 1 for node in model.graph):
         return common.RemoveUnusedNodesPass()(model).model  # also inside bodies, and outputs that are optional
     _drop_idle_weights(model.graph)
     return model
