@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from onnx import helper
 
 import vgcompile
 from vgcompile.analysis import Analysis, Options
@@ -65,3 +67,20 @@ def test_the_oldest_story_is_told(tmp_path: Path) -> None:
 def test_a_loss_that_reads_every_step_does_not_vanish(tmp_path: Path) -> None:
     _, analysis = analysed(tmp_path, "rnn", output="sequence")
     assert analysis.verdict.kind == "healthy"
+
+
+@pytest.mark.parametrize("direction", ["forward", "reverse"])
+def test_the_first_step_is_the_first_that_is_read(direction: str, tmp_path: Path) -> None:
+    """Of a file that is read from its end, the gradient vanishes toward the end."""
+    rng, path = np.random.default_rng(0), tmp_path / "rnn.onnx"
+    matrices = [onnx.numpy_helper.from_array(rng.normal(0, 0.12, (1, 16, n)).astype(np.float32), f"m{n}") for n in (4, 16)]
+    nodes = [
+        helper.make_node("RNN", ["x", "m4", "m16"], ["", "state"], hidden_size=16, direction=direction),
+        helper.make_node("ReduceMean", ["state"], ["loss"], keepdims=0),
+    ]
+    x, loss = (helper.make_tensor_value_info(name, 1, shape) for name, shape in (("x", [30, "batch", 4]), ("loss", [])))
+    onnx.save(helper.make_model(helper.make_graph(nodes, "rnn", [x], [loss], matrices)), path)
+    network = vgcompile.open_network(path, loss="loss")
+    for tier in ("expected", "measured"):
+        verdict = vgcompile.analyze(network, Options(tiers=(tier,))).verdict
+        assert (verdict.kind, verdict.over) == ("vanishing", "steps")

@@ -18,6 +18,7 @@ from vgcompile.graph.attributes import attributes_of
 from vgcompile.graph.emit import Emitter, dims, is_real
 from vgcompile.graph.network import Network
 from vgcompile.ops import lookup
+from vgcompile.ops.op import Through
 from vgcompile.passes.differentiate import differentiate
 from vgcompile.passes.gradient import ADJOINT, named_values, seed_of
 from vgcompile.passes.lower import lower
@@ -51,7 +52,7 @@ class Instrumented:
     slots: Mapping[str, int]  # value name of an adjoint -> slot
     parts: Mapping[str, str]  # edge id -> value name of its adjoint
     totals: Mapping[str, str]  # value name -> value name of its total adjoint
-    steps: Mapping[str, str]  # edge id -> output with the sum of squares at each step of a recurrence
+    steps: Mapping[str, str]  # edge id -> output with the sum of squares at each step, as a recurrence goes
     norm: tuple[str, ...]  # adjoints of the outputs, of those that have one: a loss may read of an output its shape alone
 
 
@@ -164,7 +165,9 @@ def instrument(
     with emitter.scope("measure"):
         vectors = [_vector(emitter, reduction, list(read), extents or {}) for reduction in reductions]
         steps = {
-            f"{node.name}#0": _by_step(emitter, node, part) for (node, at), part in adjoints.parts.items() if _goes(node, at)
+            f"{node.name}#{position}": _by_step(emitter, part, through)
+            for (node, position), part in adjoints.parts.items()
+            if (through := _through(node, position)) is not None
         }
     given_out = (*((network.loss,) if network.loss else ()), *watched)
     model.graph.outputs[:] = [*vectors, *steps.values(), *(values[name] for name in given_out)]
@@ -191,20 +194,19 @@ def _vector(emitter: Emitter, reduction: Reduction, adjoints: Sequence[ir.Value]
     return vector  # type: ignore[no-any-return]
 
 
-def _goes(node: ir.Node, position: int) -> bool:
-    """Whether an operator goes through this operand step by step."""
+def _through(node: ir.Node, position: int) -> Through | None:
+    """How an operator goes through this operand, if it does so step by step."""
     row = lookup(node.op_type, node.domain)
-    return position == 0 and row is not None and row.through is not None
+    return row.through(attributes_of(node)) if position == 0 and row is not None and row.through is not None else None
 
 
-def _by_step(emitter: Emitter, node: ir.Node, adjoint: ir.Value) -> ir.Value:
-    """The sum of squares at each step of what a recurrence reads, in double: far from the loss they are tiny."""
-    row = lookup(node.op_type, node.domain)
-    assert row is not None and row.through is not None
-    axis, rank = row.through(attributes_of(node)), len(dims(adjoint))
+def _by_step(emitter: Emitter, adjoint: ir.Value, through: Through) -> ir.Value:
+    """The sum of squares at each step, in double: far from the loss they are tiny."""
     exact = _cast(emitter, adjoint, ir.DataType.DOUBLE)
-    squares = emitter.ReduceSumSquare(exact, [other for other in range(rank) if other != axis], keepdims=0)
-    squares.name = emitter.fresh_value_name(f"vgcompile.steps.{node.name}")
+    others = [axis for axis in range(len(dims(adjoint))) if axis != through.axis]
+    squares = emitter.ReduceSumSquare(exact, others, keepdims=0)
+    if through.backwards:
+        squares = emitter.Slice(squares, [-1], [np.iinfo(np.int64).min], [0], [-1])
     return squares  # type: ignore[no-any-return]
 
 

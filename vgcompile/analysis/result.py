@@ -80,8 +80,8 @@ class Elements:
 class Edge:
     """One use of one value: producer -> consumer at an input position.
 
-    ``elements`` is None where they were not asked for. ``steps`` holds the gain at each time step, from the first, of what a
-    recurrent operator reads or hands on; empty where no tier tells steps apart.
+    ``elements`` is None where they were not asked for. ``steps`` holds the gain at each time step of what a recurrent
+    operator reads, in the order in which it reads them; empty where no tier tells steps apart.
     """
 
     id: str  # "<target>#<input position>"

@@ -43,9 +43,18 @@ from vgcompile.signal import Signal
 Array = np.ndarray[Any, Any]
 Dim = int | str
 Attributes = Mapping[str, Any]
+
 Rule = Callable[..., Any]
 
 INTERNAL = "vgcompile"  # domain of composites; passes/lower.py opens every node of it
+
+
+@dataclass(frozen=True)
+class Through:
+    """Along which axis of an input an operator goes, and whether it begins at the end."""
+
+    axis: int
+    backwards: bool
 
 
 @dataclass(frozen=True)
@@ -206,7 +215,7 @@ class Op:
     by_shape: bool = False  # its value follows from the shape of its first input alone
     random: bool = False
     normalizes: bool = False  # divides by a length or deviation of its own input
-    through: Callable[[Attributes], int] | None = None  # the axis of its first input along which it goes step by step
+    through: Callable[[Attributes], Through] | None = None  # how it goes through its first input, step by step
     averages: int | None = None  # the input of which it makes means over positions, with weights that it computes
     idle: Callable[[Case], bool] = lambda case: False  # whether a random node of this case draws nothing
     inference: Inference | None = None  # None: the same in training and at inference

@@ -16,7 +16,7 @@ import numpy as np
 from vgcompile.interval import WHOLE, Interval, point, product
 from vgcompile.ops import flops
 from vgcompile.ops.normalization import added, adjoints_of, known
-from vgcompile.ops.op import Attributes, Body, Case, Op, Sample, sample
+from vgcompile.ops.op import Attributes, Body, Case, Op, Sample, Through, sample
 from vgcompile.ops.recurrence import runs
 from vgcompile.ops.recurrent_activation import Activation, activations, unsuited
 from vgcompile.ops.recurrent_gradient import Parts, gru, lstm, rnn
@@ -124,7 +124,7 @@ def _row(
         saved=(0,),
         bodies=(Body("time first", partial(_time_first, name)),),
         opens=lambda attributes: bool(attributes["layout"]),
-        through=lambda attributes: 1 if attributes["layout"] else 0,
+        through=lambda attributes: Through(1 if attributes["layout"] else 0, attributes["direction"] == "reverse"),
         classes=_lengths,
         flops=work,
         samples=samples,

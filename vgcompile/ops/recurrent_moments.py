@@ -85,14 +85,12 @@ class ThroughTime(Stepwise):
         return replace(adjoint, mean=0.0, square=square, within=square, across=square, doubt=doubt)
 
     def steps(self, case: Case, position: int, adjoint: Signal, signals: Sequence[Signal | None]) -> Array:
-        """Of the inputs alone: a weight's steps are summed before anybody sees them."""
+        """Of the inputs alone, as the operator goes: a weight's steps are summed before anybody sees them."""
         if position:
             return np.zeros(0)
         p, run = self._run(case, signals)
         profile = self._back(p, run, case.output, adjoint).gates * p.units * p.w.square * p.features * p.samples
-        if p.directions == 2:
-            return np.asarray(profile + profile[::-1])
-        return np.asarray(profile[::-1] if p.reverse else profile)
+        return np.asarray(profile + profile[::-1] if p.directions == 2 else profile)
 
     @staticmethod
     def _back(p: Problem, run: Trace, output: int, adjoint: Signal) -> Back:
@@ -142,7 +140,7 @@ class ThroughTime(Stepwise):
         x_signal, w_signal, r_signal = (signal if signal is not None else ZERO for signal in given[:3])
         return Problem(
             self.gates, steps, case.count(w[1:2]) // self.gates, case.count(w[2:3]), case.batch, directions,
-            attributes["direction"] == "reverse", activations(attributes, self.default, directions)[0],
+            activations(attributes, self.default, directions)[0],
             replace(x_signal, spread=0.0), w_signal, r_signal, given[3] or ZERO, given[5] or ZERO, given[6] or ZERO,
             bool(attributes.get("linear_before_reset", 0)),
         )  # fmt: skip

@@ -33,7 +33,6 @@ class Problem:
     features: int
     samples: int
     directions: int
-    reverse: bool
     functions: tuple[Activation, ...]
     x: Signal
     w: Signal
