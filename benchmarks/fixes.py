@@ -14,6 +14,7 @@ import argparse
 import math
 import sys
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from rich.progress import track
 
 import vgcompile
 from vgcompile.analysis import Options
-from vgcompile.fixing.advice import advice
+from vgcompile.fixing.advice import advice, in_all_tiers
 from vgcompile.fixing.trial import Model
 from vgcompile.graph.network import Network
 from vgcompile.passes.check import check
@@ -48,17 +49,19 @@ def main(arguments: Sequence[str]) -> int:
     failed = 0
     print(f"{'model':28}{'change':34}{'gain before':>12}{'after':>8}{'verdict':>10}{'loss before':>18}{'loss after':>18}")
     for path in given.models or unhealthy(given.batch):
-        found = advice(Model(str(path), Path(path).read_text()), Options(batch=given.batch))
+        options = Options(batch=given.batch)
+        found = advice(Model(str(path), Path(path).read_text()), options)
         if not found.helpful:
             failed += 1
             print(f"{Path(path).stem:28}nothing helps")
             continue
-        best, after = found.helpful[0], found.after[0]
+        best = found.helpful[0]
+        before, after = (analysis for _, analysis in islice(in_all_tiers(found, options), 2))
         small = max(best.parameters, found.start.parameters) <= given.largest
         losses = [trained(net, given.steps, given.batch) if small else None for net in (found.start.network, best.network)]
         healed = after.verdict.kind == "healthy" and any(pair is None or falls(pair) for pair in losses)
         failed += not healed
-        gains = (measured(found.before), measured(after))
+        gains = (measured(before), measured(after))
         print(
             f"{Path(path).stem:28}{best.name:34}{gains[0]:>12}{gains[1]:>8}{after.verdict.kind:>10}"
             + "".join(f"{told(pair):>18}" for pair in losses)
@@ -80,7 +83,8 @@ def unhealthy(size: int) -> list[Path]:
 
 
 def measured(analysis: Any) -> str:
-    layer = next(layer for layer in analysis.layers if layer.name == analysis.worst)
+    layer = analysis.worst_layer
+    assert layer is not None
     return layer.worst.why.get("measured", "") if layer.worst.measured is None else f"{layer.worst.measured:.2f}"
 
 

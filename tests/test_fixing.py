@@ -13,7 +13,7 @@ from vgcompile.analysis import Options, analyze
 from vgcompile.cli.app import app
 from vgcompile.errors import SpecError
 from vgcompile.fixing import edits
-from vgcompile.fixing.advice import Advice, advice, edited
+from vgcompile.fixing.advice import Advice, advice, edited, in_all_tiers
 from vgcompile.fixing.remedies import remedies
 from vgcompile.fixing.sheet import Sheet
 from vgcompile.fixing.trial import Model, built, solved
@@ -147,8 +147,9 @@ def test_what_is_called_healthy_is_measured_so(found: Advice) -> None:
     for trial in found.helpful[:4]:
         measured = analyze(trial.network, Options(batch=32, tiers=("measured",)))
         assert measured.verdict.kind == "healthy", trial.name
-    assert found.before.verdict.kind == "vanishing"
-    assert all(after.verdict.kind == "healthy" for after in found.after)
+    (_, before), *after = in_all_tiers(found, Options(batch=32))
+    assert before.verdict.kind == "vanishing"
+    assert len(after) == 3 and all(analysis.verdict.kind == "healthy" for _, analysis in after)
 
 
 def test_a_solved_gain_meets_the_closed_form() -> None:
@@ -169,7 +170,7 @@ def test_the_search_finds_a_crossing_and_else_the_nearest() -> None:
 def test_the_command_lists_and_writes(found: Advice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, fixed = tmp_path / "deep.yaml", tmp_path / "fixed.yaml"
     model.write_text(DEEP)
-    monkeypatch.setattr("vgcompile.cli.fix._advised", lambda subject, options: found)  # asked for above
+    monkeypatch.setattr("vgcompile.fixing.advice.advice", lambda *given: found)  # asked for above
     runner = CliRunner()
     listed = runner.invoke(app, ["fix", str(model), "--json"])
     assert listed.exit_code == 0, listed.output

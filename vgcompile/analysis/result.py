@@ -277,6 +277,10 @@ class Analysis:
     operators: tuple[Operator, ...] = ()
 
     @property
+    def worst_layer(self) -> Layer | None:
+        return next((layer for layer in self.layers if layer.name == self.worst), None)
+
+    @property
     def graph(self) -> nx.MultiDiGraph:
         """The annotated graph, made fresh: docs/graph-api.md lists its attributes."""
         from vgcompile.analysis.view import as_networkx

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from vgcompile.cli.files import STDOUT, deliver
-from vgcompile.cli.parameters import Batch, Data, Json, ProviderOption, Seed, Settings, Variant
+from vgcompile.cli.parameters import Batch, Data, Json, ProviderOption, Seed, Settings, Variant, stages
 from vgcompile.errors import UserError
 
 if TYPE_CHECKING:
-    from vgcompile.analysis import Options
     from vgcompile.analysis.result import Analysis
     from vgcompile.fixing.advice import Advice
-    from vgcompile.fixing.trial import Model, Trial
+    from vgcompile.fixing.trial import Trial
 
 TIERS = ("proved", "predicted", "measured")
 HEAD = ("#", "change", "worst layer", "verdict", "parameters", "FLOPs")
@@ -54,36 +52,27 @@ def fix(
         raise UserError(f"{model}: fix edits YAML; `vgcompile import {model} -o model.yaml` writes one")
     from vgcompile import spec
     from vgcompile.analysis import Options
+    from vgcompile.fixing.advice import advice, in_all_tiers
     from vgcompile.fixing.trial import Model
 
+    options = Options(data=data, batch=batch, seed=seed, provider=provider)
     subject = Model(model, spec.read_text(model), variant, tuple(settings or ()), seed)
-    found = _advised(subject, Options(data=data, batch=batch, seed=seed, provider=provider))
+    with stages() as say:
+        found = advice(subject, options, lambda stage: say(f"trying: {stage}"))
+        shown = list(in_all_tiers(found, options)) if apply is None and not as_json else []
     if apply is None:
-        typer.echo(json.dumps(_document(found), indent=1) if as_json else "\n".join(_lines(found)))
+        typer.echo(json.dumps(_document(found), indent=1) if as_json else "\n".join(_lines(found, shown)))
         return
-    ranked = [*found.helpful, *found.others]
-    if apply > len(ranked):
-        raise UserError(f"--apply {apply}: {len(ranked)} changes were tried; `vgcompile fix {model}` lists them")
+    if apply > len(found.ranked):
+        raise UserError(f"--apply {apply}: {len(found.ranked)} changes were tried; `vgcompile fix {model}` lists them")
     assert output is not None
-    deliver(output, ranked[apply - 1].text.encode())
+    deliver(output, found.ranked[apply - 1].text.encode())
     moved = output != STDOUT and Path(output).resolve().parent != Path(model).resolve().parent
     if moved and found.start.network.data is not None and found.start.network.data.path:
         typer.echo(f"note: the files that it names are looked for in the folder of {output}", err=True)
 
 
-def _advised(subject: Model, options: Options) -> Advice:
-    """The advice, with a line on a terminal that says what is being tried."""
-    from vgcompile.fixing.advice import advice
-
-    if not sys.stderr.isatty():
-        return advice(subject, options)
-    from rich.console import Console
-
-    with Console(stderr=True).status("reading") as status:
-        return advice(subject, options, progress=lambda stage: status.update(f"trying: {stage}"))
-
-
-def _lines(found: Advice) -> Iterator[str]:
+def _lines(found: Advice, shown: Sequence[tuple[Trial, Analysis]]) -> Iterator[str]:
     start, judged = found.start, found.start.analysis
     yield f"{found.model.file}: {start.kind} ({judged.verdict.grade}), 10^{_number(start.worst)} at {judged.worst}"
     if start.kind == "healthy":
@@ -99,14 +88,14 @@ def _lines(found: Advice) -> Iterator[str]:
         yield "does not help:"
         yield from lines[helpful:]
     yield ""
-    yield from _tiers(found)
+    yield from _tiers(shown)
     if found.helpful:
         yield ""
         yield f"write the first: vgcompile fix {found.model.file} --apply 1 -o fixed.yaml"
 
 
 def _numbered(found: Advice) -> Iterator[tuple[int, Trial]]:
-    yield from enumerate([*found.helpful, *found.others], start=1)
+    yield from enumerate(found.ranked, start=1)
 
 
 def _row(number: str, trial: Trial, start: Trial) -> tuple[str, ...]:
@@ -130,11 +119,9 @@ def _aligned(row: tuple[str, ...], widths: list[int]) -> str:
     return "  ".join((number, change, *rest)).rstrip()
 
 
-def _tiers(found: Advice) -> Iterator[str]:
+def _tiers(shown: Sequence[tuple[Trial, Analysis]]) -> Iterator[str]:
     """Before and after, in all tiers, at the worst layer of each."""
-    names = ["as it is", *(trial.name for trial in found.helpful)]
-    analyses = [found.before, *found.after]
-    rows = [("", *TIERS), *((name, *_cells(analysis)) for name, analysis in zip(names, analyses, strict=False))]
+    rows = [("", *TIERS), *((trial.name, *_cells(analysis)) for trial, analysis in shown)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for name, *cells in rows:
         yield "  ".join(
@@ -143,12 +130,10 @@ def _tiers(found: Advice) -> Iterator[str]:
 
 
 def _cells(analysis: Analysis) -> tuple[str, str, str]:
-    from vgcompile.cli.table import _measured, _predicted, _proved
+    from vgcompile.cli.table import measured, predicted, proved
 
-    layer = next((layer for layer in analysis.layers if layer.name == analysis.worst), None)
-    if layer is None:
-        return ("", "", "")
-    return (_proved(layer.worst), _predicted(layer.worst), _measured(layer.worst))
+    layer = analysis.worst_layer
+    return ("", "", "") if layer is None else (proved(layer.worst), predicted(layer.worst), measured(layer.worst))
 
 
 def _number(worst: float | None) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -86,12 +87,20 @@ def analysed(network: Network, options: Options) -> Analysis:
     """The analysis, with a line on a terminal that says what is being done."""
     from vgcompile.analysis import analyze
 
+    with stages() as say:
+        return analyze(network, options, progress=say)
+
+
+@contextmanager
+def stages() -> Iterator[Callable[[str], None]]:
+    """Within it, a line on a terminal that says what is being done; elsewhere nothing."""
     if not sys.stderr.isatty():
-        return analyze(network, options)
+        yield lambda stage: None
+        return
     from rich.console import Console
 
     with Console(stderr=True).status("reading") as status:
-        return analyze(network, options, progress=status.update)
+        yield status.update
 
 
 def several(text: str, known: Iterable[str], option: str) -> tuple[str, ...]:

@@ -83,14 +83,14 @@ def _row(layer: Layer) -> Iterator[str | Text]:
     yield layer.name
     yield layer.kind
     yield "" if layer.line is None else str(layer.line)
-    yield _proved(layer.gain)
-    yield _predicted(layer.gain)
-    yield _measured(layer.gain)
+    yield proved(layer.gain)
+    yield predicted(layer.gain)
+    yield measured(layer.gain)
     yield _best(layer.relative)
-    yield _measured(layer.update)
+    yield measured(layer.update)
 
 
-def _proved(tiers: Tiers) -> str:
+def proved(tiers: Tiers) -> str:
     """The interval, rounded outward."""
     lo, hi = tiers.sound.lo, tiers.sound.hi
     if lo is None and hi is None:
@@ -100,7 +100,7 @@ def _proved(tiers: Tiers) -> str:
     return f"[{low}, {high}]" + (" vacuous" if tiers.sound.vacuous else "")
 
 
-def _predicted(tiers: Tiers) -> str:
+def predicted(tiers: Tiers) -> str:
     expected = tiers.expected
     if expected.mean is None:
         return WORDS[tiers.why.get("expected", "not_run")]
@@ -108,7 +108,7 @@ def _predicted(tiers: Tiers) -> str:
     return f"{expected.mean:.2f}" + ("" if expected.sd is None else f" +-{expected.sd:.2f}") + doubt
 
 
-def _measured(tiers: Tiers) -> str:
+def measured(tiers: Tiers) -> str:
     return WORDS[tiers.why.get("measured", "not_run")] if tiers.measured is None else f"{tiers.measured:.2f}"
 
 
@@ -124,7 +124,7 @@ def _elements(elements: Elements | None) -> Iterator[str]:
 
 def _best(tiers: Tiers) -> str:
     """Measured, else predicted, else proved: what the verdict looks at."""
-    return _measured(tiers) or _predicted(tiers) or _proved(tiers)
+    return measured(tiers) or predicted(tiers) or proved(tiers)
 
 
 def _verdict(verdict: Verdict) -> Text:
@@ -133,7 +133,7 @@ def _verdict(verdict: Verdict) -> Text:
 
 def _summary(analysis: Analysis) -> Iterator[Text]:
     yield Text("verdict: ").append(_verdict(analysis.verdict)).append(f", {analysis.verdict.why}" if analysis.verdict.why else "")
-    worst = next((layer for layer in analysis.layers if layer.name == analysis.worst), None)
+    worst = analysis.worst_layer
     if worst is None:
         return
     place = f" ({analysis.source}:{worst.line})" if worst.line is not None else ""

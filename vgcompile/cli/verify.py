@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vgcompile.cli.derivatives import AttachLoss, ClassAxis, LossOutput, SeedInput, Wrt, asked_names
-from vgcompile.cli.parameters import FOUND, Batch, Data, Json, Model, Seed, Settings, Variant, open_text
+from vgcompile.cli.parameters import FOUND, Batch, Data, Json, Model, Seed, Settings, Variant, open_text, stages
 
 if TYPE_CHECKING:
     from vgcompile.verification import Check, Verification
@@ -44,11 +44,9 @@ def verify(
     vgcompile verify models/lenet.yaml
     vgcompile verify classifier.onnx --attach-loss cross_entropy --data batch.npz
     """
-    from rich.console import Console
-
     from vgcompile.verification import verify as verified
 
-    with Console(stderr=True).status("reading") as status:
+    with stages() as say:
         found = verified(
             open_text(model, variant, settings),
             wrt=asked_names(wrt),
@@ -60,7 +58,7 @@ def verify(
             batch=batch,
             seed=seed or 0,
             tolerance=tolerance,
-            progress=status.update,
+            progress=say,
         )
     for note in found.notes:
         typer.echo(f"note: {note}", err=True)

@@ -19,15 +19,16 @@ SHOWN = 3  # of the best, in all tiers
 
 @dataclass(frozen=True)
 class Advice:
-    """``helpful`` trials stand best first and are healthy; the others left the net ill, nearest to health first. ``before`` and
-    ``after`` are analyses in all tiers: of the model as it is, and of the best trials."""
+    """``helpful`` trials stand best first and are healthy; the others left the net ill, nearest to health first."""
 
     model: Model
     start: Trial
     helpful: Sequence[Trial]
     others: Sequence[Trial]
-    before: Analysis
-    after: Sequence[Analysis]
+
+    @property
+    def ranked(self) -> Sequence[Trial]:
+        return (*self.helpful, *self.others)
 
 
 def advice(model: Model, options: Options | None = None, progress: Callable[[str], None] = lambda stage: None) -> Advice:
@@ -43,10 +44,14 @@ def advice(model: Model, options: Options | None = None, progress: Callable[[str
     ranked = sorted(found.values(), key=lambda trial: _rank(trial, start))
     helpful = [trial for trial in ranked if trial.kind == "healthy" and trial.worst is not None]
     others = [trial for trial in ranked if trial not in helpful]
-    progress("all tiers")
+    return Advice(model, start, helpful, others)
+
+
+def in_all_tiers(found: Advice, options: Options) -> Iterator[tuple[Trial, Analysis]]:
+    """The model as it is and the best trials, bounded, predicted and measured."""
     whole = replace(options, tiers=TIERS)
-    after = [analyze(trial.network, whole) for trial in helpful[:SHOWN]]
-    return Advice(model, start, helpful, others, analyze(network, whole), after)
+    for trial in (found.start, *found.helpful[:SHOWN]):
+        yield trial, analyze(trial.network, whole)
 
 
 def _trials(model: Model, options: Options, progress: Callable[[str], None]) -> Iterator[Trial]:
@@ -55,7 +60,7 @@ def _trials(model: Model, options: Options, progress: Callable[[str], None]) -> 
         trial = _first(model, remedy, options)
         if trial is not None:
             yield trial
-    for search in searches(Sheet(model.text)):
+    for search in searches():
         progress(search.name)
         trial = _searched(model, search, options)
         if trial is not None:
@@ -68,12 +73,13 @@ def _trials(model: Model, options: Options, progress: Callable[[str], None]) -> 
 
 def edited(text: str, steps: Sequence[Edit]) -> str | None:
     """The text after all edits; None where one of them found nothing to change."""
-    sheet = Sheet(text)
+    before = made = Sheet(text).text
     for step in steps:
+        sheet = Sheet(made)
         if not step(sheet):
             return None
-        sheet = Sheet(sheet.text)
-    return made if (made := sheet.text) != Sheet(text).text else None
+        made = sheet.text
+    return made if made != before else None
 
 
 def _first(model: Model, remedy: Remedy, options: Options) -> Trial | None:

@@ -11,6 +11,7 @@ from vgcompile.fixing.edits import PER_DEPTH, Edit
 from vgcompile.fixing.sheet import Sheet
 
 REZERO = {"learned": 0.0}
+GAINS = (0.05, 40.0)  # between which one is solved for
 
 
 @dataclass(frozen=True)
@@ -36,27 +37,27 @@ class Search:
 def remedies(sheet: Sheet) -> list[Remedy]:
     """All that may be tried on a model."""
     own = edits.main_activation(sheet)
-    found = [*_functions(), *_initial_values(own), *_ways_around(), *_norms(), *_recurrent()]
-    return [*found, *_branches()]
+    return [*_functions(), *_initial_values(own), *_ways_around(), *_norms(), *_recurrent(), *_branches()]
 
 
-def searches(sheet: Sheet) -> list[Search]:
+def searches() -> list[Search]:
     """Those with a number in them: a gain, solved for the gradient to keep its size at the worst layer."""
-    normal = Search(
-        "gain of the initial weights, solved",
-        "the one number that sets sigma_w sqrt(E[f'^2]) to 1 (Schoenholz et al. 2017)",
-        lambda gain: [edits.weights({"kind": "lecun_normal", "gain": gain})],
-        0.05,
-        40.0,
-    )
-    orthogonal = Search(
-        "orthogonal weights, their gain solved",
-        "all directions keep their length, not their mean alone (Saxe et al. 2013, Pennington et al. 2017)",
-        lambda gain: [edits.weights({"kind": "orthogonal", "gain": gain})],
-        0.05,
-        40.0,
-    )
-    return [normal, orthogonal]
+    return [
+        _solved(
+            "gain of the initial weights, solved",
+            "the one number that sets sigma_w sqrt(E[f'^2]) to 1 (Schoenholz et al. 2017)",
+            "lecun_normal",
+        ),
+        _solved(
+            "orthogonal weights, their gain solved",
+            "all directions keep their length, not their mean alone (Saxe et al. 2013, Pennington et al. 2017)",
+            "orthogonal",
+        ),
+    ]
+
+
+def _solved(name: str, why: str, kind: str) -> Search:
+    return Search(name, why, lambda gain: [edits.weights({"kind": kind, "gain": gain})], *GAINS)
 
 
 def _alone(name: str, why: str, *steps: Edit) -> Remedy:

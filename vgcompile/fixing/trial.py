@@ -48,7 +48,7 @@ class Trial:
     def worst(self) -> float | None:
         """log10 of the gain at the worst layer, against the last hidden one's or, through a recurrence, of the first step against
         the last: measured, else predicted."""
-        layer = next((layer for layer in self.analysis.layers if layer.name == self.analysis.worst), None)
+        layer = self.analysis.worst_layer
         return None if layer is None else layer.worst.seen
 
     @cached_property
