@@ -209,7 +209,7 @@ class Emitter:
     ) -> Sequence[TypeAndDims]:
         if domain == INTERNAL:
             return self._declared(operator, inputs, attributes)
-        if any(type(value) is ir.Graph for value in attributes.values()):  # what its bodies give out, its row says
+        if ir.Graph in map(type, attributes.values()):  # what its bodies give out, its row says
             return self._declared(operator, inputs, attributes)
         types = tuple([None if value is None else signature(value) for value in inputs])
         frozen = tuple(sorted([(key, freeze(value)) for key, value in attributes.items()]))

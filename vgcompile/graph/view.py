@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import onnx_ir as ir
@@ -48,10 +48,10 @@ def _free(graph: ir.Graph) -> list[ir.Value]:
     return [value for value in (*read, *graph.outputs) if value not in own]
 
 
-def operands(node: ir.Node) -> list[ir.Value | None]:
+def operands(node: ir.Node) -> Sequence[ir.Value | None]:
     """All that a node reads: its inputs, then what its bodies capture."""
     if not node.attributes.data or not bodies(node):
-        return list(node.inputs)
+        return node.inputs
     return [*node.inputs, *captured(node)]
 
 
@@ -60,7 +60,7 @@ def leading_to(graph: ir.Graph, values: Iterable[ir.Value]) -> set[ir.Node]:
     read: set[ir.Value | None] = set(values)
     found = set()
     for node in reversed(graph):
-        if any(value in read for value in node.outputs):
+        if not read.isdisjoint(node.outputs):
             found.add(node)
             read.update(operands(node))
     return found

@@ -147,13 +147,14 @@ def _active(graph: ir.Graph, seeds: Iterable[ir.Value], wanted: Sequence[ir.Valu
     and one upwards find them."""
     below, reached = set(wanted), set()
     for node in graph:
-        if any(value in below for value in operands(node)):
+        if not below.isdisjoint(operands(node)):
             reached.add(node)
             below.update(node.outputs)
-    above, between = set(seeds), set()
+    above: set[ir.Value | None] = set(seeds)
+    between = set()
     for node in reversed(graph):
-        if any(value in above for value in node.outputs):
-            above.update(value for value in operands(node) if value is not None)
+        if not above.isdisjoint(node.outputs):
+            above.update(operands(node))
             if node in reached:
                 between.add(node)
     return _Active(between, below & above)
