@@ -10,7 +10,7 @@ from vgcompile.analysis import Options, analyze
 from vgcompile.build import build
 from vgcompile.cli import main
 from vgcompile.errors import SpecError
-from vgcompile.render import charts
+from vgcompile.render import activation_plot, canvas
 from vgcompile.render.labels import measured
 from vgcompile.render.layergraph import layer_graph
 from vgcompile.spec import load, loads
@@ -228,9 +228,9 @@ def test_long_names_leave_a_plot_its_room(name: str) -> None:
     text = f"inputs: {{x: {{shape: [batch, 4]}}}}\nlayers:\n  - {{kind: dense, units: 4, name: {name}, activation: gelu}}\n"
     text += f"  - {{kind: dense, units: 4, name: {name}2, activation: gelu}}\n  - {{kind: dense, units: 4}}\n"
     network = build(loads(text))
-    (plot,) = charts._kinds(analyze(network, Options(tiers=("measured",), batch=4)).activations)
-    figure, panel = charts._figure(7.0, 3.4)
-    charts._activation(panel, *plot)
+    (plot,) = activation_plot._kinds(analyze(network, Options(tiers=("measured",), batch=4)).activations)
+    figure, panel = canvas.figure(7.0, 3.4)
+    activation_plot._activation(panel, *plot)
     figure.draw_without_rendering()
     axes, legend = panel.get_window_extent(), panel.get_legend().get_window_extent()
     assert 0 <= legend.x0 < legend.x1 <= figure.bbox.width

@@ -22,7 +22,9 @@ from hypothesis import strategies as st
 from tests import synthetic
 from vgcompile.analysis.result import Expected, Sound, Tiers
 from vgcompile.errors import EngineError
-from vgcompile.render import butterfly, charts, diagram, engine, folding, labels, report, style
+from vgcompile.render import butterfly, diagram, engine, folding, labels, report, style
+from vgcompile.render.activation_plot import activation_plot
+from vgcompile.render.depth_chart import depth_chart
 from vgcompile.render.layergraph import layer_graph
 
 CASES = Path(__file__).parent / "cases" / "render"
@@ -180,7 +182,7 @@ def test_drawing_twice_gives_the_same_bytes() -> None:
     dot = butterfly.butterfly_dot(network, analysis)
     assert dot == butterfly.butterfly_dot(network, synthetic.analysis(network))
     assert engine.layout(dot) == engine.layout(dot)
-    for draw in (charts.depth_chart, charts.activation_plot):
+    for draw in (depth_chart, activation_plot):
         svg = draw(analysis)
         assert svg == draw(analysis)
         assert b"dc:date" not in svg
@@ -248,8 +250,8 @@ def _middle(group: ElementTree.Element) -> tuple[float, float]:
 def test_charts_come_in_every_format(format: str) -> None:
     starts = {"svg": b"<?xml", "png": b"\x89PNG", "pdf": b"%PDF"}
     analysis = synthetic.analysis(synthetic.chain(20))
-    assert charts.depth_chart(analysis, format).startswith(starts[format])
-    assert charts.activation_plot(analysis, format).startswith(starts[format])
+    assert depth_chart(analysis, format).startswith(starts[format])
+    assert activation_plot(analysis, format).startswith(starts[format])
 
 
 def test_charts_hold_with_hardly_anything_known() -> None:
@@ -258,19 +260,19 @@ def test_charts_hold_with_hardly_anything_known() -> None:
     bare = replace(analysis, layers=tuple(replace(layer, relative=unknown) for layer in analysis.layers), activations=())
     dead = replace(analysis, layers=tuple(replace(layer, relative=Tiers(why={"measured": "zero"})) for layer in analysis.layers))
     for thin in (bare, dead, replace(analysis, layers=(), worst=None)):
-        assert charts.depth_chart(thin).startswith(b"<?xml")
-        assert charts.activation_plot(thin).startswith(b"<?xml")
+        assert depth_chart(thin).startswith(b"<?xml")
+        assert activation_plot(thin).startswith(b"<?xml")
 
 
 def test_the_depth_chart_names_the_worst_layer_and_the_limits() -> None:
-    text = charts.depth_chart(synthetic.analysis(synthetic.chain(1000))).decode()
+    text = depth_chart(synthetic.analysis(synthetic.chain(1000))).decode()
     assert "worst: hidden/1/dense" in text
     assert "vanishing below 1e-3" in text
     assert "exploding above 1e3" in text
 
 
 def test_the_green_region_is_where_the_slope_is_above_a_tenth() -> None:
-    text = charts.activation_plot(synthetic.analysis(synthetic.chain(3))).decode()
+    text = activation_plot(synthetic.analysis(synthetic.chain(3))).decode()
     assert "derivative above 10% of its greatest" in text
     assert "at most 0.25" in text
 

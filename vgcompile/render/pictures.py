@@ -8,15 +8,17 @@ from typing import Literal
 from vgcompile.analysis.result import Analysis
 from vgcompile.errors import UserError
 from vgcompile.graph.network import Network
-from vgcompile.render import butterfly, charts, diagram, engine
+from vgcompile.render import butterfly, diagram, engine
+from vgcompile.render.activation_plot import activation_plot
+from vgcompile.render.depth_chart import depth_chart
 
 Format = Literal["svg", "png", "pdf", "dot"]
 View = Literal["forward", "butterfly", "depth", "activations"]
 
 DRAWN: dict[View, Callable[[Network, Analysis], str]] = {"forward": diagram.forward_dot, "butterfly": butterfly.butterfly_dot}
 CHARTS: dict[View, Callable[[Analysis, Literal["svg", "png", "pdf"]], bytes]] = {
-    "depth": charts.depth_chart,
-    "activations": charts.activation_plot,
+    "depth": depth_chart,
+    "activations": activation_plot,
 }
 VIEWS: tuple[View, ...] = (*DRAWN, *CHARTS)
 

@@ -23,8 +23,9 @@ from vgcompile.analysis.findings.wording import budgets, listed, reasons, togeth
 from vgcompile.analysis.result import Analysis, Finding, Layer, Path, Verdict
 from vgcompile.graph.network import Network
 from vgcompile.render import folding
+from vgcompile.render.activation_plot import activation_plot
 from vgcompile.render.butterfly import butterfly_dot
-from vgcompile.render.charts import activation_plot, depth_chart
+from vgcompile.render.depth_chart import depth_chart
 from vgcompile.render.diagram import forward_dot
 from vgcompile.render.engine import layout
 from vgcompile.render.labels import best, shape_text, tiers_text, verdict_text
