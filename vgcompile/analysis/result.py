@@ -35,6 +35,12 @@ class Sound:
     vacuous: bool = True
     by: tuple[str, str] = ("", "")
 
+    def against(self, other: Sound) -> Sound:
+        """The quotient of two numbers that lie in two intervals, in log10."""
+        lo = None if self.lo is None or other.hi is None else self.lo - other.hi
+        hi = None if self.hi is None or other.lo is None else self.hi - other.lo
+        return Sound(lo, hi, lo is None and hi is None)
+
 
 @dataclass(frozen=True)
 class Expected:
@@ -64,6 +70,13 @@ class Tiers:
         if self.why.get("measured") in ("zero", "underflow"):
             return -math.inf
         return self.expected.mean if self.measured is None else self.measured
+
+    def against(self, other: Tiers) -> Tiers:
+        """The quotient of two gains, tier by tier; of its spread nothing is known, for the two are not independent."""
+        measured = None if self.measured is None or other.measured is None else self.measured - other.measured
+        a, b = self.expected, other.expected
+        expected = a if a.mean is None or b.mean is None else Expected(a.mean - b.mean, None, a.confidence)
+        return Tiers(self.sound.against(other.sound), expected, measured, other.why if other.measured is None else self.why)
 
 
 @dataclass(frozen=True)

@@ -150,8 +150,8 @@ def _through_time(layers: Sequence[Layer], edges: Sequence[Edge], preset: Preset
 
 def _over_steps(layer: Layer, sequences: Sequence[Sequence[Tiers]], preset: Preset) -> Layer:
     """Of several recurrences in a layer, the one that tells most against it."""
-    steps = max(sequences, key=lambda steps: abs(_first_to_last(steps).seen or 0.0))
-    found = _first_to_last(steps)
+    steps = max(sequences, key=lambda steps: abs(steps[0].against(steps[-1]).seen or 0.0))
+    found = steps[0].against(steps[-1])
     layer, log = replace(layer, through_time=found), found.seen
     if log is None or layer.verdict.kind not in ("healthy", "saturated") or _kind(log, preset) == "healthy":
         return layer
@@ -159,15 +159,6 @@ def _over_steps(layer: Layer, sequences: Sequence[Sequence[Tiers]], preset: Pres
     share = f"10^{log:.2f} of the gradient" if math.isfinite(log) else "nothing of the gradient"
     why = f"of {len(steps)} steps the first one gets {share} of the last one"
     return replace(layer, verdict=Verdict(_kind(log, preset), "observed" if observed else "predicted", None, why, log, "steps"))
-
-
-def _first_to_last(steps: Sequence[Tiers]) -> Tiers:
-    """The first step's gain against the last one's."""
-    first, last = steps[0], steps[-1]
-    measured = first.measured - last.measured if first.measured is not None and last.measured is not None else None
-    means = (first.expected.mean, last.expected.mean)
-    expected = Expected(means[0] - means[1], None, first.expected.confidence) if None not in means else first.expected  # type: ignore[operator]
-    return Tiers(first.sound, expected, measured, first.why if last.measured is not None else last.why)
 
 
 def _by_weights(

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import io
+import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from vgcompile.analysis.presets import DEFAULT
+from vgcompile.analysis.result import Tiers
 from vgcompile.render import style
+from vgcompile.render.labels import best, measured
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,6 +21,8 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, Any]
 ImageFormat = Literal["svg", "png", "pdf"]
 
+MANY = 100  # with more points they are small
+MARGIN = 2.0  # decades that the axis shows beyond the predictions and measurements, at least
 SETTINGS: Any = {
     "svg.hashsalt": "vgcompile",
     "svg.fonttype": "none",
@@ -69,3 +75,41 @@ def thresholds(axes: Axes) -> None:
             color=style.FAINT,
             bbox={"facecolor": style.PAPER, "edgecolor": "none", "pad": 0.5, "alpha": 0.8},
         )
+
+
+def window(many: Sequence[Tiers]) -> tuple[float, float]:
+    """The fixed scale, widened to hold every prediction and measurement."""
+    known = [value for tiers in many if (value := best(tiers)) is not None and math.isfinite(value)]
+    known += [tiers.expected.mean for tiers in many if tiers.expected.mean is not None]
+    lo, hi = style.SCALE
+    margin = max(MARGIN, 0.08 * (max(known, default=0.0) - min(known, default=0.0)))
+    return min([lo, *(value - margin for value in known)]), max([hi, *(value + margin for value in known)])
+
+
+def predicted(axes: Axes, x: Array, many: Sequence[Tiers], label: str = "E predicted, +- one sd") -> None:
+    """A line of predictions, one standard deviation to either side of it shaded."""
+    mean = np.array([np.nan if tiers.expected.mean is None else tiers.expected.mean for tiers in many])
+    sd = np.array([tiers.expected.sd or 0.0 for tiers in many])
+    if np.isnan(mean).all():
+        return
+    axes.plot(x, mean, "-", color=style.INK, linewidth=1.3, label=label, zorder=3)
+    axes.fill_between(x, mean - sd, mean + sd, color=style.INK, alpha=0.18, linewidth=0, zorder=2)
+
+
+def observed(axes: Axes, x: Array, many: Sequence[Tiers], lowest: float, label: str = "M measured") -> None:
+    """Points in the colours of the scale; a gradient that is exactly zero lies on the floor of the chart."""
+    seen = [(at, value) for at, tiers in zip(x, many, strict=True) if (value := measured(tiers)) is not None]
+    for zero, marker, named in ((False, "o", label), (True, "x", label and "M zero")):
+        points = [(at, max(value, lowest)) for at, value in seen if math.isinf(value) is zero]
+        if points:
+            axes.scatter(
+                [at for at, _ in points],
+                [value for _, value in points],
+                s=26 if len(many) <= MANY else 7,
+                c=[style.band(value).stroke for _, value in points],
+                marker=marker,
+                edgecolors=None if zero else style.INK,
+                linewidths=1.5 if zero else 0.6,
+                label=named,
+                zorder=4,
+            )

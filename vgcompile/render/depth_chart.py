@@ -10,15 +10,13 @@ import numpy as np
 
 from vgcompile.analysis.result import Analysis, Layer
 from vgcompile.render import style
-from vgcompile.render.canvas import Array, ImageFormat, figure, thresholds, written
-from vgcompile.render.labels import best, measured, number, verdict_text
+from vgcompile.render.canvas import Array, ImageFormat, figure, observed, predicted, thresholds, window, written
+from vgcompile.render.labels import best, number, verdict_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 NAMES = 24  # layer names on the axis, at most
-MANY = 100  # with more layers the points are small
-MARGIN = 2.0  # decades that the axis shows beyond the predictions and measurements, at least
 
 
 def depth_chart(analysis: Analysis, format: ImageFormat = "svg") -> bytes:
@@ -29,11 +27,12 @@ def depth_chart(analysis: Analysis, format: ImageFormat = "svg") -> bytes:
     """
     drawn, axes = figure(max(7.0, min(14.0, 3.0 + 0.2 * len(analysis.layers))), 4.6)
     layers = analysis.layers
-    lo, hi = _window(layers)
+    relative = [layer.relative for layer in layers]
+    lo, hi = window(relative)
     depth = np.arange(len(layers))
     _sound(axes, depth, layers, (lo, hi))
-    _expected(axes, depth, layers)
-    _measured(axes, depth, layers, lo)
+    predicted(axes, depth, relative)
+    observed(axes, depth, relative, lo)
     thresholds(axes)
     _worst(axes, analysis)
     axes.axhline(0.0, color="#cccccc", linewidth=0.8, zorder=0)
@@ -48,15 +47,6 @@ def depth_chart(analysis: Analysis, format: ImageFormat = "svg") -> bytes:
     if axes.get_legend_handles_labels()[0]:
         axes.legend(loc="best", frameon=True, framealpha=0.9, edgecolor="none", fontsize=8)
     return written(drawn, format)
-
-
-def _window(layers: Sequence[Layer]) -> tuple[float, float]:
-    """The fixed scale, widened to hold every prediction and measurement."""
-    known = [value for layer in layers if (value := best(layer.relative)) is not None and math.isfinite(value)]
-    known += [layer.relative.expected.mean for layer in layers if layer.relative.expected.mean is not None]
-    lo, hi = style.SCALE
-    margin = max(MARGIN, 0.08 * (max(known, default=0.0) - min(known, default=0.0)))
-    return min([lo, *(value - margin for value in known)]), max([hi, *(value + margin for value in known)])
 
 
 def _named(analysis: Analysis) -> list[int]:
@@ -120,31 +110,3 @@ def _sound(axes: Axes, depth: Array, layers: Sequence[Layer], window: tuple[floa
             linestyle="none",
             zorder=2,
         )
-
-
-def _expected(axes: Axes, depth: Array, layers: Sequence[Layer]) -> None:
-    mean = np.array([np.nan if layer.relative.expected.mean is None else layer.relative.expected.mean for layer in layers])
-    sd = np.array([layer.relative.expected.sd or 0.0 for layer in layers])
-    if np.isnan(mean).all():
-        return
-    axes.plot(depth, mean, "-", color=style.INK, linewidth=1.3, label="E predicted, +- one sd", zorder=3)
-    axes.fill_between(depth, mean - sd, mean + sd, color=style.INK, alpha=0.18, linewidth=0, zorder=2)
-
-
-def _measured(axes: Axes, depth: Array, layers: Sequence[Layer], lowest: float) -> None:
-    """Points in the colours of the scale; a gradient that is exactly zero lies on the floor of the chart."""
-    seen = [(x, value) for x, layer in zip(depth, layers, strict=True) if (value := measured(layer.relative)) is not None]
-    for zero, marker, label in ((False, "o", "M measured"), (True, "x", "M zero")):
-        points = [(x, max(value, lowest)) for x, value in seen if math.isinf(value) is zero]
-        if points:
-            axes.scatter(
-                [x for x, _ in points],
-                [value for _, value in points],
-                s=26 if len(layers) <= MANY else 7,
-                c=[style.band(value).stroke for _, value in points],
-                marker=marker,
-                edgecolors=None if zero else style.INK,
-                linewidths=1.5 if zero else 0.6,
-                label=label,
-                zorder=4,
-            )
