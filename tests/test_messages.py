@@ -228,7 +228,7 @@ def test_long_names_leave_a_plot_its_room(name: str) -> None:
     text = f"inputs: {{x: {{shape: [batch, 4]}}}}\nlayers:\n  - {{kind: dense, units: 4, name: {name}, activation: gelu}}\n"
     text += f"  - {{kind: dense, units: 4, name: {name}2, activation: gelu}}\n  - {{kind: dense, units: 4}}\n"
     network = build(loads(text))
-    (plot,) = activation_plot._kinds(analyze(network, Options(tiers=("measured",), batch=4)).activations)
+    (plot,) = activation_plot.kinds_of(analyze(network, Options(tiers=("measured",), batch=4)))
     figure, panel = canvas.figure(7.0, 3.4)
     activation_plot._activation(panel, *plot)
     figure.draw_without_rendering()

@@ -13,6 +13,9 @@ import vgcompile
 from vgcompile.analysis import Analysis, Options
 from vgcompile.passes.check import check
 from vgcompile.passes.gradient import gradient
+from vgcompile.render.butterfly import butterfly_dot
+from vgcompile.render.pictures import views_of
+from vgcompile.render.step_chart import step_chart
 from vgcompile.runtime.data import batch
 from vgcompile.runtime.session import Session
 
@@ -84,3 +87,22 @@ def test_the_first_step_is_the_first_that_is_read(direction: str, tmp_path: Path
     for tier in ("expected", "measured"):
         verdict = vgcompile.analyze(network, Options(tiers=(tier,))).verdict
         assert (verdict.kind, verdict.over) == ("vanishing", "steps")
+
+
+def test_the_pictures_show_what_the_verdict_over_steps_rests_on(tmp_path: Path) -> None:
+    """The box of a recurrence that forgets is no healthy one, and a chart has a point for every step."""
+    network, analysis = analysed(tmp_path, "rnn")
+    layer = next(layer for layer in analysis.layers if layer.name == "memory")
+    assert analysis.verdict.over == "steps" and layer.through_time is not None and layer.through_time.measured is not None
+    dot = butterfly_dot(network, analysis)
+    assert f"M {layer.through_time.measured:.1f}" in next(line for line in dot.splitlines() if "first step against last" in line)
+    assert "steps" in views_of(analysis) and "activations" not in views_of(analysis)
+    text = step_chart(analysis).decode()
+    assert f"memory: first step 10^{layer.through_time.measured:.1f}" in text
+    assert step_chart(analysis) == step_chart(analysis)
+
+
+def test_a_network_without_a_recurrence_has_no_chart_of_steps() -> None:
+    analysis = vgcompile.analyze("models/lenet5.yaml", Options(batch=2, tiers=("expected",)))
+    assert "steps" not in views_of(analysis)
+    assert b"No recurrence" in step_chart(analysis)

@@ -27,7 +27,7 @@ from vgcompile.cli.parameters import (
 from vgcompile.errors import UserError
 
 Format = Literal["svg", "png", "pdf", "dot"]
-View = Literal["forward", "butterfly", "depth", "activations"]
+View = Literal["forward", "butterfly", "depth", "steps", "activations"]
 
 
 def draw(
@@ -52,7 +52,7 @@ def draw(
     """Draw a model and the gradient that gets through it.
 
     forward: layers from input to loss. butterfly: forward and backward side by side. depth: gradient by layer, in three tiers.
-    activations: each activation, its slope, and where the values lie.
+    steps: gradient by step of a recurrence. activations: each activation, its slope, and where the values lie.
 
     \b
     vgcompile draw models/deep_sigmoid.yaml --view butterfly -o deep_sigmoid.svg

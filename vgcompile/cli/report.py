@@ -43,7 +43,7 @@ def report(
     """Write everything about a model into a folder.
 
     NAME.html is the page to open; it stands alone and needs no network. Beside it: NAME.json, the analysis as data; NAME.onnx and
-    NAME.grad.onnx; the four pictures as SVG, and the graphs as DOT.
+    NAME.grad.onnx; the pictures as SVG, and the graphs as DOT.
 
     \b
     vgcompile report models/deep_sigmoid.yaml -o out/deep_sigmoid
@@ -53,7 +53,7 @@ def report(
     from vgcompile.analysis import Options
     from vgcompile.analysis.document import dumps
     from vgcompile.compiler import compile_network
-    from vgcompile.render.pictures import DRAWN, VIEWS, file_name, picture
+    from vgcompile.render.pictures import DRAWN, file_name, picture, views_of
     from vgcompile.render.report import render
 
     analysis = analysed(
@@ -61,7 +61,7 @@ def report(
     )
     document = dumps(analysis)
     compiled = compile_network(network)
-    files = {file_name(network.name, view, "svg"): picture(view, network, analysis, "svg", engine) for view in VIEWS}
+    files = {file_name(network.name, view, "svg"): picture(view, network, analysis, "svg", engine) for view in views_of(analysis)}
     files |= {file_name(network.name, view, "dot"): picture(view, network, analysis, "dot") for view in DRAWN}
     files[f"{network.name}.json"] = document.encode()
     files[f"{network.name}.html"] = render(network, analysis, document, engine).encode()

@@ -28,7 +28,7 @@ BINS = 80  # of a histogram over the whole axis, at most
 def activation_plot(analysis: Analysis, format: ImageFormat = "svg") -> bytes:
     """Each kind of activation in use: phi, its derivative, the region where the derivative is not small in green, and how the
     pre-activations of the first, a middle and the last such layer are spread over it."""
-    kinds = _kinds(analysis.activations)
+    kinds = kinds_of(analysis)
     drawn, axes = figure(7.0, 3.4 * max(1, len(kinds)), rows=max(1, len(kinds)))
     if not kinds:
         axes.set_axis_off()
@@ -38,10 +38,10 @@ def activation_plot(analysis: Analysis, format: ImageFormat = "svg") -> bytes:
     return written(drawn, format)
 
 
-def _kinds(activations: Sequence[Activation]) -> list[tuple[Op, list[Activation]]]:
+def kinds_of(analysis: Analysis) -> list[tuple[Op, list[Activation]]]:
     """The activations by operator and attributes, those with a row of one variable."""
     kinds: dict[str, tuple[Op, list[Activation]]] = {}
-    for activation in activations:
+    for activation in analysis.activations:
         row = lookup(activation.operator)
         if row is not None and len(row.derivatives) == 1:
             key = f"{activation.operator} {sorted(activation.attributes.items())}"

@@ -48,7 +48,7 @@ NOTES = (
 def butterfly_dot(network: Network, analysis: Analysis, fold: bool = True) -> str:
     """The DOT text of the butterfly."""
     drawing = folding.fold(layer_graph(network, analysis), fold)
-    top = heading(network.name, drawing, analysis, scale_legend(NOTES))
+    top = heading(network.name, drawing, analysis, scale_legend(NOTES, analysis))
     graph = digraph(NAME, top, nodesep="0.5", ranksep="0.25", newrank="true")
     feeding = {flow.source for flow in drawing.flows if flow.gains}
     reaches_loss = any(box.members[0].role == "loss" for box in drawing.boxes)
@@ -97,6 +97,8 @@ def _gradient_label(box: Box, seeded: bool) -> str:
     name, _ = title(box)
     if vertex.role == "loss":
         return lines("dL/dL = 1", ())
-    known = tuple(vertex.found.relative for vertex in box.members if vertex.found is not None)
-    relative = tiers_text(known)
-    return lines(f"dL/d {name}", (relative, worst_text(box), "seed dL/dy" if seeded else ""))
+    found = [vertex.found for vertex in box.members if vertex.found is not None]
+    relative = tiers_text([layer.relative for layer in found])
+    steps = tiers_text([layer.through_time for layer in found if layer.through_time is not None])
+    over_time = f"first step against last: {steps}" if steps else ""
+    return lines(f"dL/d {name}", (relative, over_time, worst_text(box), "seed dL/dy" if seeded else ""))

@@ -57,21 +57,21 @@ def written(figure: Figure, format: ImageFormat) -> bytes:
     return target.getvalue()
 
 
-def thresholds(axes: Axes) -> None:
-    """The verdicts' limits as dashed lines, each with its word on the side where it holds."""
-    for threshold, word, offset, side in (
+def thresholds(axes: Axes, side: Literal["left", "right"] = "right") -> None:
+    """The verdicts' limits as dashed lines, each with its word at this side of the chart, above or below where it holds."""
+    for threshold, word, offset, above in (
         (DEFAULT.vanishing, f"vanishing below 1e{DEFAULT.vanishing:.0f}", -3, "top"),
         (DEFAULT.exploding, f"exploding above 1e{DEFAULT.exploding:.0f}", 3, "bottom"),
     ):
         axes.axhline(threshold, color=style.FAINT, linewidth=1.0, linestyle=(0, (4, 3)), zorder=1)
         axes.annotate(
             word,
-            (1.0, threshold),
+            (1.0 if side == "right" else 0.0, threshold),
             xycoords=("axes fraction", "data"),
-            xytext=(-2, offset),
+            xytext=(-2 if side == "right" else 2, offset),
             textcoords="offset points",
-            ha="right",
-            va=side,
+            ha=side,
+            va=above,
             color=style.FAINT,
             bbox={"facecolor": style.PAPER, "edgecolor": "none", "pad": 0.5, "alpha": 0.8},
         )

@@ -74,9 +74,11 @@ def _worst(axes: Axes, analysis: Analysis) -> None:
     axes.plot(
         [place], [value], "o", markersize=12, markerfacecolor="none", markeredgecolor=style.INK, markeredgewidth=1.8, zorder=5
     )
+    steps = analysis.layers[place].through_time
+    over = f", 10^{number(best(steps) or 0.0)} over its steps" if steps is not None and analysis.verdict.over == "steps" else ""
     left = place < len(analysis.layers) / 2
     axes.annotate(
-        f"worst: {analysis.worst}, 10^{number(value)}",
+        f"worst: {analysis.worst}{over or f', 10^{number(value)}'}",
         (place, value),
         xytext=(12 if left else -12, -3 if value < 0 else 3),
         textcoords="offset points",

@@ -35,7 +35,7 @@ NOTES = (
 def forward_dot(network: Network, analysis: Analysis | None = None, fold: bool = True) -> str:
     """The DOT text of the forward diagram; without an analysis it shows structure, shapes and parameters alone."""
     drawing = folding.fold(layer_graph(network, analysis), fold)
-    legend = scale_legend(NOTES) if analysis is not None else ""
+    legend = scale_legend(NOTES, analysis) if analysis is not None else ""
     graph = digraph(NAME, heading(network.name, drawing, analysis, legend), nodesep="0.35", ranksep="0.3")
 
     def draw(frame: graphviz.Digraph, box: Box) -> None:

@@ -6,7 +6,7 @@ drawing alone, so that the same network gives the same text.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from textwrap import wrap
 
@@ -126,7 +126,7 @@ def box_shape(box: Box) -> dict[str, str]:
 
 
 def box_style(box: Box, analysis: Analysis | None) -> dict[str, str]:
-    """Outline and fill by the class of the worst relative gain in the box, a heavy line around the worst layer."""
+    """Outline and fill by the class of the worst gain in the box, a heavy line around the worst layer."""
     found = worst(box.members)
     fill = band(found[1]) if found else style.UNKNOWN
     heavy = analysis is not None and ill(analysis) and any(vertex.name == analysis.worst for vertex in box.members)
@@ -173,8 +173,13 @@ def heading(what: str, drawing: Drawing, analysis: Analysis | None, legend: str)
     return f"<{_table(cells, spacing=2)}>"
 
 
-def scale_legend(notes: tuple[str, ...]) -> str:
+RECURRENCES = "Recurrent boxes: the gradient of the first step against the last one's as well; filled by the worse of the two."
+
+
+def scale_legend(notes: Sequence[str], analysis: Analysis) -> str:
     """The fixed scale as a table: a line of each class's colour and width above its limits, and notes below."""
+    if any(layer.through_time is not None for layer in analysis.layers):
+        notes = (*notes, RECURRENCES)
     swatches = "".join(_swatch(band) for band in style.BANDS)
     names = "".join(f"<TD>{band.name}</TD>" for band in style.BANDS)
     limits = "".join(f"<TD>{_faint(_limits(band))}</TD>" for band in style.BANDS)

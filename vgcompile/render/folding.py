@@ -148,13 +148,13 @@ def _part(graph: LayerGraph, repeat: Repeat) -> list[Repeat]:
 
 
 def _values(graph: LayerGraph, repeat: Repeat) -> list[float | None]:
-    """Each copy's worst relative gain or, for copies without parameters, the worst gain on the edges into it."""
+    """Each copy's worst gain or, for copies without parameters, the worst gain on the edges into it."""
     inside = range(repeat.start, repeat.start + repeat.period * repeat.copies)
     relative: defaultdict[int, list[float]] = defaultdict(list)
     entering: defaultdict[int, list[float]] = defaultdict(list)
     for place in inside:
         vertex = graph.vertices[place]
-        if vertex.found is not None and (value := best(vertex.found.relative)) is not None:
+        if vertex.found is not None and (value := best(vertex.found.worst)) is not None:
             relative[(place - repeat.start) // repeat.period].append(value)
     if not relative:
         for arrow in graph.arrows:
@@ -262,6 +262,6 @@ def _scope(names: Sequence[str]) -> str:
 
 
 def worst(members: Sequence[Vertex]) -> tuple[Vertex, float] | None:
-    """The member whose relative gain is furthest from 1, or None where no member holds parameters."""
-    known = [(vertex, value) for vertex in members if vertex.found and (value := best(vertex.found.relative)) is not None]
+    """The member whose gain, through the layers or through its steps, is furthest from 1; None where none holds parameters."""
+    known = [(vertex, value) for vertex in members if vertex.found and (value := best(vertex.found.worst)) is not None]
     return max(known, key=lambda pair: abs(pair[1]), default=None)

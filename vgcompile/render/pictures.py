@@ -1,26 +1,34 @@
-"""The four pictures of a model by name, in every format."""
+"""The pictures of a model by name, in every format."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 from vgcompile.analysis.result import Analysis
 from vgcompile.errors import UserError
 from vgcompile.graph.network import Network
 from vgcompile.render import butterfly, diagram, engine
-from vgcompile.render.activation_plot import activation_plot
+from vgcompile.render.activation_plot import activation_plot, kinds_of
 from vgcompile.render.depth_chart import depth_chart
+from vgcompile.render.step_chart import profiles_of, step_chart
 
 Format = Literal["svg", "png", "pdf", "dot"]
-View = Literal["forward", "butterfly", "depth", "activations"]
+View = Literal["forward", "butterfly", "depth", "steps", "activations"]
 
 DRAWN: dict[View, Callable[[Network, Analysis], str]] = {"forward": diagram.forward_dot, "butterfly": butterfly.butterfly_dot}
 CHARTS: dict[View, Callable[[Analysis, Literal["svg", "png", "pdf"]], bytes]] = {
     "depth": depth_chart,
+    "steps": step_chart,
     "activations": activation_plot,
 }
 VIEWS: tuple[View, ...] = (*DRAWN, *CHARTS)
+NEEDS: dict[View, Callable[[Analysis], Sequence[object]]] = {"steps": profiles_of, "activations": kinds_of}
+
+
+def views_of(analysis: Analysis) -> list[View]:
+    """The pictures that have something to show of this model: not every one has a recurrence, or an activation."""
+    return [view for view in VIEWS if view not in NEEDS or NEEDS[view](analysis)]
 
 
 def picture(view: View, network: Network, analysis: Analysis, format: Format, program: str | None = None) -> bytes:

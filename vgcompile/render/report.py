@@ -23,15 +23,15 @@ from vgcompile.analysis.findings.wording import budgets, listed, reasons, togeth
 from vgcompile.analysis.result import Analysis, Finding, Layer, Path, Verdict
 from vgcompile.graph.network import Network
 from vgcompile.render import folding
-from vgcompile.render.activation_plot import activation_plot
 from vgcompile.render.butterfly import butterfly_dot
-from vgcompile.render.depth_chart import depth_chart
 from vgcompile.render.diagram import forward_dot
 from vgcompile.render.engine import layout
 from vgcompile.render.labels import best, shape_text, tiers_text, verdict_text
 from vgcompile.render.layergraph import layer_graph
+from vgcompile.render.pictures import CHARTS, views_of
 from vgcompile.render.style import FONT
 
+COLUMNS = ("gain", "relative", "through_time", "update")  # quantities of a layer that the table shows
 UNFOLDED = 150  # nodes of the unfolded butterfly, at most, for it to be in the report
 SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 
@@ -84,11 +84,11 @@ def render(network: Network, analysis: Analysis, json_text: str, engine: str | N
         scripts=[Markup(script) for script in scripts],
         butterflies=list(_butterflies(network, analysis, engine)),
         forward=_picture("forward", "Forward diagram", forward_dot(network, analysis), analysis, engine),
-        depth=_image(depth_chart(analysis)),
-        activations=_image(activation_plot(analysis)),
+        charts={view: _image(CHARTS[view](analysis, "svg")) for view in views_of(analysis) if view in CHARTS},
         crossings=crossings,
         steepest=(max if path is not None and path.gain > 0 else min)(crossings, key=lambda c: float(c.factor), default=None),
         path=path,
+        columns=[column for column in COLUMNS if any(getattr(layer, column) for layer in analysis.layers)],
         layers=[_row(layer) for layer in analysis.layers],
         findings=[_said(group) for group in together(analysis.findings)],
         budgets=budgets(analysis.budgets),
@@ -190,8 +190,8 @@ def _crossings(path: Path | None) -> Iterator[Crossing]:
 
 def _row(layer: Layer) -> dict[str, object]:
     """One layer of the table; each number as text and as what it is sorted by."""
-    columns = {"gain": layer.gain, "relative": layer.relative, "update": layer.update}
-    numbers = [(tiers_text([tiers]), _sortable(best(tiers))) for tiers in columns.values()]
+    known = {column: tiers for column in COLUMNS if (tiers := getattr(layer, column)) is not None}
+    numbers = {column: (tiers_text([tiers]), _sortable(best(tiers))) for column, tiers in known.items()}
     verdict = layer.verdict
     return {
         "name": layer.name,

@@ -1,0 +1,83 @@
+"""How the gradient falls or grows through the steps of a recurrence."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vgcompile.analysis.result import Analysis, Tiers
+from vgcompile.render.canvas import ImageFormat, figure, observed, predicted, thresholds, window, written
+from vgcompile.render.labels import best, number, verdict_text
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+NAMED = 6  # recurrences whose names are written beside them, at most
+
+Profile = tuple[str, Sequence[Tiers]]  # the layer, and each step's gain against the last one's
+
+
+def step_chart(analysis: Analysis, format: ImageFormat = "svg") -> bytes:
+    """log10 of the gradient at each step of a recurrence against that at its last step, in the order in which it reads them.
+
+    The number at the first step is the one that the verdict rests on.
+    """
+    profiles = profiles_of(analysis)
+    drawn, axes = figure(7.0, 3.8)
+    if not profiles:
+        axes.set_axis_off()
+        axes.text(0.5, 0.5, "No recurrence whose steps are told apart in this network.", ha="center", va="center")
+        return written(drawn, format)
+    lo, hi = window([tiers for _, steps in profiles for tiers in steps])
+    longest = max(len(steps) for _, steps in profiles)
+    for place, (_, steps) in enumerate(profiles):
+        x = np.arange(len(steps)) + 1.0
+        predicted(axes, x, steps, "" if place else "E predicted")
+        observed(axes, x, steps, lo, "" if place else "M measured")
+    for name, steps in _most_telling(profiles):
+        _named(axes, name, steps)
+    thresholds(axes, "left")  # a gradient that dies crosses its limit at the right
+    axes.axhline(0.0, color="#cccccc", linewidth=0.8, zorder=0)
+    axes.set_ylim(lo, hi)
+    axes.set_xlim(0.0, longest + 1.0)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.get_major_locator().set_params(integer=True)
+    axes.set_ylabel("log10 of the gradient against\nthe last step's")
+    axes.set_xlabel("steps, in the order in which they are read")
+    axes.set_title(f"{analysis.model}: {verdict_text(analysis.verdict)}", loc="left", fontweight="bold")
+    axes.legend(loc="lower right", frameon=True, framealpha=0.9, edgecolor="none", fontsize=8)
+    return written(drawn, format)
+
+
+def profiles_of(analysis: Analysis) -> Sequence[Profile]:
+    """The recurrences of which some tier tells the steps apart, from the input to the loss."""
+    found = []
+    for edge in analysis.edges:
+        steps = [step.against(edge.steps[-1]) for step in edge.steps]
+        if any(best(step) is not None for step in steps):
+            found.append((edge.layer, steps))
+    return found
+
+
+def _most_telling(profiles: Sequence[Profile]) -> Sequence[Profile]:
+    """Those whose first step's gradient is farthest from the last one's."""
+    return sorted(profiles, key=lambda profile: -abs(best(profile[1][0]) or 0.0))[:NAMED]
+
+
+def _named(axes: Axes, name: str, steps: Sequence[Tiers]) -> None:
+    """The layer's name and number beside the first step."""
+    value = best(steps[0])
+    if value is None:
+        return
+    axes.annotate(
+        f"{name}: first step 10^{number(value)}",
+        (1.0, value if math.isfinite(value) else axes.get_ylim()[0]),
+        xytext=(9, -4 if value < 0 else 4),
+        textcoords="offset points",
+        va="top" if value < 0 else "bottom",
+        fontweight="bold",
+        zorder=6,
+    )
