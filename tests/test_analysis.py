@@ -214,3 +214,28 @@ def test_a_penalty_is_no_layer_and_a_head_is_not_hidden() -> None:
     assert analysis.verdict.kind == "healthy"
     assert next(layer for layer in analysis.layers if layer.name == "hidden").relative.measured == pytest.approx(0.0)
     assert {activation.operator for activation in analysis.activations} == {"Relu", "Sigmoid"}  # not the loss's |e|
+
+
+@pytest.mark.parametrize("kind", ["relu", "gelu"])
+def test_what_no_tier_knows_is_called_neither_healthy_nor_ill(kind: str, tmp_path: Path) -> None:
+    """Everywhere, a bound of such a chain has no upper end: nothing is certified of the layers before the last."""
+    path = tmp_path / "open.yaml"
+    dense = f"{{kind: dense, units: 4, activation: {kind}}}"
+    layers = f"  - {{kind: block, repeat: 3, layers: [{dense}]}}\n  - {{kind: attention, heads: 1}}\n"
+    path.write_text(
+        f"inputs: {{x: {{shape: [batch, 3, 4]}}, t: {{shape: [batch, 3, 4]}}}}\nlayers:\n{layers}loss: {{kind: mse, target: t}}\n"
+    )
+    analysis = vgcompile.analyze(path, Options(tiers=("sound",), region="everywhere", batch=2))
+    unknown = [layer.name for layer in analysis.layers if layer.verdict.kind == "unknown"]
+    assert unknown
+    assert (analysis.verdict.kind, analysis.verdict.text, analysis.verdict.ill, analysis.worst) == (
+        "unknown",
+        "unknown",
+        False,
+        None,
+    )
+    assert analysis.verdict.why.startswith(
+        "no tier gives a number" if len(unknown) == len(analysis.layers) else f"for {len(unknown)} of "
+    )
+    seen = vgcompile.analyze(path, Options(tiers=("sound", "measured"), region="everywhere", batch=2))
+    assert seen.verdict.kind != "unknown" and seen.worst is not None

@@ -17,7 +17,7 @@ from vgcompile.errors import Mark
 from vgcompile.rules.rule import Rule, Severity
 
 Reason = Literal["not_run", "zero", "underflow", "unbounded", "undefined"]
-Kind = Literal["vanishing", "exploding", "healthy", "saturated", "dead"]
+Kind = Literal["vanishing", "exploding", "healthy", "saturated", "dead", "unknown"]
 Grade = Literal["certified", "predicted", "observed"]
 Confidence = Literal["high", "low"]
 Role = Literal["activation", "parameter", "none"]
@@ -154,6 +154,16 @@ class Verdict:
     log: float | None = None  # that number, a log10, where there is one
     over: Literal["layers", "steps"] = "layers"  # what the gradient fell or grew over: the layers behind, or a recurrence's steps
 
+    @property
+    def ill(self) -> bool:
+        """Whether there is anything to point at."""
+        return self.kind not in ("healthy", "unknown")
+
+    @property
+    def text(self) -> str:
+        """``vanishing (certified)``."""
+        return "unknown" if self.kind == "unknown" else f"{self.kind} ({self.grade})"
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -282,7 +292,7 @@ class Analysis:
     layers: tuple[Layer, ...]  # in order from the input to the loss
     activations: tuple[Activation, ...]
     verdict: Verdict  # of the net
-    worst: str | None  # name of the worst layer
+    worst: str | None  # name of the worst layer; None where nothing is known of some layer and the others are healthy
     self_check: SelfCheck
     provenance: Mapping[str, object]  # versions, seed, seeds, batch, mode, loss, reduction, provider, tiers ...
     findings: tuple[Finding, ...] = ()  # by code, then from the input to the loss

@@ -27,7 +27,7 @@ from vgcompile.graph.network import Network
 if TYPE_CHECKING:
     from vgcompile.analysis.pipeline import Tiers3
 
-SEVERITY: Mapping[Kind, int] = {"dead": 4, "vanishing": 3, "exploding": 3, "saturated": 1, "healthy": 0}
+SEVERITY: Mapping[Kind, int] = {"dead": 4, "vanishing": 3, "exploding": 3, "saturated": 2, "unknown": 1, "healthy": 0}
 SPELLED_OUT = 100  # up to this many layers every layer's worst path is spelled out, else that of the worst layer alone
 
 
@@ -57,7 +57,17 @@ def judge(
     )
     layers = [replace(layer, verdict=replace(layer.verdict, worst_path=spelled.get(layer.name))) for layer in layers]
     verdict = next(layer.verdict for layer in layers if layer.name == worst.name)
-    return layers, verdict, worst.name
+    return (layers, _unknown(layers, verdict), None) if verdict.kind == "unknown" else (layers, verdict, worst.name)
+
+
+def _unknown(layers: Sequence[Layer], verdict: Verdict) -> Verdict:
+    """The verdict on a net of which nothing tells that it is ill, nor for some layers that they are not."""
+    names = [layer.name for layer in layers if layer.verdict.kind == "unknown"]
+    if len(names) == len(layers):
+        return verdict
+    return replace(
+        verdict, why=f"for {len(names)} of {len(layers)} layers, {names[0]} first, {verdict.why}; the others are healthy"
+    )
 
 
 def _candidates(network: Network, layers: Sequence[Layer]) -> Sequence[Layer]:
@@ -218,7 +228,7 @@ def _seen(relative: Tiers, tiers: Tiers3, preset: Preset) -> Verdict:
             )
     if relative.why.get("measured") == "undefined":
         return Verdict("exploding", "observed", None, "the float32 run overflowed")
-    return Verdict("healthy", _grade(tiers), None, "unknown: no tier gives a number and the bound is vacuous")
+    return Verdict("unknown", _grade(tiers), None, "no tier gives a number, and the bound is vacuous")
 
 
 def _certified(relative: Tiers, preset: Preset) -> Verdict | None:

@@ -74,9 +74,10 @@ def fix(
 
 def _lines(found: Advice, shown: Sequence[tuple[Trial, Analysis]]) -> Iterator[str]:
     start, judged = found.start, found.start.analysis
-    yield f"{found.model.file}: {start.kind} ({judged.verdict.grade}), 10^{_number(start.worst)} at {judged.worst}"
-    if start.kind == "healthy":
-        yield "nothing needs fixing; what changes would do:"
+    at = f"10^{_number(start.worst)} at {judged.worst}" if judged.worst is not None else judged.verdict.why
+    yield f"{found.model.file}: {judged.verdict.text}, {at}"
+    if not judged.verdict.ill:
+        yield f"{'nothing needs' if start.kind == 'healthy' else 'nothing is known to need'} fixing; what changes would do:"
     yield ""
     rows = [HEAD, _row("", start, start), *(_row(str(n), trial, start) for n, trial in _numbered(found))]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

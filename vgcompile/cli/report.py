@@ -70,4 +70,4 @@ def report(
         typer.echo(f"wrote {path}", err=True)
     for path, content in written.items():
         deliver(path, content)
-    typer.echo(f"{analysis.source}: {analysis.verdict.kind} ({analysis.verdict.grade}), {analysis.verdict.why}")
+    typer.echo(f"{analysis.source}: {analysis.verdict.text}, {analysis.verdict.why}")

@@ -15,7 +15,14 @@ from vgcompile.analysis.checkpoints import Checkpoints
 from vgcompile.analysis.findings.wording import budgets, reasons, together, worst
 from vgcompile.analysis.result import Analysis, Elements, Layer, Path, Reason, Tiers, Verdict
 
-COLOURS = {"vanishing": "blue", "exploding": "red", "dead": "magenta", "saturated": "yellow", "healthy": "green"}
+COLOURS = {
+    "vanishing": "blue",
+    "exploding": "red",
+    "dead": "magenta",
+    "saturated": "yellow",
+    "healthy": "green",
+    "unknown": "bright_black",
+}
 SEVERITIES = {"error": "red", "warning": "yellow"}
 WORDS: dict[Reason, str] = {"zero": "zero", "underflow": "underflow", "unbounded": "unbounded", "undefined": "-", "not_run": ""}
 # A row of numbers that a narrow terminal wraps is read more easily than one that is cut or folded cell by cell. Rich minds the
@@ -128,7 +135,7 @@ def _best(tiers: Tiers) -> str:
 
 
 def _verdict(verdict: Verdict) -> Text:
-    return Text(f"{verdict.kind} ({verdict.grade})", style=COLOURS[verdict.kind])
+    return Text(verdict.text, style=COLOURS[verdict.kind])
 
 
 def _summary(analysis: Analysis) -> Iterator[Text]:
@@ -159,7 +166,7 @@ def _findings(analysis: Analysis) -> Iterator[Text]:
     known = sum(finding.known for finding in analysis.findings)
     if known:
         yield Text(f"{known} findings are known")
-    if analysis.verdict.kind != "healthy" and not analysis.source.endswith(".onnx"):
+    if analysis.verdict.ill and not analysis.source.endswith(".onnx"):
         yield Text(f"changes that would help: vgcompile fix {analysis.source}")
 
 

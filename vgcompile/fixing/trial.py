@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
-from typing import Literal
 
 from vgcompile import spec
 from vgcompile.analysis import Analysis, Options, analyze
@@ -40,9 +39,9 @@ class Trial:
     analysis: Analysis
 
     @property
-    def kind(self) -> Kind | Literal["unknown"]:
-        """The net's verdict; unknown where no number tells."""
-        return "unknown" if self.worst is None else self.analysis.verdict.kind
+    def kind(self) -> Kind:
+        """The net's verdict."""
+        return self.analysis.verdict.kind
 
     @cached_property
     def worst(self) -> float | None:

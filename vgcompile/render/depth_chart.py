@@ -11,7 +11,7 @@ import numpy as np
 from vgcompile.analysis.result import Analysis, Layer
 from vgcompile.render import style
 from vgcompile.render.canvas import Array, ImageFormat, figure, observed, predicted, thresholds, window, written
-from vgcompile.render.labels import best, number, verdict_text
+from vgcompile.render.labels import best, number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,7 +43,7 @@ def depth_chart(analysis: Analysis, format: ImageFormat = "svg") -> bytes:
     axes.set_xlabel("layers with parameters, from the input to the loss")
     shown = _named(analysis)
     axes.set_xticks(shown, [layers[place].name for place in shown], rotation=40, ha="right", rotation_mode="anchor")
-    axes.set_title(f"{analysis.model}: {verdict_text(analysis.verdict)}", loc="left", fontweight="bold")
+    axes.set_title(f"{analysis.model}: {analysis.verdict.text}", loc="left", fontweight="bold")
     if axes.get_legend_handles_labels()[0]:
         axes.legend(loc="best", frameon=True, framealpha=0.9, edgecolor="none", fontsize=8)
     return written(drawn, format)
@@ -62,7 +62,7 @@ def _named(analysis: Analysis) -> list[int]:
 def _worst_place(analysis: Analysis) -> int | None:
     """Where the worst layer stands, where there is anything to point at."""
     names = [layer.name for layer in analysis.layers]
-    return names.index(analysis.worst) if analysis.worst in names and analysis.verdict.kind != "healthy" else None
+    return names.index(analysis.worst) if analysis.worst in names and analysis.verdict.ill else None
 
 
 def _worst(axes: Axes, analysis: Analysis) -> None:

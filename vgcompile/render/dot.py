@@ -15,7 +15,7 @@ import graphviz
 from vgcompile.analysis.result import Analysis
 from vgcompile.render import style
 from vgcompile.render.folding import Box, Drawing, Flow, title, worst
-from vgcompile.render.labels import ascii_text, best, count_text, elements_text, extreme, markup, number, tiers_text, verdict_text
+from vgcompile.render.labels import ascii_text, best, count_text, elements_text, extreme, markup, number, tiers_text
 from vgcompile.render.style import Band, band
 
 
@@ -129,14 +129,9 @@ def box_style(box: Box, analysis: Analysis | None) -> dict[str, str]:
     """Outline and fill by the class of the worst gain in the box, a heavy line around the worst layer."""
     found = worst(box.members)
     fill = band(found[1]) if found else style.UNKNOWN
-    heavy = analysis is not None and ill(analysis) and any(vertex.name == analysis.worst for vertex in box.members)
+    heavy = analysis is not None and analysis.verdict.ill and any(vertex.name == analysis.worst for vertex in box.members)
     outline = {"color": style.WORST, "penwidth": str(style.WORST_WIDTH)} if heavy else {}
     return {**box_shape(box), "fillcolor": fill.fill, "fontcolor": fill.text, **outline}
-
-
-def ill(analysis: Analysis) -> bool:
-    """Whether there is anything to point at."""
-    return analysis.verdict.kind != "healthy"
 
 
 def worst_text(box: Box) -> str:
@@ -165,9 +160,9 @@ def heading(what: str, drawing: Drawing, analysis: Analysis | None, legend: str)
     if analysis is not None:
         verdict = analysis.verdict
         colour = style.VERDICTS[verdict.kind]
-        rows.append(f'<FONT POINT-SIZE="{style.VERDICT_SIZE}" COLOR="{colour}"><B>{markup(verdict_text(verdict))}</B></FONT>')
+        rows.append(f'<FONT POINT-SIZE="{style.VERDICT_SIZE}" COLOR="{colour}"><B>{markup(verdict.text)}</B></FONT>')
         rows += [markup(line) for line in wrap(verdict.why, style.TITLE_CHARACTERS)]
-        rows += [markup(f"worst layer: {analysis.worst}")] if analysis.worst and ill(analysis) else []
+        rows += [markup(f"worst layer: {analysis.worst}")] if analysis.worst and verdict.ill else []
     rows += [legend] if legend else []
     cells = "".join(f'<TR><TD ALIGN="LEFT">{row}</TD></TR>' for row in rows)
     return f"<{_table(cells, spacing=2)}>"

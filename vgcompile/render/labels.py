@@ -12,7 +12,7 @@ import html
 import math
 from collections.abc import Sequence
 
-from vgcompile.analysis.result import Elements, Tiers, Verdict
+from vgcompile.analysis.result import Elements, Tiers
 from vgcompile.ops.op import Dim
 
 NOTHING = {"zero": -math.inf, "underflow": -math.inf}  # reasons for an absent measurement that are numbers all the same
@@ -114,10 +114,6 @@ def shape_text(shape: Sequence[Dim]) -> str:
 def count_text(count: int) -> str:
     """``10,100 parameters``, or nothing for none."""
     return f"{count:,} parameter{'s' if count != 1 else ''}" if count else ""
-
-
-def verdict_text(verdict: Verdict) -> str:
-    return f"{verdict.kind} ({verdict.grade})"
 
 
 def ascii_text(text: str) -> str:

@@ -26,7 +26,7 @@ from vgcompile.render import folding
 from vgcompile.render.butterfly import butterfly_dot
 from vgcompile.render.diagram import forward_dot
 from vgcompile.render.engine import layout
-from vgcompile.render.labels import best, shape_text, tiers_text, verdict_text
+from vgcompile.render.labels import best, shape_text, tiers_text
 from vgcompile.render.layergraph import layer_graph
 from vgcompile.render.pictures import CHARTS, views_of
 from vgcompile.render.style import FONT
@@ -78,7 +78,7 @@ def render(network: Network, analysis: Analysis, json_text: str, engine: str | N
     crossings = list(_crossings(path))
     return template.render(
         analysis=analysis,
-        verdict=verdict_text(analysis.verdict),
+        verdict=analysis.verdict.text,
         policy=_policy(style, scripts),
         style=Markup(style),
         scripts=[Markup(script) for script in scripts],
@@ -129,7 +129,7 @@ def _butterflies(network: Network, analysis: Analysis, engine: str | None) -> It
 def _picture(name: str, caption: str, dot: str, analysis: Analysis, engine: str | None) -> Picture:
     svg = layout(dot, "svg", engine)
     stem = f"{analysis.model}.{name}"
-    summary = f"{name} of {analysis.model}: {verdict_text(analysis.verdict)}. {analysis.verdict.why}"
+    summary = f"{name} of {analysis.model}: {analysis.verdict.text}. {analysis.verdict.why}"
     return Picture(name, caption, stem, Markup(inline_svg(svg, name, summary)), _data_uri("text/vnd.graphviz", dot.encode()))
 
 
@@ -199,7 +199,7 @@ def _row(layer: Layer) -> dict[str, object]:
         "line": layer.line,
         "numbers": numbers,
         "verdict": verdict,
-        "text": verdict_text(verdict),
+        "text": verdict.text,
     }
 
 
@@ -233,6 +233,6 @@ def _source(text: str, analysis: Analysis) -> list[SourceLine]:
 def _verdicts_by_line(analysis: Analysis) -> dict[int, list[tuple[str, Verdict]]]:
     found: dict[int, list[tuple[str, Verdict]]] = {}
     for layer in analysis.layers:
-        if layer.line is not None and layer.verdict.kind != "healthy":
+        if layer.line is not None and layer.verdict.ill:
             found.setdefault(layer.line, []).append((layer.name, layer.verdict))
     return found

@@ -10,7 +10,7 @@ import numpy as np
 
 from vgcompile.analysis.result import Analysis, Tiers
 from vgcompile.render.canvas import ImageFormat, figure, observed, predicted, thresholds, window, written
-from vgcompile.render.labels import best, number, verdict_text
+from vgcompile.render.labels import best, number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,7 +47,7 @@ def step_chart(analysis: Analysis, format: ImageFormat = "svg") -> bytes:
         axis.get_major_locator().set_params(integer=True)
     axes.set_ylabel("log10 of the gradient against\nthe last step's")
     axes.set_xlabel("steps, in the order in which they are read")
-    axes.set_title(f"{analysis.model}: {verdict_text(analysis.verdict)}", loc="left", fontweight="bold")
+    axes.set_title(f"{analysis.model}: {analysis.verdict.text}", loc="left", fontweight="bold")
     axes.legend(loc="lower right", frameon=True, framealpha=0.9, edgecolor="none", fontsize=8)
     return written(drawn, format)
 

@@ -56,7 +56,14 @@ GREEN = "#cfe8cf"  # where a derivative is not small: the green region of the fo
 SHAPES = {"input": "oval", "target": "oval", "layer": "box", "loss": "octagon", "seed": "octagon"}
 VACUOUS = "dashed"  # no certified bound
 ABSENT = "dotted"  # no number at all
-VERDICTS = {"vanishing": "#2166ac", "exploding": "#c0430f", "healthy": "#2f6b2f", "saturated": "#7a4a00", "dead": "#053061"}
+VERDICTS = {
+    "vanishing": "#2166ac",
+    "exploding": "#c0430f",
+    "healthy": "#2f6b2f",
+    "saturated": "#7a4a00",
+    "dead": "#053061",
+    "unknown": "#5f5f5f",
+}
 
 
 def band(value: float | None) -> Band:
