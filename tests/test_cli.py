@@ -304,6 +304,14 @@ def test_findings_fail_only_when_asked(run: Run, command: str) -> None:
         (["analyze", "deep.yaml", "--batch", "100000000000000"], "not enough memory: "),
         (["run", "deep.yaml", "-o", "deep.yaml/gradients.npz"], "cannot write deep.yaml/gradients.npz: "),
         (["report", "deep.yaml", "-o", "-"], "-o -: there are several files to write; name a folder for them\n"),
+        (
+            ["report", "deep.yaml", "-o", "a.html"],
+            "-o a.html: there are several files to write; name a folder for them, a for one\n",
+        ),
+        (
+            ["compile", "deep.yaml", "-o", "a.onnx"],
+            "-o a.onnx: there are several files to write; name a folder for them, a for one\n",
+        ),
         (["analyse", "deep.yaml"], "No such command 'analyse'"),
     ],
 )

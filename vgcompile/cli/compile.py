@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from vgcompile.cli.files import refuse_stdout
+from vgcompile.cli.files import refuse_file
 from vgcompile.cli.parameters import Loss, Model, Output, Seed, Settings, Variant, open_model
 
 
@@ -28,10 +28,10 @@ def compile(
     vgcompile compile models/deep_sigmoid.yaml -o out
     vgcompile compile classifier.onnx --loss loss
     """
+    refuse_file(folder)
     from vgcompile.compiler import compile_network
 
     compiled = compile_network(open_model(model, loss, output, seed=seed, variant=variant, settings=settings))
-    refuse_stdout(folder)
     for path in compiled.write(folder):
         typer.echo(f"wrote {path}", err=True)
     if len(compiled.outlines) == 1:

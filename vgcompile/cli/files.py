@@ -10,6 +10,7 @@ import typer
 from vgcompile.errors import UserError
 
 STDOUT = "-"
+WRITTEN = (".html", ".json", ".onnx", ".svg", ".gv")  # endings of files that go to a folder together
 
 
 def write_atomically(path: str | Path, content: bytes) -> None:
@@ -25,16 +26,13 @@ def write_atomically(path: str | Path, content: bytes) -> None:
         raise unwritable(path, error) from None
 
 
-def within(folder: str, name: str) -> Path:
-    """Where one of several files goes. Raises UserError for stdout, which takes one alone."""
-    refuse_stdout(folder)
-    return Path(folder) / name
-
-
-def refuse_stdout(folder: str) -> None:
-    """Raises UserError where several files are to go to stdout."""
+def refuse_file(folder: str) -> None:
+    """Raises UserError where several files are to go to stdout, or to what is called as one of them."""
     if folder == STDOUT:
         raise UserError(f"-o {STDOUT}: there are several files to write; name a folder for them")
+    path = Path(folder)
+    if path.suffix in WRITTEN and not path.is_dir():
+        raise UserError(f"-o {folder}: there are several files to write; name a folder for them, {path.with_suffix('')} for one")
 
 
 def deliver(target: str | Path, content: bytes) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from vgcompile.cli.files import deliver, within
+from vgcompile.cli.files import deliver, refuse_file
 from vgcompile.cli.parameters import (
     Batch,
     Data,
@@ -49,6 +50,7 @@ def report(
     vgcompile report models/deep_sigmoid.yaml -o out/deep_sigmoid
     vgcompile report classifier.onnx --loss loss --data batch.npz
     """
+    refuse_file(folder)
     network = open_model(model, loss, output, mode, seed, variant=variant, settings=settings)
     from vgcompile.analysis import Options
     from vgcompile.analysis.document import dumps
@@ -65,9 +67,8 @@ def report(
     files |= {file_name(network.name, view, "dot"): picture(view, network, analysis, "dot") for view in DRAWN}
     files[f"{network.name}.json"] = document.encode()
     files[f"{network.name}.html"] = render(network, analysis, document, engine).encode()
-    written = {within(folder, name): content for name, content in files.items()}
     for path in compiled.write(folder):
         typer.echo(f"wrote {path}", err=True)
-    for path, content in written.items():
-        deliver(path, content)
+    for name, content in files.items():
+        deliver(Path(folder) / name, content)
     typer.echo(f"{analysis.source}: {analysis.verdict.text}, {analysis.verdict.why}")
