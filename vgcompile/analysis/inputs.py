@@ -53,7 +53,7 @@ def _of_classes(x: Array) -> Signal:
 
 def _kernels_read(network: Network) -> set[str]:
     """Inputs [batch, channels, positions] of a kernel of the same rank: their features are the second axis, not the last."""
-    kernels = network.model.graph.initializers.values()
+    kernels = set(network.model.graph.initializers.values())
     ranked = {v: len(v.shape) for v in (*network.model.graph.inputs, *kernels) if v.shape is not None}
     return {
         value.name or ""
