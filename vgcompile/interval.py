@@ -48,7 +48,7 @@ class Interval:
     hi: Array
 
     def __post_init__(self) -> None:
-        if np.isnan(self.lo).any() or np.isnan(self.hi).any() or (self.lo > self.hi).any():
+        if not (self.lo <= self.hi).all():  # NaN is not
             raise ValueError("an interval needs lo <= hi and no NaN")
 
     @property

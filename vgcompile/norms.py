@@ -19,8 +19,9 @@ Array = np.ndarray[Any, Any]
 UNIT = float(np.finfo(np.float64).eps) / 2  # unit roundoff
 ITERATIONS = 5
 FACTORED = 128  # the shorter side from which a guess and its proof cost less than Gram steps
-GUESSES = (2e-3, 0.02, 0.2)  # by how much a guess of the greatest eigenvalue is raised until it is proved
-TOLERANCE = 1e-3  # of the guess
+GUESSES = (1e-5, 2e-3, 0.02, 0.2)  # by how much a guess of the greatest eigenvalue is raised until it is proved
+TOLERANCE = 1e-4  # of the guess, whose error is about its square
+BLOCK = 32  # columns that are brought to tridiagonal form at once
 STEPS = 8  # of the power method, where a guess is not to be proved
 LARGEST_DECOMPOSED = 2048  # beyond this a decomposition takes seconds and the smallest singular value is taken as 0
 GRID = 12  # samples of a transfer function for each degree of its polynomial
@@ -45,7 +46,7 @@ def smallest_singular_value(matrix: Array) -> float:
 def singular_extremes(matrix: Array) -> tuple[float, float]:
     """A lower bound of the smallest and an upper bound of the largest of the min(m, n) singular values of a matrix [m, n].
 
-    Both are roots of eigenvalues of the smaller Gram matrix, at a third of a decomposition's cost. Its product is off by
+    Both are roots of eigenvalues of the smaller Gram matrix, at less than half of a decomposition's cost. Its product is off by
     k u ||A||_F^2 in norm (Higham 2002, eq. 3.13) and its eigenvalues by p(n) u ||A||^2; where that hides the smallest, a
     decomposition is made after all.
     """
@@ -59,14 +60,35 @@ def singular_extremes(matrix: Array) -> tuple[float, float]:
         return (0.0, float(spectral_norm(a)))
     a = a / scale
     tall = a if a.shape[0] >= a.shape[1] else a.T
-    values = np.linalg.eigvalsh(tall.T @ tall)
+    least, greatest = _extreme_eigenvalues(tall.T @ tall)
     m, n = tall.shape
-    error = 4.0 * (m + 8) * UNIT * float((tall * tall).sum()) + 32.0 * n * UNIT * float(values[-1])
-    hi = math.sqrt(float(values[-1]) + error) * scale * (1.0 + 4.0 * UNIT)
-    least = float(values[0]) - error
-    if least < HIDDEN * float(values[-1]):
+    error = 4.0 * (m + 8) * UNIT * float((tall * tall).sum()) + 32.0 * n * UNIT * greatest
+    hi = math.sqrt(greatest + error) * scale * (1.0 + 4.0 * UNIT)
+    least -= error
+    if least < HIDDEN * greatest:
         return (smallest_singular_value(matrix), hi)
     return (math.sqrt(least) * scale * (1.0 - 4.0 * UNIT), hi)
+
+
+def _extreme_eigenvalues(gram: Array) -> tuple[float, float]:
+    """The least and the greatest eigenvalue of a symmetric matrix [n, n], each off by p(n) u ||G|| at most.
+
+    Of a large one, two bisections of its tridiagonal form cost less than all eigenvalues; both steps are backward stable (LAPACK
+    Users' Guide 4.7.1).
+    """
+    n = len(gram)
+    if n < FACTORED:
+        values = np.linalg.eigvalsh(gram)
+        return float(values[0]), float(values[-1])
+    from scipy.linalg import eigvalsh_tridiagonal, lapack  # slow to import
+
+    _, diagonal, beside, _, _ = lapack.dsytrd(gram.T, lwork=BLOCK * n)
+    ends = (
+        eigvalsh_tridiagonal(diagonal, beside, select="i", select_range=(k, k), check_finite=False, lapack_driver="stebz")
+        for k in (0, n - 1)
+    )
+    least, greatest = (float(end[0]) for end in ends)
+    return least, greatest
 
 
 def spectral_norm(stack: Array, iterations: int = ITERATIONS) -> Array:
@@ -106,10 +128,8 @@ def spectral_norm(stack: Array, iterations: int = ITERATIONS) -> Array:
 def factored_norm(matrix: Array) -> float:
     """An upper bound of the largest singular value of a real matrix [m, n] of finite numbers.
 
-    The greatest eigenvalue of G = A^T A is guessed, c, and proved: where the Cholesky factorization of c I - G runs to its end,
-    no eigenvalue is below -n' u tr(c I - G) (Demmel 1989; Rump 2006, "Verification of positive definiteness", n' = n + 2, with
-    room). To that comes what the computed G is off by, at most m' u ||A||_F^2 in norm (Higham 2002, eq. 3.13). The largest row
-    sum of G bounds it as well, and is exact for orthogonal A.
+    The root of the greatest eigenvalue of G = A^T A, which is :func:`_proved_eigenvalue` and what the computed G is off by, at
+    most m' u ||A||_F^2 in norm (m' = m + 4; Higham 2002, eq. 3.13).
     """
     a = np.asarray(matrix, np.float64)
     a = a if a.shape[0] >= a.shape[1] else a.T
@@ -118,23 +138,31 @@ def factored_norm(matrix: Array) -> float:
         return 0.0
     a = a / largest
     m, n = a.shape
-    gram, square = a.T @ a, float((a * a).sum())
-    guess, rows = _guessed_eigenvalue(gram), float(np.abs(gram).sum(axis=1).max())
+    slack = 4.0 * UNIT * (m + n + 8) * float((a * a).sum())
+    return largest * math.sqrt(_proved_eigenvalue(a.T @ a) + slack) * (1.0 + 8.0 * UNIT)
+
+
+def _proved_eigenvalue(gram: Array) -> float:
+    """An upper bound of the greatest eigenvalue of a positive semidefinite matrix G [n, n] of finite numbers.
+
+    It is guessed, c, and proved: where the Cholesky factorization of c I - G runs to its end, no eigenvalue is below
+    -n' u tr(c I - G) (Demmel 1989; Rump 2006, "Verification of positive definiteness", n' = n + 2, with room). The largest row
+    sum bounds it as well, and is exact where G is a multiple of I.
+    """
+    n = len(gram)
+    guess, rows = _guessed_eigenvalue(gram), float(np.abs(gram).sum(axis=1).max(initial=0.0))
     c = next((c for raised in GUESSES if (c := guess * (1.0 + raised)) > rows or _proved(gram, c)), rows)
-    c = min(c, rows)
-    slack = 4.0 * UNIT * ((n + 8) * n * c + (m + n + 8) * square)
-    return largest * math.sqrt(c + slack) * (1.0 + 8.0 * UNIT)
+    return min(c, rows) * (1.0 + 4.0 * UNIT * (n + 8) * n)
 
 
 def _proved(gram: Array, c: float) -> bool:
     """Whether no eigenvalue of a symmetric matrix is above c, up to rounding."""
+    from scipy.linalg import lapack  # slow to import
+
     below = -gram
     below[np.diag_indices(len(gram))] += c
-    try:
-        np.linalg.cholesky(below)
-    except np.linalg.LinAlgError:
-        return False
-    return True
+    _, failed = lapack.dpotrf(below.T, overwrite_a=True, clean=False)
+    return bool(failed == 0)
 
 
 def _guessed_eigenvalue(gram: Array) -> float:
@@ -223,12 +251,12 @@ def largest_eigenvalue(matrix: Array) -> float:
     """An upper bound of the largest eigenvalue of a symmetric positive matrix [n, n], inf where it is not finite.
 
     LAPACK's eigenvalues are exact for a matrix within p(n) u ||A|| of the given one (LAPACK Users' Guide 4.7.1); see
-    :func:`smallest_singular_value` for p.
+    :func:`smallest_singular_value` for p. That of a large one is guessed and proved.
     """
     n = len(matrix)
     if not np.isfinite(matrix).all():
         return math.inf
-    if n == 0:
-        return 0.0
-    value = float(np.linalg.eigvalsh(matrix)[-1])
+    if n >= FACTORED:
+        return _proved_eigenvalue(matrix)
+    value = float(np.linalg.eigvalsh(matrix)[-1]) if n else 0.0
     return max(value, 0.0) * (1.0 + 32.0 * n * UNIT)
