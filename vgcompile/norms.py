@@ -22,6 +22,7 @@ FACTORED = 128  # the shorter side from which a guess and its proof cost less th
 GUESSES = (1e-5, 2e-3, 0.02, 0.2)  # by how much a guess of the greatest eigenvalue is raised until it is proved
 TOLERANCE = 1e-4  # of the guess, whose error is about its square
 BLOCK = 32  # columns that are brought to tridiagonal form at once
+BY_NUMBER = 2  # LAPACK's word for eigenvalues from one number to another
 STEPS = 8  # of the power method, where a guess is not to be proved
 LARGEST_DECOMPOSED = 2048  # beyond this a decomposition takes seconds and the smallest singular value is taken as 0
 GRID = 12  # samples of a transfer function for each degree of its polynomial
@@ -80,15 +81,14 @@ def _extreme_eigenvalues(gram: Array) -> tuple[float, float]:
     if n < FACTORED:
         values = np.linalg.eigvalsh(gram)
         return float(values[0]), float(values[-1])
-    from scipy.linalg import eigvalsh_tridiagonal, lapack  # slow to import
+    from scipy.linalg import lapack  # slow to import
 
     _, diagonal, beside, _, _ = lapack.dsytrd(gram.T, lwork=BLOCK * n)
-    ends = (
-        eigvalsh_tridiagonal(diagonal, beside, select="i", select_range=(k, k), check_finite=False, lapack_driver="stebz")
-        for k in (0, n - 1)
-    )
-    least, greatest = (float(end[0]) for end in ends)
-    return least, greatest
+    ends = [lapack.dstebz(diagonal, beside, BY_NUMBER, 0.0, 0.0, k, k, 0.0, "E") for k in (1, n)]
+    if any(failed for *_, failed in ends):
+        raise np.linalg.LinAlgError("an eigenvalue was not found by bisection")
+    (_, (least, *_), *_), (_, (greatest, *_), *_) = ends
+    return float(least), float(greatest)
 
 
 def spectral_norm(stack: Array, iterations: int = ITERATIONS) -> Array:

@@ -43,12 +43,12 @@ class Reach:
         if not scales:
             return
         entered = {value: self.inputs.known[value] for value in given if value in self.inputs.known}
-        whole = np.concatenate([each.own for each in entered.values()])
+        whole = np.concatenate([each.rows.T for each in entered.values()])
         reach = np.abs(whole).sum(axis=1) * np.asarray(scales) * np.sqrt(len(entered)) * (1.0 + 8.0 * EPSILON)
         self.latents = Latents(np.diag(reach**2 * (1.0 + 4.0 * EPSILON)), whole, np.zeros((len(whole), 0)))
         start = 0
         for value, affine in entered.items():
-            size = len(affine.own)
+            size = len(affine.centre)
             self.centres[value], self.known[value] = affine.centre, Adjoint(np.eye(len(whole))[start : start + size])
             start += size
 
@@ -150,7 +150,7 @@ class Reach:
         centre = self.latents.middle(v)
         if centre is None:
             return np.asarray(self._absolute(1.0) * extent)
-        direct = self.inputs.radius(centre, np.zeros((len(centre), 0))) + self.latents.deviations(v)
+        direct = self.inputs.radius(centre.T) + self.latents.deviations(v)
         return np.asarray(self._absolute(1.0) * np.minimum(extent, direct))
 
     def _absolute(self, length: float) -> float:

@@ -17,21 +17,25 @@ import onnx_ir as ir
 
 from vgcompile.analysis.bounds.region import InputSet
 from vgcompile.interval import EPSILON, TINY, Array, Interval, down, point, up
+from vgcompile.ops.maps import IDENTITY
 from vgcompile.ops.op import Case, Tangent
 
 LARGEST = 1024  # elements of a value, and of an input
 MOST_NUMBERS = 2048  # beyond them a value's own numbers are gathered into one for each element
 MOST_WORK = 2e10  # multiply-adds on one piece
+ROUNDED = 1e-9  # of how far a value may be: what is left out and no more waits with the rest before it becomes a number
 
 
 @dataclass(frozen=True)
 class Affine:
-    """``centre`` [n] is a point near v(c); ``own`` [n, K] is of the inputs' numbers, ``map`` [n, k] of further ones, ``ids``."""
+    """``centre`` [n] is a point near v(c). Row j of ``rows`` [K + k, n] is what number j moves: the first K are the inputs', ``ids``
+    [k] are the further ones. ``slack`` [n] is left out of all of them. |v - centre| <= ``radius`` [n]."""
 
     centre: Array
-    own: Array
-    map: Array
+    rows: Array
     ids: Array
+    slack: Array
+    radius: Array
 
 
 @dataclass
@@ -54,19 +58,25 @@ class Zonotopes:
                 continue
             lo, hi = (flat(end, size) for end in (where.box.lo, where.box.hi))
             middle = 0.5 * (lo + hi) if where.ball is None else where.ball.centre.ravel()
-            own = np.zeros((size, whole))
-            own[np.arange(size), start + np.arange(size)] = np.maximum(hi - middle, middle - lo) * (1.0 + 2.0 * EPSILON)
+            reach = np.maximum(hi - middle, middle - lo) * (1.0 + 2.0 * EPSILON)
+            rows = np.zeros((whole, size))
+            rows[start + np.arange(size), np.arange(size)] = reach
             self.inputs.append((start, start + size, where.ball is not None and where.ball.norm == "l2"))
-            self.known[value] = Affine(middle, own, np.zeros((size, 0)), np.zeros(0, np.int64))
+            self.known[value] = Affine(middle, rows, np.zeros(0, np.int64), np.zeros(size), reach)
             start += size
 
-    def radius(self, own: Array, rest: Array) -> Array:
-        """An upper bound of |own w + rest e| for each row."""
-        total = np.abs(rest).sum(axis=1)
+    @property
+    def own(self) -> int:
+        """How many numbers are the inputs'."""
+        return self.inputs[-1][1]
+
+    def radius(self, rows: Array) -> Array:
+        """An upper bound of what all numbers together move each element by."""
+        total = np.abs(rows[self.own :]).sum(axis=0)
         for start, stop, round_ball in self.inputs:
-            part = own[:, start:stop]
-            total = total + (np.sqrt((part * part).sum(axis=1)) if round_ball else np.abs(part).sum(axis=1))
-        return np.asarray(total * (1.0 + (own.shape[1] + rest.shape[1] + 8) * EPSILON) + TINY)
+            part = rows[start:stop]
+            total = total + (np.sqrt((part * part).sum(axis=0)) if round_ball else np.abs(part).sum(axis=0))
+        return np.asarray(total * (1.0 + (len(rows) + 8) * EPSILON) + TINY)
 
     def step(self, node: Step, bound: Interval) -> Interval:
         """The range of a node's output, given what its row says of it."""
@@ -74,13 +84,12 @@ class Zonotopes:
             return bound
         with np.errstate(over="ignore", invalid="ignore"):
             found = self._mapped(node)
-        if found is None or not (np.isfinite(found.own).all() and np.isfinite(found.map).all()):
+        if found is None or not np.isfinite(found.radius).all():
             found = self._fresh(bound, node.size)
-        if found is None or not np.isfinite(found.map).all():
+        if found is None or not np.isfinite(found.radius).all():
             return bound
         self.known[node.value] = found
-        radius = self.radius(found.own, found.map)
-        return met(bound, Interval(down(found.centre - radius), up(found.centre + radius)), node.case)
+        return met(bound, Interval(down(found.centre - found.radius), up(found.centre + found.radius)), node.case)
 
     def settle(self, value: ir.Value, bound: Interval) -> None:
         """Move a centre into the range that was found in the end, where slopes are taken."""
@@ -94,22 +103,28 @@ class Zonotopes:
         if not bound.bounded or bound.lo.size not in (1, size):
             return None
         lo, hi = (flat(end, size) for end in (bound.lo, bound.hi))
-        middle = 0.5 * (lo + hi)
-        own = np.zeros((size, self.inputs[-1][1]))
-        return self._with(Affine(middle, own, np.zeros((size, 0)), np.zeros(0, np.int64)), np.maximum(hi - middle, middle - lo))
+        middle, nothing = 0.5 * (lo + hi), np.zeros(size)
+        known = Affine(middle, np.zeros((self.own, size)), np.zeros(0, np.int64), nothing, nothing)
+        return self._with(known, np.maximum(hi - middle, middle - lo))
 
-    def _with(self, affine: Affine, radius: Array) -> Affine:
-        """Beside it one new number for each row that needs one; where there are too many, one for all that a row had."""
-        rest, ids = affine.map, affine.ids
+    def _with(self, affine: Affine, left: Array) -> Affine:
+        """Beside it what is ``left`` out of each element: numbers of their own where it is more than rounding."""
+        slack = (affine.slack + left) * (1.0 + 4.0 * EPSILON)
+        found = replace(affine, slack=slack, radius=(affine.radius + left) * (1.0 + 4.0 * EPSILON))
+        return found if (slack <= ROUNDED * found.radius).all() else self._numbered(found)
+
+    def _numbered(self, affine: Affine) -> Affine:
+        """With one new number for each element that needs one; where there are too many, one for all that an element had."""
+        slack, rows, ids = affine.slack, affine.rows, affine.ids
         if len(ids) > MOST_NUMBERS:
-            radius = (radius + np.abs(rest).sum(axis=1)) * (1.0 + (len(ids) + 8) * EPSILON)
-            rest, ids = rest[:, :0], ids[:0]
-        rows = np.flatnonzero(radius > 0.0)
-        fresh = np.zeros((len(rest), len(rows)))
-        fresh[rows, np.arange(len(rows))] = radius[rows] * (1.0 + 4.0 * EPSILON)
-        ids = np.concatenate([ids, self.numbers + np.arange(len(rows))])
-        self.numbers += len(rows)
-        return Affine(affine.centre, affine.own, np.concatenate([rest, fresh], axis=1), ids)
+            slack = (slack + np.abs(rows[self.own :]).sum(axis=0)) * (1.0 + (len(ids) + 8) * EPSILON)
+            rows, ids = rows[: self.own], ids[:0]
+        moved = np.flatnonzero(slack > 0.0)
+        fresh = np.zeros((len(moved), len(slack)))
+        fresh[np.arange(len(moved)), moved] = slack[moved]
+        ids = np.concatenate([ids, self.numbers + np.arange(len(moved))])
+        self.numbers += len(moved)
+        return replace(affine, rows=np.concatenate([rows, fresh]), ids=ids, slack=np.zeros_like(slack))
 
     def _mapped(self, node: Step) -> Affine | None:
         """A node of which a linear map is known for each operand that depends on data."""
@@ -120,36 +135,49 @@ class Zonotopes:
         found = node.at_centre({position: each.centre for position, each in given.items() if each})
         if found is None:
             return None
-        centre, off = found
-        total, left = None, off
-        for position, affine in given.items():
-            assert affine is not None
-            pushed = self._pushed(affine, near[position], node.size)
+        centre, left = found
+        total = None
+        for position, value in node.operands.items():
+            pushed = self._pushed(value, near[position], node.size)
             if pushed is None:
                 return None
             part, rest = pushed
-            total, left = part if total is None else _sum(total, part), left + rest
+            total, left = part if total is None else self._sum(total, part), left + rest
         if total is None:
             return None
-        left = left + 2.0 * EPSILON * len(given) * self.radius(total.own, total.map)
+        left = left + 2.0 * EPSILON * len(given) * total.radius
         return self._with(replace(total, centre=centre), left)
 
-    def _pushed(self, affine: Affine, near: Tangent | None, size: int) -> tuple[Affine, Array] | None:
+    def _pushed(self, value: ir.Value, near: Tangent | None, size: int) -> tuple[Affine, Array] | None:
         """What one operand brings, and how much it leaves out for each element."""
         assert near is not None
-        columns = np.concatenate([affine.own, affine.map], axis=1)
-        self.work += float(columns.size) * size
-        moved = near.map.push(np.ascontiguousarray(columns.T)).T
-        own, rest = moved[:, : affine.own.shape[1]], moved[:, affine.own.shape[1] :]
-        left = np.full(size, near.map.error * float(np.linalg.norm(columns)) * math.sqrt(columns.shape[1]))
+        if near.map is not IDENTITY:  # elements are mixed: what is left out of them needs numbers
+            self.known[value] = self._numbered(self.known[value])
+        affine = self.known[value]
+        self.work += float(affine.rows.size) * size
+        left = np.zeros(size)
+        if near.map is not IDENTITY:
+            rows = near.map.push(affine.rows)
+            left = left + near.map.error * float(np.linalg.norm(affine.rows)) * math.sqrt(len(affine.rows))
+            affine = replace(affine, rows=rows, slack=np.zeros(size), radius=self.radius(rows))
         if near.slopes is None:
-            return replace(affine, own=own, map=rest), left
+            return affine, left
         if not near.slopes.bounded:
             return None
-        middle, slack = middle_and_radius(near.slopes)
-        most, far = np.abs(middle) + slack, self.radius(own, rest)
-        left = left * most + (slack + 2.0 * EPSILON * most) * far
-        return replace(affine, own=middle[:, None] * own, map=middle[:, None] * rest), left
+        middle, away = middle_and_radius(near.slopes)
+        most = np.abs(middle) + away
+        left = (left + affine.slack) * most + (away + 2.0 * EPSILON * most) * affine.radius
+        radius = np.abs(middle) * affine.radius * (1.0 + 4.0 * EPSILON) + TINY
+        return replace(affine, rows=middle * affine.rows, slack=np.zeros(size), radius=radius), left
+
+    def _sum(self, a: Affine, b: Affine) -> Affine:
+        own, ids = self.own, np.union1d(a.ids, b.ids)
+        rows = np.zeros((own + len(ids), a.rows.shape[1]))
+        for part in (a, b):
+            rows[:own] += part.rows[:own]
+            rows[own + np.searchsorted(ids, part.ids)] += part.rows[own:]
+        slack = (a.slack + b.slack) * (1.0 + EPSILON)
+        return Affine(a.centre, rows, ids, slack, self.radius(rows) + slack)
 
 
 @dataclass(frozen=True)
@@ -175,14 +203,6 @@ class Step:
 
 def flat(end: Array, size: int) -> Array:
     return np.broadcast_to(end.ravel(), (size,))
-
-
-def _sum(a: Affine, b: Affine) -> Affine:
-    ids = np.union1d(a.ids, b.ids)
-    total = np.zeros((len(a.own), len(ids)))
-    total[:, np.searchsorted(ids, a.ids)] = a.map
-    total[:, np.searchsorted(ids, b.ids)] += b.map
-    return Affine(a.centre, a.own + b.own, total, ids)
 
 
 def clipped(centre: Array, bound: Interval) -> Array:
