@@ -21,6 +21,7 @@ errs by k u ||A||_F ||B||_F (Higham 2002, eq. 3.13), the inverse of I - E by tha
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -67,6 +68,8 @@ class Latents:
     groups: list[Group] = field(default_factory=list)
     work: float = 0.0
     exponent: int = 0
+    _kept: dict[str, Array] = field(default_factory=dict)
+    _kept_of: Array | None = None
 
     def holds(self, v: Adjoint) -> bool:
         """Whether squares of an adjoint stay within a double."""
@@ -86,7 +89,7 @@ class Latents:
         n, k = v.map.shape
         sigma = self._sigma(v)
         if n <= k:
-            square = largest_eigenvalue(self._shape(v.map, sigma))
+            square = largest_eigenvalue(self._own_shape(v))
         else:
             gram = _padded(v.map.T @ v.map, (n + 4) * EPSILON * float(np.linalg.norm(v.map)) ** 2)
             root = _root(sigma)
@@ -190,7 +193,7 @@ class Latents:
             error = _root(away) if float(np.trace(away)) < float(np.linalg.norm(centre)) ** 2 * len(away) else None
         if error is None:
             centre, error = None, np.zeros((len(v.map), 0))
-        shape = self._shape(v.map, self._sigma(v))
+        shape = self._own_shape(v)
         if v.slack:
             share = v.slack / math.sqrt(float(np.trace(shape)) / len(shape) + v.slack**2)
             shape = _padded(shape * (1.0 + share), v.slack**2 * (1.0 + 1.0 / share) * (1.0 + 8.0 * EPSILON))
@@ -219,8 +222,23 @@ class Latents:
         found = a @ sigma @ a.T
         return _padded(found, 4.0 * (k + 4) * EPSILON * float(np.linalg.norm(sigma)) * float(np.linalg.norm(a)) ** 2)
 
+    def _own_shape(self, v: Adjoint) -> Array:
+        """T Sigma T^T, weighted for this adjoint."""
+        return self._once(v, "shape", lambda: self._shape(v.map, self._sigma(v)))
+
     def _sigma(self, v: Adjoint) -> Array:
         """The ellipsoid of the first K uncertain numbers, [K, K], weighted for this adjoint."""
+        return self._once(v, "sigma", lambda: self._weighted(v))
+
+    def _once(self, v: Adjoint, name: str, made: Callable[[], Array]) -> Array:
+        """What is computed of an adjoint's map, kept until another's is asked for: norm, extent and a new base all need it."""
+        if self._kept_of is not v.map:
+            self._kept, self._kept_of = {}, v.map
+        if name not in self._kept:
+            self._kept[name] = made()
+        return self._kept[name]
+
+    def _weighted(self, v: Adjoint) -> Array:
         sigma = self.base
         groups = self._groups(v)
         if not groups:
