@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -47,6 +48,8 @@ def dead_units(node: ir.Node, tiers: Tiers3) -> float:
     """The share of an activation's units whose slope is identically zero over the stated set: the sound tier proves it."""
     row, x = lookup(node.op_type, node.domain), node.inputs[0] if node.inputs else None
     if tiers.sound is None or x is None or row is None or not bends(node) or x not in tiers.sound.ranges:
+        return 0.0
+    if tiers.sound.local.get((node, 0), (-math.inf,))[0] > -math.inf:  # its least slope is above 0
         return 0.0
     slopes = slope_range(NUMPY, row, 0, Case(attributes_of(node), ranges=(tiers.sound.ranges[x],)))
     return float(np.mean(slopes.magnitude == 0.0))

@@ -92,14 +92,19 @@ def _product_range(case: Case) -> Interval:
     inner = a.dims[-1] if isinstance(a.dims[-1], int) else b.dims[-2]
     if not isinstance(inner, int):
         return WHOLE
-    left = a.bound.map(lambda x: np.broadcast_to(x, (*x.shape[:-1], inner)))
-    right = b.bound.map(lambda x: np.broadcast_to(x, (*x.shape[:-2], inner, x.shape[-1])))
+
+    def left() -> Interval:
+        return a.bound.map(lambda x: np.broadcast_to(x, (*x.shape[:-1], inner)))
+
+    def right() -> Interval:
+        return b.bound.map(lambda x: np.broadcast_to(x, (*x.shape[:-2], inner, x.shape[-1])))
+
     if b.matrix is not None and b.matrix.ndim == 2:
-        product = interval.matmul(left, b.matrix)
+        product = interval.matmul(left(), b.matrix)
     elif a.matrix is not None and a.matrix.ndim == 2:
-        product = interval.matmul(right.map(_turned), a.matrix.T).map(_turned)
+        product = interval.matmul(right().map(_turned), a.matrix.T).map(_turned)
     else:
-        product = interval_product(left, right, inner)
+        product = interval_product(left(), right(), inner)
     gone = tuple(axis for axis, position in ((-2, 0), (-1, 1)) if len(case.shapes[position] or ()) == 1)
     return product.map(lambda x: np.squeeze(x, gone)) if gone and product.lo.ndim else product
 

@@ -108,9 +108,12 @@ def known_array(value: ir.Value) -> np.ndarray | None:
 
 
 def _value(value: ir.Value, ranges: Mapping[ir.Value, Interval], shared: Set[ir.Value]) -> np.ndarray | None:
-    """Its array where that is known: of what is computed from parameters, where nothing was rounded."""
+    """Its array where that is known, in float64 where its range is: of what is computed from parameters, where nothing was
+    rounded."""
     bound = ranges.get(value)
-    if value in shared and value.const_value is None and bound is not None and value.shape is not None:
+    if value.const_value is not None and bound is not None:
+        return bound.lo
+    if value in shared and bound is not None and value.shape is not None:
         exact = bound.lo.shape == tuple(dims(value)) and np.array_equal(bound.lo, bound.hi)
         return bound.lo if exact else None
     return known_array(value)
