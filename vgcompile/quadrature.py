@@ -45,7 +45,9 @@ class Gaussian:
         """
         if not np.ndim(f):
             return float(f) ** 2
-        rho = min(max(correlation, -1.0), 1.0)
+        if correlation >= 1.0:
+            return self.mean(f * f)
+        rho = max(correlation, -1.0)
         squares = (self.hermite @ f) ** 2
         rest = max(self.mean(f * f) - float(squares.sum()), 0.0)
         powers = rho**_POWERS

@@ -50,12 +50,16 @@ class Signal:
 
     def scaled(self, factor: float) -> Signal:
         """The statistics of ``sqrt(factor) * x`` (its mean keeps its sign)."""
-        return replace(
-            self,
-            mean=self.mean * factor**0.5,
-            square=self.square * factor,
-            within=self.within * factor,
-            across=self.across * factor,
+        return Signal(
+            self.mean * factor**0.5,
+            self.square * factor,
+            self.within * factor,
+            self.across * factor,
+            self.alignment,
+            self.spread,
+            self.tail,
+            self.along,
+            self.doubt,
         )
 
 

@@ -102,9 +102,7 @@ def analyze(network: Network, options: Options = Options(), progress: Callable[[
     progress("predicting")
     prediction = expected(network, batch, input_signals(network, feeds)) if "expected" in options.tiers else None
     progress("measuring")
-    bent = [node.inputs[0].name or "" for node in watched(network) if node.inputs[0] is not None]
-    seen = list(dict.fromkeys([*bent, *attention.watched(network)]))
-    meter = _meter(network, options, seen, feeds, _tiny(prediction)) if "measured" in options.tiers else None
+    meter = _meter(network, options, feeds, _tiny(prediction)) if "measured" in options.tiers else None
     runs = _measure(meter, network, feeds, options)
 
     tiers = Tiers3(bounds, prediction, runs, batch)
@@ -178,9 +176,11 @@ def _tiny(prediction: ExpectedTier | None) -> bool:
     return prediction is not None and any(e.mean is not None and e.mean < TINY for e in prediction.total.values())
 
 
-def _meter(network: Network, options: Options, seen: Sequence[str], feeds: Mapping[str, Array], exact: bool) -> Meter:
+def _meter(network: Network, options: Options, feeds: Mapping[str, Array], exact: bool) -> Meter:
     from vgcompile.analysis.measured import Meter  # with ONNX Runtime, which the other tiers do without
 
+    bent = [node.inputs[0].name or "" for node in watched(network) if node.inputs[0] is not None]
+    seen = list(dict.fromkeys([*bent, *attention.watched(network)]))
     return Meter(network, options.provider, seen, options.statistics, feeds, exact)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx_ir as ir
@@ -36,12 +37,19 @@ def saturated(value: ir.Value, tiers: Tiers3) -> bool:
         if row is None or len(row.derivatives) != 1 or not row.turns:
             continue
         attributes = attributes_of(node)
-        greatest = float(slope_range(NUMPY, row, 0, Case(attributes, ranges=(WHOLE,))).magnitude.max())
+        greatest = _greatest_slope(node.op_type, node.domain, tuple(attributes.items()))
         with np.errstate(all="ignore"):
             flat = np.abs(slope(NUMPY, row, 0, (reading.at_nodes,), **attributes)) < FLAT * greatest
         if reading.base.nodes.mean(flat.astype(np.float64)) > SHARE:
             return True
     return False
+
+
+@lru_cache(maxsize=256)
+def _greatest_slope(operator: str, domain: str, attributes: tuple[tuple[str, Any], ...]) -> float:
+    row = lookup(operator, domain)
+    assert row is not None
+    return float(slope_range(NUMPY, row, 0, Case(dict(attributes), ranges=(WHOLE,))).magnitude.max())
 
 
 def dead_units(node: ir.Node, tiers: Tiers3) -> float:
