@@ -84,7 +84,7 @@ class Initial:
         if self.kind == "constant":
             return np.full(self.shape, self.mean, np.float32)
         if self.kind == "normal":
-            return self._in_pieces(lambda count: rng.normal(self.mean, self.sd, count))
+            return self._in_pieces(lambda count: self.mean + self.sd * rng.standard_normal(count))
         if self.kind == "uniform":
             half = math.sqrt(3.0) * self.sd
             return self._in_pieces(lambda count: rng.uniform(self.mean - half, self.mean + half, count))

@@ -52,9 +52,9 @@ def singular_extremes(matrix: Array) -> tuple[float, float]:
     decomposition is made after all.
     """
     a = np.asarray(matrix, np.float64)
-    if not np.isfinite(a).all():
-        return (0.0, math.inf)
     scale = float(np.abs(a).max(initial=0.0))
+    if not math.isfinite(scale):
+        return (0.0, math.inf)
     if scale == 0.0:
         return (0.0, 0.0)
     if min(a.shape) > LARGEST_DECOMPOSED:
@@ -63,7 +63,7 @@ def singular_extremes(matrix: Array) -> tuple[float, float]:
     tall = a if a.shape[0] >= a.shape[1] else a.T
     least, greatest = _extreme_eigenvalues(tall.T @ tall)
     m, n = tall.shape
-    error = 4.0 * (m + 8) * UNIT * float((tall * tall).sum()) + 32.0 * n * UNIT * greatest
+    error = 4.0 * (m + 8) * UNIT * float(np.linalg.norm(tall)) ** 2 + 32.0 * n * UNIT * greatest
     hi = math.sqrt(greatest + error) * scale * (1.0 + 4.0 * UNIT)
     least -= error
     if least < HIDDEN * greatest:

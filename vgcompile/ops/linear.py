@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -60,12 +61,13 @@ class _Operand:
     """One factor of the product as a stack of matrices, transposed as the product uses it."""
 
     dims: tuple[Dim, ...]
-    value: Array | None
-    bound: Interval
+    matrix: Array | None
+    given: Interval
+    arranged: Callable[[Array], Array]
 
-    @property
-    def matrix(self) -> Array | None:
-        return None if self.value is None else np.asarray(self.value, np.float64)
+    @cached_property
+    def bound(self) -> Interval:
+        return self.given.map(self.arranged)
 
 
 def _operands(case: Case) -> tuple[_Operand, _Operand]:
@@ -75,15 +77,19 @@ def _operands(case: Case) -> tuple[_Operand, _Operand]:
 
 def _operand(case: Case, position: int, transposed: bool) -> _Operand:
     dims, value = case.shapes[position] or (), case.values[position]
-    bound = case.ranges[position] or (WHOLE if value is None else point(value))
-    bound = bound.map(lambda x: np.broadcast_to(x, np.broadcast_shapes(x.shape, (1,) * len(dims))))
-    if len(dims) == 1:  # a row on the left, a column on the right
-        axis = 0 if position == 0 else 1
-        lifted = None if value is None else np.expand_dims(value, axis)
-        return _Operand((1, *dims) if position == 0 else (*dims, 1), lifted, bound.map(lambda x: np.expand_dims(x, axis)))
-    if not transposed:
-        return _Operand(dims, value, bound)
-    return _Operand(dims[::-1], None if value is None else value.T, bound.map(np.transpose))
+
+    def arranged(x: Array) -> Array:
+        x = np.broadcast_to(x, np.broadcast_shapes(x.shape, (1,) * len(dims)))
+        if len(dims) == 1:  # a row on the left, a column on the right
+            return np.expand_dims(x, position)
+        return x.T if transposed else x
+
+    if len(dims) == 1:
+        lifted = (1, *dims) if position == 0 else (*dims, 1)
+    else:
+        lifted = dims[::-1] if transposed else dims
+    matrix = None if value is None else arranged(np.asarray(value, np.float64))
+    return _Operand(lifted, matrix, case.ranges[position] or (WHOLE if value is None else point(value)), arranged)
 
 
 def _product_range(case: Case) -> Interval:
