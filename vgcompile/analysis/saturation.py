@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
 
 from vgcompile.analysis.activations import bends
+from vgcompile.analysis.bounds.slopes import slopes_anywhere
 from vgcompile.graph.attributes import attributes_of
-from vgcompile.interval import WHOLE
 from vgcompile.ops import NUMPY, lookup
 from vgcompile.ops.op import Case
 from vgcompile.ops.reading import slope, slope_range
@@ -37,19 +36,12 @@ def saturated(value: ir.Value, tiers: Tiers3) -> bool:
         if row is None or len(row.derivatives) != 1 or not row.turns:
             continue
         attributes = attributes_of(node)
-        greatest = _greatest_slope(node.op_type, node.domain, tuple(attributes.items()))
+        greatest = max(map(abs, slopes_anywhere(node.op_type, node.domain, attributes)))
         with np.errstate(all="ignore"):
             flat = np.abs(slope(NUMPY, row, 0, (reading.at_nodes,), **attributes)) < FLAT * greatest
         if reading.base.nodes.mean(flat.astype(np.float64)) > SHARE:
             return True
     return False
-
-
-@lru_cache(maxsize=256)
-def _greatest_slope(operator: str, domain: str, attributes: tuple[tuple[str, Any], ...]) -> float:
-    row = lookup(operator, domain)
-    assert row is not None
-    return float(slope_range(NUMPY, row, 0, Case(dict(attributes), ranges=(WHOLE,))).magnitude.max())
 
 
 def dead_units(node: ir.Node, tiers: Tiers3) -> float:

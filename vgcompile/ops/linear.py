@@ -84,10 +84,8 @@ def _operand(case: Case, position: int, transposed: bool) -> _Operand:
             return np.expand_dims(x, position)
         return x.T if transposed else x
 
-    if len(dims) == 1:
-        lifted = (1, *dims) if position == 0 else (*dims, 1)
-    else:
-        lifted = dims[::-1] if transposed else dims
+    vector = (1, *dims) if position == 0 else (*dims, 1)
+    lifted = vector if len(dims) == 1 else dims[::-1] if transposed else dims
     matrix = None if value is None else arranged(np.asarray(value, np.float64))
     return _Operand(lifted, matrix, case.ranges[position] or (WHOLE if value is None else point(value)), arranged)
 

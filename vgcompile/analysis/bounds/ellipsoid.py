@@ -27,7 +27,7 @@ from vgcompile.ops.op import Tangent
 
 LARGEST = 1024  # elements of a value
 MOST_NUMBERS = 2048  # uncertain numbers at once
-MOST_WORK = 1e10  # multiply-adds of one sweep
+MOST_WORK = 7e9  # multiply-adds of one sweep
 
 Found = Mapping[str, Bounds]
 

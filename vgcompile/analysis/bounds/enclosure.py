@@ -11,9 +11,10 @@ from functools import cache
 import numpy as np
 import onnx_ir as ir
 
+from vgcompile.analysis.activations import bends
 from vgcompile.analysis.bounds.reach import Reach
 from vgcompile.analysis.bounds.region import Piece
-from vgcompile.analysis.bounds.slopes import blurred, bounds_differences, tangent, terms
+from vgcompile.analysis.bounds.slopes import blurred, bounds_differences, slopes_anywhere, tangent, terms
 from vgcompile.analysis.bounds.zonotope import Step, Zonotopes
 from vgcompile.analysis.uses import learned
 from vgcompile.graph.case import case_of
@@ -24,6 +25,8 @@ from vgcompile.ops import lookup
 from vgcompile.ops.op import Case, Dim, Tangent
 
 SAMPLES, UNKNOWN_SYMBOL = "N", "?"  # symbols, as rows read them
+MOST_UNTOLD = 16  # activations, from which on ranges are worth no more than interval arithmetic
+NARROWER = 0.01  # of all slopes: what a range leaves out of them at least, to have said something
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,7 @@ def enclose(network: Network, piece: Piece, unit: float) -> Enclosure:
         given = {v: (piece[str(v.name)], sizes[v]) for v in graph.inputs if v.name in piece and v in sizes}
         zonotopes.enter(given)
         reach.enter(given)
+    untold = 0  # activations one after the other of which the ranges said nothing
     for node in graph:
         case = _case(network, node, ranges, shared)
         if unit:
@@ -64,10 +68,11 @@ def enclose(network: Network, piece: Piece, unit: float) -> Enclosure:
             cases[node] = replace(cases[node], balls=tuple(None if v is None else reach.ball(v) for v in node.inputs))
         sizes.update((output, size) for output in node.outputs if (size := _size(network, output)) is not None)
         found = [*_node_range(node, cases[node])]
-        step = _step(node, cases[node], shared, sizes)
-        if step is not None:
+        followed = bool(zonotopes.inputs) and untold < MOST_UNTOLD
+        if followed and (step := _step(node, cases[node], shared, sizes)) is not None:
             found[0] = reach.step(step, zonotopes.step(step, found[0]))
             zonotopes.settle(step.value, found[0])
+            untold = _untold(node, step, untold)
         for output, exact in zip(node.outputs, found, strict=False):
             bound = _evaluated(node, cases[node], exact, unit)
             ranges[output] = bound if output.dtype is None or output.dtype.is_floating_point() else _discrete(output.dtype)
@@ -146,6 +151,19 @@ def _step(node: ir.Node, case: Case, shared: Set[ir.Value], sizes: Mapping[ir.Va
         return next(iter(_node_range(node, at)))
 
     return Step(value, sizes[value], operands, case, first, near)
+
+
+def _untold(node: ir.Node, step: Step, before: int) -> int:
+    """How many activations up to here took every slope that they have on the whole line."""
+    near = step.tangent(0) if bends(node) else None
+    if near is None:
+        return before
+    if near.slopes is None:
+        return 0
+    least, greatest = slopes_anywhere(node.op_type, node.domain, step.case.attributes)
+    room = NARROWER * (greatest - least)
+    told = (near.slopes.lo > least + room).any() or (near.slopes.hi < greatest - room).any()
+    return 0 if told else before + 1
 
 
 def _case(network: Network, node: ir.Node, ranges: Mapping[ir.Value, Interval], shared: Set[ir.Value]) -> Case:

@@ -44,13 +44,15 @@ class Adjoint:
 
 @dataclass(frozen=True)
 class Group:
-    """Uncertain numbers ``start`` to ``stop`` that one operator brought: ||z / root|| <= ||reach xi|| <= ``most``."""
+    """Uncertain numbers ``start`` to ``stop`` that one operator brought: ||z / root|| <= ||reach xi|| <= ``most``. ``shape`` is
+    reach Sigma reach^T where no group came before."""
 
     start: int
     stop: int
     reach: Array
     root: Array
     most: float
+    shape: Array | None
 
 
 @dataclass
@@ -205,9 +207,10 @@ class Latents:
         return made, Adjoint(np.eye(len(v.map)))
 
     def _add(self, reach: Array, root: Array) -> int:
-        start = self.size
-        most = self.norm(Adjoint(reach))
-        self.groups.append(Group(start, start + len(root), reach, root, most))
+        start, adjoint = self.size, Adjoint(reach)
+        most = self.norm(adjoint)
+        shape = None if self.groups else self._own_shape(adjoint)
+        self.groups.append(Group(start, start + len(root), reach, root, most, shape))
         return start
 
     def _size(self, a: Array) -> float:
@@ -255,9 +258,9 @@ class Latents:
 
     def _grown(self, sigma: Array, group: Group, share: float) -> Array:
         k = group.reach.shape[1]
-        shape = self._shape(group.reach, sigma[:k, :k])
-        rho = max(largest_eigenvalue(shape), 1e-290)
-        nu = share / rho
+        shape = self._shape(group.reach, sigma[:k, :k]) if group.shape is None else group.shape
+        rho = largest_eigenvalue(shape) if group.shape is None else group.most**2 * (1.0 + EPSILON)
+        nu = share / max(rho, 1e-290)
         ahead = sigma[:, :k] @ group.reach.T
         inner = np.linalg.inv(np.eye(len(shape)) - nu * shape)
         grown = sigma + nu * (ahead @ inner @ ahead.T)
@@ -285,10 +288,16 @@ def _padded(matrix: Array, room: float) -> Array:
 
 
 def _root(sigma: Array) -> Array:
-    """L with L L^T no less than a positive matrix."""
-    values, vectors = np.linalg.eigh(sigma)
-    room = 64.0 * len(sigma) * EPSILON * float(np.linalg.norm(sigma))
-    return np.asarray(vectors * np.sqrt(np.maximum(values, 0.0) + room))
+    """L with L L^T no less than a positive matrix: its Cholesky factor, which is one of a matrix within (n + 1) u tr of it
+    (Higham 2002, theorem 10.3), or where rounding has left it none, that of its eigenvectors."""
+    n = len(sigma)
+    grown = _padded(sigma, 4.0 * (n + 8) * EPSILON * float(np.trace(sigma)))
+    try:
+        return np.linalg.cholesky(grown)
+    except np.linalg.LinAlgError:
+        values, vectors = np.linalg.eigh(sigma)
+        room = 64.0 * n * EPSILON * float(np.linalg.norm(sigma))
+        return np.asarray(vectors * np.sqrt(np.maximum(values, 0.0) + room))
 
 
 def _estimate(a: Array, sigma: Array) -> float:

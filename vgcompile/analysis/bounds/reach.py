@@ -22,7 +22,8 @@ from vgcompile.interval import EPSILON, TINY, Array, Interval, down, up
 from vgcompile.ops.op import Tangent
 
 MOST_NUMBERS = 2048  # uncertain numbers at once
-MOST_WORK = 2e10  # multiply-adds on one piece
+MOST_WORK = 1e10  # multiply-adds on one piece
+CERTAIN = 1e-10  # of a value: what the zonotopes know so well needs no ellipsoid
 
 
 @dataclass
@@ -56,8 +57,10 @@ class Reach:
         """The range of a node's output, given what is known of it."""
         if self.latents is None:
             return bound
+        certain = _is_certain(bound)
         with np.errstate(over="ignore", invalid="ignore"):
-            made = (self._mapped(node) or self._fresh(node, bound)) if self._affords(node) else None
+            made = self._mapped(node) if self._affords(node) and not certain else None
+            made = made or (self._fresh(node, bound) if self._affords(node) else None)
         for value in node.operands.values():
             self.left[value] -= 1
             if not self.left[value]:
@@ -65,15 +68,20 @@ class Reach:
         if made is None:
             return bound
         centre, difference = made
-        with np.errstate(over="ignore", invalid="ignore"):
-            radius = self._radius(difference)
-        if np.isfinite(radius).all():
-            bound = met(bound, Interval(down(centre - radius), up(centre + radius)), node.case)
+        if not certain:
+            bound = self._narrowed(node, bound, centre, difference)
         settled = clipped(centre, bound)
         self.centres[node.value] = settled
         moved = self.latents.relative(_length(settled - centre))
         self._keep(node.value, replace(difference, slack=difference.slack + moved))
         return bound
+
+    def _narrowed(self, node: Step, bound: Interval, centre: Array, difference: Adjoint) -> Interval:
+        with np.errstate(over="ignore", invalid="ignore"):
+            radius = self._radius(difference)
+        if not np.isfinite(radius).all():
+            return bound
+        return met(bound, Interval(down(centre - radius), up(centre + radius)), node.case)
 
     def _affords(self, node: Step) -> bool:
         return self.latents is not None and node.size <= LARGEST and self.latents.work <= MOST_WORK
@@ -157,6 +165,11 @@ class Reach:
         """A length that is in the units of the ellipsoid."""
         assert self.latents is not None
         return float(np.ldexp(length, self.latents.exponent)) * (1.0 + EPSILON) + TINY
+
+
+def _is_certain(bound: Interval) -> bool:
+    """Whether a value is known so well that nothing is to be gained."""
+    return bool((bound.hi - bound.lo <= CERTAIN * (1.0 + bound.magnitude)).all())
 
 
 def _length(x: Array) -> float:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+from typing import Any
+
 import numpy as np
 
 from vgcompile.interval import WHOLE, Array, Interval
-from vgcompile.ops import NUMPY
+from vgcompile.ops import NUMPY, lookup
 from vgcompile.ops.maps import scaled
-from vgcompile.ops.op import Case, Op, Tangent
+from vgcompile.ops.op import Attributes, Case, Op, Tangent
 from vgcompile.ops.reading import slope_range
 
 
@@ -38,6 +41,19 @@ def slopes(row: Op, case: Case, position: int, unit: float) -> Interval:
     if not unit or row.linear:
         return found
     return blurred(found, terms(case.ranges[position] or WHOLE, found), unit)
+
+
+def slopes_anywhere(operator: str, domain: str, attributes: Attributes) -> tuple[float, float]:
+    """The least and the greatest slope that a function of one number takes on the whole line."""
+    return _slopes_anywhere(operator, domain, tuple(attributes.items()))
+
+
+@lru_cache(maxsize=256)
+def _slopes_anywhere(operator: str, domain: str, attributes: tuple[tuple[str, Any], ...]) -> tuple[float, float]:
+    row = lookup(operator, domain)
+    assert row is not None
+    found = slope_range(NUMPY, row, 0, Case(dict(attributes), ranges=(WHOLE,)))
+    return float(found.lo.min()), float(found.hi.max())
 
 
 def terms(x: Interval, found: Interval) -> Array:

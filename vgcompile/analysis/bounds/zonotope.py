@@ -22,14 +22,14 @@ from vgcompile.ops.op import Case, Tangent
 
 LARGEST = 1024  # elements of a value, and of an input
 MOST_NUMBERS = 2048  # beyond them a value's own numbers are gathered into one for each element
-MOST_WORK = 2e10  # multiply-adds on one piece
-ROUNDED = 1e-9  # of how far a value may be: what is left out and no more waits with the rest before it becomes a number
+MOST_WORK = 1e10  # multiply-adds on one piece
+ROUNDED = 1e-9  # of a length: what is no more than that beside it passes for rounding
 
 
 @dataclass(frozen=True)
 class Affine:
-    """``centre`` [n] is a point near v(c). Row j of ``rows`` [K + k, n] is what number j moves: the first K are the inputs', ``ids``
-    [k] are the further ones. ``slack`` [n] is left out of all of them. |v - centre| <= ``radius`` [n]."""
+    """``centre`` [n] is a point near v(c). Row j of ``rows`` [K + k, n] is what number j moves: the first K are the inputs', the
+    further ones have ``ids`` [k]. ``slack`` [n] is left out of all of them. |v - centre| <= ``radius`` [n]."""
 
     centre: Array
     rows: Array
@@ -153,10 +153,9 @@ class Zonotopes:
         assert near is not None
         if near.map is not IDENTITY:  # elements are mixed: what is left out of them needs numbers
             self.known[value] = self._numbered(self.known[value])
-        affine = self.known[value]
-        self.work += float(affine.rows.size) * size
-        left = np.zeros(size)
+        affine, left = self.known[value], np.zeros(size)
         if near.map is not IDENTITY:
+            self.work += float(affine.rows.size) * size
             rows = near.map.push(affine.rows)
             left = left + near.map.error * float(np.linalg.norm(affine.rows)) * math.sqrt(len(affine.rows))
             affine = replace(affine, rows=rows, slack=np.zeros(size), radius=self.radius(rows))
