@@ -100,9 +100,11 @@ def analyze(network: Network, options: Options = Options(), progress: Callable[[
     with np.errstate(over="ignore"):  # a bound beyond float64 is infinite
         bounds = sound(network, region) if "sound" in options.tiers else None
     progress("predicting")
-    prediction = expected(network, batch, input_signals(network, feeds)) if "expected" in options.tiers else None
+    predicted = partial(expected, network, batch, input_signals(network, feeds))
+    prediction = predicted() if "expected" in options.tiers else None
     progress("measuring")
-    meter = _meter(network, options, feeds, _tiny(prediction)) if "measured" in options.tiers else None
+    # One prediction costs less than a second compilation, which sums that leave float32 would need.
+    meter = _meter(network, options, feeds, _tiny(prediction or predicted())) if "measured" in options.tiers else None
     runs = _measure(meter, network, feeds, options)
 
     tiers = Tiers3(bounds, prediction, runs, batch)
@@ -171,9 +173,9 @@ def _adjoints(network: Network, file: str | None) -> dict[str, Input]:
     return found
 
 
-def _tiny(prediction: ExpectedTier | None) -> bool:
+def _tiny(prediction: ExpectedTier) -> bool:
     """Whether some gradient is predicted to be so small that its squares leave float32."""
-    return prediction is not None and any(e.mean is not None and e.mean < TINY for e in prediction.total.values())
+    return any(e.mean is not None and e.mean < TINY for e in prediction.total.values())
 
 
 def _meter(network: Network, options: Options, feeds: Mapping[str, Array], exact: bool) -> Meter:
