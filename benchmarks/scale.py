@@ -2,8 +2,9 @@
 
     python -m benchmarks.scale [--width 64] [--depths 1000 10000] [--no-measure] [--models resnet50 ...] [--batch 8]
 
-Each stage runs once, after a net of ten layers has filled the caches; --no-measure leaves out the measured tier. The seconds in
-brackets are the processor's, all threads together, which another user's work leaves alone.
+Each stage runs once, after a net of ten layers has filled the caches; --no-measure leaves out the measured tier. A tier is
+timed as an analysis of its own, `sound` with the drawing of weights. The seconds in brackets are the processor's, all threads
+together, which another user's work disturbs less.
 """
 
 from __future__ import annotations
@@ -34,14 +35,17 @@ loss: {{kind: cross_entropy, input: logits, target: label}}
 """
 
 
-def stages(depth: int, width: int, measure: bool) -> dict[str, float]:
+Seconds = tuple[float, float]  # by the clock and of the processor
+
+
+def stages(depth: int, width: int, measure: bool) -> dict[str, Seconds]:
     """Seconds by stage."""
-    seconds: dict[str, float] = {}
+    seconds: dict[str, Seconds] = {}
 
     def timed(name: str, work: Callable[[], object]) -> object:
-        start = time.perf_counter()
+        wall, cpu = time.perf_counter(), time.process_time()
         result = work()
-        seconds[name] = time.perf_counter() - start
+        seconds[name] = (time.perf_counter() - wall, time.process_time() - cpu)
         return result
 
     network = timed("open", lambda: build(spec.loads(TEXT.format(depth=depth, width=width))))
@@ -55,8 +59,8 @@ def stages(depth: int, width: int, measure: bool) -> dict[str, float]:
     return seconds
 
 
-def whole(name: str, batch: int) -> dict[str, tuple[float, float]]:
-    """Seconds by stage of one analysis of a model, by the clock and of the processor."""
+def whole(name: str, batch: int) -> dict[str, Seconds]:
+    """Seconds by stage of one analysis of a model."""
     marks = [("open", time.perf_counter(), time.process_time())]
 
     def begin(stage: str) -> None:
@@ -102,11 +106,11 @@ def main() -> None:
     )
     print("|---" * (1 + 2 * len(found)) + "|")
     for stage in next(iter(found.values())):
-        times = [f"{seconds[stage]:.2f}" for seconds in found.values()]
-        rates = [f"{1e3 * seconds[stage] / depth:.2f}" for depth, seconds in found.items()]
+        times = [f"{wall:.2f} ({cpu:.2f})" for wall, cpu in (seconds[stage] for seconds in found.values())]
+        rates = [f"{1e3 * seconds[stage][0] / depth:.2f}" for depth, seconds in found.items()]
         print(f"| {stage} | " + " | ".join(times + rates) + " |")
     for depth, seconds in found.items():
-        static = sum(time for stage, time in seconds.items() if stage != "measured")
+        static = sum(wall for stage, (wall, _) in seconds.items() if stage != "measured")
         print(f"{depth:,} layers: open + compile + expected + sound + draw {static:.2f} s, {1e3 * static / depth:.2f} ms a layer")
 
 

@@ -15,9 +15,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cache
 
 import onnx_ir as ir
+from threadpoolctl import ThreadpoolController
 
 from vgcompile.analysis.bounds.ellipsoid import Followed, follow
 from vgcompile.analysis.bounds.enclosure import Enclosure, enclose
@@ -73,22 +76,37 @@ def sound(network: Network, stated: str | Region, unit: float = 0.0) -> SoundTie
     if len(pieces) > 1 and len(pieces) * sum(1 for _ in network.model.graph) > MOST_NODES:
         pieces = (hull(pieces),)
     seeds = _seeds(network)
-    found = [_piece(network, enclose(network, piece, unit), seeds, unit) for piece in pieces]
+    with _one_thread():
+        found = [_piece(network, enclose(network, piece, unit), seeds, unit) for piece in pieces]
     whole = joined(piece.sweep for piece in found)
 
     def relative_to(reference: ir.Value) -> Mapping[ir.Value, Bounds]:
         """Bounds of ||adjoint of v|| / ||adjoint of reference||: the product between the two where every way from v to y passes
         through the reference, and the quotient of the two bounds elsewhere."""
         anchor = {reference: (0.0, 0.0)}
-        sweeps = [
-            backward(network, piece.local, anchor, _follow(network, piece.known, piece.local, anchor, unit), piece.sweep)
-            for piece in found
-        ]
+        with _one_thread():
+            sweeps = [
+                backward(network, piece.local, anchor, _follow(network, piece.known, piece.local, anchor, unit), piece.sweep)
+                for piece in found
+            ]
         between = joined(sweeps).total
         lo, hi = whole.total.get(reference, (-math.inf, math.inf))
         return {value: between.get(value, (minus(a, hi), -minus(lo, b))) for value, (a, b) in whole.total.items()}
 
     return SoundTier(whole.gain, whole.total, _joined_factors(found), _joined_ranges(found), whole.by, relative_to)
+
+
+def _one_thread() -> AbstractContextManager[object]:
+    """Linear algebra in one thread: of matrices as small as ours a second one saves little, and where it has no core of its own
+    the two wait for each other a hundred times longer than they work."""
+    return _libraries().limit(limits=1, user_api="blas")
+
+
+@cache
+def _libraries() -> ThreadpoolController:
+    import scipy.linalg  # noqa: F401  it brings a library of its own, which is to be found
+
+    return ThreadpoolController()
 
 
 def _piece(network: Network, known: Enclosure, seeds: Mapping[ir.Value, Bounds], unit: float) -> _Piece:
