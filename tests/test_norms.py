@@ -159,3 +159,13 @@ def test_matricizations_bound_the_same_norm() -> None:
     """What stands in where the transfer matrix would cost too much."""
     kernel = np.random.default_rng(4).normal(size=(3, 5, 3, 3))
     assert np.linalg.norm(dense(kernel, 10, 1, 1, 1, 1), 2) <= _matricizations(kernel[None])
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_both_extremes_of_large_matrices(name: str) -> None:
+    """By two bisections: what is proved of a whole decomposition holds of them."""
+    matrix = LARGE[name](np.random.default_rng(5))
+    values = np.linalg.svd(matrix, compute_uv=False)
+    lo, hi = singular_extremes(matrix)
+    assert values[0] * (1.0 - 1e-14) <= hi <= values[0] * (1.0 + 1e-9)
+    assert values[-1] * (1.0 - 1e-3) - 1e-12 * values[0] <= lo <= values[-1] + 1e-13 * values[0]
