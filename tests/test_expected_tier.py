@@ -114,3 +114,18 @@ def test_what_is_not_predicted_says_why(tmp_path: Path) -> None:
     tier = expected(network, 8, {"x": Signal(0.0, 1.0, 0.0, 0.0)})
     (reason,) = {tier.gain[use.node, use.position].reason for use in uses(network) if use.source == "x"}
     assert "positions are taken to be alike" in reason
+
+
+def test_moments_that_cancel_below_zero_are_no_prediction() -> None:
+    """The mean over positions of what a batch norm gives out, at a small batch: terms of both signs. Nothing is said of it."""
+    text = (
+        "name: n\ninputs:\n  x: {shape: [batch, 2, 8, 8], range: [-1, 2]}\n  t: {shape: [batch], type: int64, classes: 3}\n"
+        "init: {weight: glorot_uniform, bias: zeros}\nlayers:\n"
+        "  - {kind: conv2d, filters: 1, kernel: 1, padding: same, activation: sigmoid}\n  - {kind: batch_norm}\n"
+        "  - {kind: global_average_pool}\n  - {kind: flatten}\n  - {kind: dense, name: out, units: 3}\n"
+        "loss: {kind: cross_entropy, input: out, target: t}\nseed: 2\n"
+    )
+    network, tier = predicted(text, batch=5)
+    (pooled,) = [node.outputs[0] for node in network.model.graph if node.op_type == "GlobalAveragePool"]
+    assert pooled not in tier.readings
+    assert all(gain.mean is None or math.isfinite(gain.mean) for gain in tier.gain.values())

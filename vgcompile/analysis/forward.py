@@ -229,7 +229,7 @@ class Forward:
         self.sensitivity[output] = self.sensitivity.get(base.value, 0.0) * max(elasticity, 0.0)
 
     def _found(self, value: ir.Value, signal: Signal) -> None:
-        if not math.isfinite(signal.square):
+        if not 0.0 <= signal.square < math.inf:  # beyond double, or of terms that have cancelled
             return
         self.signals[value] = signal
         if not is_real(value):

@@ -99,7 +99,8 @@ def sound(network: Network, stated: str | Region, unit: float = 0.0) -> SoundTie
 def _one_thread() -> AbstractContextManager[object]:
     """Linear algebra in one thread: of matrices as small as ours a second one saves little, and where it has no core of its own
     the two wait for each other a hundred times longer than they work."""
-    return _libraries().limit(limits=1, user_api="blas")
+    limited: AbstractContextManager[object] = _libraries().limit(limits=1, user_api="blas")
+    return limited
 
 
 @cache

@@ -22,7 +22,7 @@ from vgcompile.analysis.bounds.latents import Adjoint, Latents
 from vgcompile.analysis.bounds.logs import ROUNDING, Bounds, log_of
 from vgcompile.analysis.bounds.zonotope import middle_and_radius
 from vgcompile.interval import EPSILON, Array
-from vgcompile.norms import smallest_singular_value, spectral_norm
+from vgcompile.norms import singular_extremes
 from vgcompile.ops.op import Tangent
 
 LARGEST = 1024  # elements of a value
@@ -220,8 +220,8 @@ def _bounds(latents: Latents, v: Adjoint) -> Found:
         return found
     n, m = centre.shape
     latents.work += 20.0 * n * m * min(n, m)
-    least = smallest_singular_value(centre) if n >= m else 0.0
-    return {**found, "centre": _scaled(log_of(max(least - away, 0.0), float(spectral_norm(centre)) + away), units)}
+    least, most = singular_extremes(centre)
+    return {**found, "centre": _scaled(log_of(max(least - away, 0.0) if n >= m else 0.0, most + away), units)}
 
 
 def _scaled(bounds: Bounds, units: float) -> Bounds:
