@@ -65,7 +65,8 @@ class Case:
     are known arrays, as they are in this model (parameters, constants). ``data`` are the positions of inputs that depend on
     data; the others are the same for every sample. ``balls`` are, for inputs of a ``round`` row where one is known, a point
     [n] and how far in the l2 norm one flattened sample may be from it. ``batch`` is the number of samples, 1 where it does not
-    matter; ``output`` is the one that an adjoint arrives at.
+    matter; ``output`` is the one that an adjoint arrives at, and ``unread`` are outputs that none arrives at. A run reads
+    operands with a relative error of ``unit``, where that is asked about.
     """
 
     attributes: Attributes = field(default_factory=dict)
@@ -77,6 +78,8 @@ class Case:
     output: int = 0
     data: frozenset[int] = frozenset()
     balls: tuple[tuple[Array, float] | None, ...] = ()
+    unread: frozenset[int] = frozenset()
+    unit: float = 0.0
 
     def count(self, dims: Sequence[Dim] | None) -> int:
         """Number of elements, symbols read as the batch size."""

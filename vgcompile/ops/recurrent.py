@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from vgcompile.interval import WHOLE, Interval, point, product
-from vgcompile.ops import flops
+from vgcompile.ops import flops, recurrent_bounds
 from vgcompile.ops.normalization import added, adjoints_of, known
 from vgcompile.ops.op import Attributes, Body, Case, Op, Sample, Through, sample
 from vgcompile.ops.recurrence import runs
@@ -22,6 +22,7 @@ from vgcompile.ops.recurrent_activation import Activation, activations, unsuited
 from vgcompile.ops.recurrent_gradient import Parts, gru, lstm, rnn
 from vgcompile.ops.recurrent_moments import ThroughTime
 from vgcompile.ops.shape import shaped
+from vgcompile.ops.standardizing import meeting_ranges
 
 _BATCHED = (0, 5, 6)  # inputs with an axis of samples: X, initial_h, initial_c
 
@@ -81,7 +82,17 @@ _AVERAGING = ("Sigmoid", "HardSigmoid")  # values in [0, 1]
 Bound = Callable[..., Interval]  # (case, *activations of a direction) -> what the states of that direction lie in
 
 
-def _range(default: Sequence[str], bound: Bound, case: Case) -> tuple[Interval, ...]:
+def _range(name: str, default: Sequence[str], bound: Bound, case: Case) -> tuple[Interval, ...]:
+    """Step by step, as far as the functions' own ranges do not say more."""
+    whole = _range_of_functions(default, bound, case)
+    try:
+        found = recurrent_bounds.ranges(name, default, case)
+    except NotImplementedError:
+        return whole
+    return tuple(meeting_ranges(a, b) for a, b in zip(found, whole, strict=False))
+
+
+def _range_of_functions(default: Sequence[str], bound: Bound, case: Case) -> tuple[Interval, ...]:
     """Y and Y_h hold states, and zeros where a sample has ended; the cell has no bound."""
     states = WHOLE
     if not unsuited(case.attributes, default, _directions(case.attributes)):
@@ -118,7 +129,8 @@ def _row(
         name,
         doc,
         vjp=partial(_vjp, gradient, default),
-        range=partial(_range, default, bound),
+        range=partial(_range, name, default, bound),
+        norms=partial(recurrent_bounds.norms, name, default),
         refuses=partial(_refuses, default),
         moments=ThroughTime(gates, tuple(default)),
         saved=(0,),

@@ -61,7 +61,8 @@ def enclose(network: Network, piece: Piece, unit: float) -> Enclosure:
     for node in graph:
         case = _case(network, node, ranges, shared)
         if unit:
-            case = replace(case, ranges=tuple(bound and blurred(bound, bound.magnitude, unit) for bound in case.ranges))
+            ranges_of_run = tuple(bound and blurred(bound, bound.magnitude, unit) for bound in case.ranges)
+            case = replace(case, ranges=ranges_of_run, unit=unit)
         cases[node] = case
         row = lookup(node.op_type, node.domain)
         if row is not None and row.round:
@@ -175,12 +176,13 @@ def _case(network: Network, node: ir.Node, ranges: Mapping[ir.Value, Interval], 
         )
 
     case, samples = case_of(node), _samples(network)
-    read = [True, *(bool(value.uses()) or value.name in network.outputs for value in node.outputs[1:])]
+    uses = [bool(value.uses()) or value.name in network.outputs for value in node.outputs]
     return replace(
         case,
         shapes=tuple(map(anonymous, case.shapes)),
-        outputs=tuple(anonymous(dims) if used else None for dims, used in zip(case.outputs, read, strict=True)),
+        outputs=tuple(anonymous(dims) if used else None for dims, used in zip(case.outputs, [True, *uses[1:]], strict=True)),
         ranges=tuple(None if v is None else ranges.get(v, WHOLE) for v in node.inputs),
         values=tuple(None if v is None else _value(v, ranges, shared) for v in node.inputs),
         data=frozenset(i for i, v in enumerate(node.inputs) if v not in shared),
+        unread=frozenset(i for i, used in enumerate(uses) if not used),
     )
