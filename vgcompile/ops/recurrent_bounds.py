@@ -16,11 +16,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import reduce
 
 import numpy as np
 
-from vgcompile.interval import EPSILON, WHOLE, Array, Interval, point
+from vgcompile.interval import EPSILON, Array, Interval, point
 from vgcompile.ops.matrix_ball import MatrixBall, identity
 from vgcompile.ops.normalization import known
 from vgcompile.ops.op import Case, Dim
@@ -37,7 +36,6 @@ from vgcompile.ops.recurrent_steps import (
     Rnn,
     States,
     Weights,
-    over_steps,
 )
 from vgcompile.ops.shape import is_sample_axis
 
@@ -45,14 +43,25 @@ X, W, R, B, LENGTHS, H, C, P = range(8)
 GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
 MOST_STEPS = 512  # beyond them, and where steps and units make too much work, one box holds all steps
 MOST_WORK = 2e10
-SEARCHED = 100  # steps in search of a box that a step leads back into
+SEARCHED = 24  # steps in search of a box that a step leads back into
+REFINED = 6  # steps from no box at all, where there is none
 WIDER = (1e-3, 0.1, 1.0, 10.0)  # by so much of itself such a box is tried
 
 
 @dataclass(frozen=True)
+class Forward:
+    """``inside`` [steps, H] by name, and the states before and after each step [steps, H]; where the number of steps is not
+    known, one row for all of them."""
+
+    inside: Inside
+    before: States
+    after: States
+
+
+@dataclass(frozen=True)
 class Direction:
-    """One direction: ``x`` [steps, I], a single row for all steps where their number is not known, in the order in which they
-    are read; ``start`` the initial states [H]."""
+    """One direction: ``x`` [steps, I], a single row for all steps where their number is not known or samples end at different
+    steps, in the order in which they are read; ``start`` the initial states [H]."""
 
     cell: Cell
     x: Interval
@@ -60,39 +69,43 @@ class Direction:
     steps: int | None
     backwards: bool
 
-    def forward(self) -> tuple[list[dict[str, Interval]], list[States]]:
-        """What is inside of each step, and the states after it; one of each for all steps where their number is not known."""
+    def forward(self) -> Forward:
+        driven = self.cell.weights.driven(self.x)
         if self.steps is None:
-            x, states = _row(self.x, 0), self._settled()
-            inside, after = self.cell.step(x, states)
-            return [inside], [after]
-        found, made, states = [], [], self.start
-        for t in range(self.steps):
-            inside, states = self.cell.step(_row(self.x, t), states)
-            found.append(inside)
-            made.append(states)
-        return found, made
+            before = tuple(_row_of(box) for box in self._settled(_row(driven, 0)))
+        else:
+            made = [self.start]
+            for t in range(self.steps - 1):
+                made.append(self.cell.step(_row(driven, t), made[-1])[1])
+            before = tuple(stacked(boxes) for boxes in zip(*made, strict=True))
+        gates, after = self.cell.step(driven, before)
+        return Forward({**gates, **self.cell.slopes(gates)}, before, after)
 
-    def _settled(self) -> States:
+    def _settled(self, driven: Interval) -> States:
         """A box that holds the states before every step: the initial ones, and what a step makes of the box."""
-        x, states = _row(self.x, 0), self.start
+        states = self.start
         for _ in range(SEARCHED):
-            after = self.cell.step(x, states)[1]
+            after = self.cell.step(driven, states)[1]
             if _inside(after, states):
                 return states
             states = _hulls(states, after)
         for share in WIDER:
             wide = tuple(_widened(box, share) for box in states)
-            if _inside(self.cell.step(x, wide)[1], wide):
+            if _inside(self.cell.step(driven, wide)[1], wide):
                 return wide
-        states = tuple(WHOLE.map(lambda end, box=box: np.broadcast_to(end, box.lo.shape)) for box in states)  # type: ignore[misc]
-        for _ in range(SEARCHED):  # every box on this way holds all states
-            states = _hulls(self.start, self.cell.step(x, states)[1])
+        anything = np.full(self.cell.weights.hidden, np.inf)
+        states = (Interval(-anything, anything),) * self.cell.states
+        for _ in range(REFINED):  # every box on this way holds all states
+            states = _hulls(self.start, self.cell.step(driven, states)[1])
         return states
 
 
 def _row(x: Interval, t: int) -> Interval:
-    return x.map(lambda end: end[min(t, len(end) - 1)])
+    return x.map(lambda end: end[t if len(end) > 1 else 0])
+
+
+def _row_of(x: Interval) -> Interval:
+    return x.map(lambda end: end[None])
 
 
 def _inside(a: States, b: States) -> bool:
@@ -120,15 +133,15 @@ def directions(name: str, default: Sequence[str], case: Case) -> list[Direction]
     if reason or w is None or r is None or any(isinstance(dim, str) for dim in (*w, *r)):
         raise NotImplementedError(reason or "the extents of its weights are not known")
     x, steps = _inputs(case, int(w[2]))
-    gates, hidden, found = GATES[name], int(r[2]), []
+    hidden, found = int(r[2]), []
     for d, functions in enumerate(activations(attributes, default, count)):
         backwards = attributes["direction"] == "reverse" or d == 1
         cell = _cell(name, attributes.get("linear_before_reset", 0), attributes.get("input_forget", 0))(
             Weights(
-                _blocks(_of_direction(case, W, d, w), gates),
-                _blocks(_of_direction(case, R, d, r), gates),
-                *_biases(case, d, count, gates * hidden, gates),
-                p=_blocks(_of_direction(case, P, d, (count, 3 * hidden)), 3) if _given(case, P) else None,
+                _of_direction(case, W, d, w),
+                _of_direction(case, R, d, r),
+                *_biases(case, d, count, GATES[name] * hidden),
+                p=_peepholes(_of_direction(case, P, d, (count, 3 * hidden))) if _given(case, P) else None,
                 functions=functions,
                 unit=case.unit,
             )
@@ -177,18 +190,16 @@ def _of_direction(case: Case, position: int, d: int, dims: Sequence[Dim]) -> Int
     return _full(bound, len(dims)).map(lambda end: np.broadcast_to(end, tuple(int(n) for n in dims))[d])
 
 
-def _blocks(x: Interval, gates: int) -> Blocks:
-    ends = zip(np.split(x.lo, gates), np.split(x.hi, gates), strict=True)
+def _peepholes(x: Interval) -> Blocks:
+    ends = zip(np.split(x.lo, 3), np.split(x.hi, 3), strict=True)
     return tuple(Interval(lo, hi) for lo, hi in ends)
 
 
-def _biases(case: Case, d: int, directions: int, rows: int, gates: int) -> tuple[Blocks, Blocks]:
+def _biases(case: Case, d: int, directions: int, rows: int) -> tuple[Interval, Interval]:
     """That of the inputs and that of the states."""
-    if not _given(case, B):
-        zero = _blocks(point(np.zeros(rows)), gates)
-        return zero, zero
-    whole = _of_direction(case, B, d, (directions, 2 * rows))
-    return _blocks(whole.map(lambda end: end[:rows]), gates), _blocks(whole.map(lambda end: end[rows:]), gates)
+    zeros = point(np.zeros(2 * rows))
+    whole = _of_direction(case, B, d, (directions, 2 * rows)) if _given(case, B) else zeros
+    return whole.map(lambda end: end[:rows]), whole.map(lambda end: end[rows:])
 
 
 def _state(case: Case, position: int, d: int, hidden: int) -> Interval:
@@ -208,25 +219,27 @@ def _state(case: Case, position: int, d: int, hidden: int) -> Interval:
 def ranges(name: str, default: Sequence[str], case: Case) -> tuple[Interval, ...]:
     """Of Y [steps, directions, batch, H] and of the last states [directions, batch, H]; zeros where a sample has ended."""
     sequences, lasts = [], []
-    ended = _given(case, LENGTHS)
     for each in directions(name, default, case):
-        made = each.forward()[1]
-        whole = [reduce(Interval.hull, boxes) for boxes in zip(*made, strict=True)]
-        last = [box.hull(point(0.0)) for box in whole] if ended else [*made[-1]]
-        states = [step[0] for step in made]
-        if ended:
-            states = [last[0]] * len(states)
-        sequences.append(_stacked(states[::-1] if each.backwards else states))
-        lasts.append(last)
-    y = _stacked(sequences).map(lambda end: np.swapaxes(end, 0, 1)[:, :, None])
-    ends = [_stacked(boxes).map(lambda end: end[:, None]) for boxes in zip(*lasts, strict=True)]
+        after = each.forward().after
+        if _given(case, LENGTHS):
+            after = tuple(_over_steps(box).hull(point(0.0)) for box in after)
+        elif each.steps is None:  # it may be none
+            after = tuple(box.hull(start) for box, start in zip(after, each.start, strict=True))
+        sequences.append(after[0].map(lambda end: end[::-1]) if each.backwards else after[0])
+        lasts.append([_row(box, -1) for box in after])
+    y = stacked(sequences).map(lambda end: np.swapaxes(end, 0, 1)[:, :, None])
+    ends = [stacked(boxes).map(lambda end: end[:, None]) for boxes in zip(*lasts, strict=True)]
     if case.attributes["layout"]:
         y = y.map(lambda end: np.moveaxis(end, 2, 0))
         ends = [box.map(lambda end: np.swapaxes(end, 0, 1)) for box in ends]
     return (y, *ends)
 
 
-def _stacked(boxes: Sequence[Interval]) -> Interval:
+def _over_steps(x: Interval) -> Interval:
+    return Interval(x.lo.min(0, keepdims=True), x.hi.max(0, keepdims=True))
+
+
+def stacked(boxes: Sequence[Interval]) -> Interval:
     return Interval(np.stack([box.lo for box in boxes]), np.stack([box.hi for box in boxes]))
 
 
@@ -252,49 +265,40 @@ def _copies(case: Case, position: int) -> float:
 def _norm(way: Direction, case: Case, position: int) -> float:
     if way.steps == 0:
         return 0.0
-    found, made = way.forward()
-    hidden = way.cell.weights.hidden
-    merged = way.steps is None or way.steps > MOST_STEPS or way.steps * (way.cell.states * hidden) ** 3 > MOST_WORK
-    inside = over_steps(found, merged)
+    run, cell = way.forward(), way.cell
+    size = cell.weights.hidden * cell.states
+    merged = way.steps is None or way.steps > MOST_STEPS or way.steps * size**3 > MOST_WORK
+    inside = {name: _over_steps(box) for name, box in run.inside.items()} if merged else run.inside
     sequence, state, memory = (k < len(case.outputs) and case.outputs[k] is not None and k not in case.unread for k in range(3))
     outputs = Outputs(sequence, state, memory, _given(case, LENGTHS))
-    recurrence = Recurrence(way.cell.across(inside), way.steps)
+    recurrence = Recurrence(cell.across(inside), way.steps)
     if position in (H, C):
         first = [row[position - H] for row in recurrence.across]
-        return norm_over_steps(recurrence, [_step(ball, 0) for ball in first], outputs, every=False)
+        return norm_over_steps(recurrence, [_first(ball) for ball in first], outputs, every=False)
     if position == X:
-        return norm_over_steps(recurrence, way.cell.into(inside, way.cell.weights.w), outputs)
+        return norm_over_steps(recurrence, cell.into(inside, cell.weights.blocks(cell.weights.w)), outputs)
     if way.steps is None:
         return math.inf  # of all steps a share
-    entering = way.cell.into(inside, _blocks(identity(len(way.cell.weights.r) * hidden), len(way.cell.weights.r)))
-    return norm_over_steps(recurrence, entering, outputs, weights=_entering(way, inside, made, position))
+    entering = cell.into(inside, cell.weights.blocks(identity(len(cell.weights.r.lo))))
+    return norm_over_steps(recurrence, entering, outputs, weights=_entering(way, run, position))
 
 
-def _step(ball: MatrixBall, t: int) -> MatrixBall:
-    return MatrixBall(*(end[t : t + 1] for end in (ball.middle, ball.radius, ball.norm)))
+def _first(ball: MatrixBall) -> MatrixBall:
+    return MatrixBall(ball.middle[:1], ball.radius[:1], ball.norm[:1])
 
 
-def _entering(way: Direction, inside: Inside, made: Sequence[States], position: int) -> Array:
-    """How a weight reaches the pre-activations of a step: dW x, dR h, db, dp c. Of each step a bound of the norm, [steps]."""
-    before = [way.start, *made[:-1]]
-    if position == W:
-        vectors = np.stack([_row(way.x, t).magnitude for t in range(way.steps or 0)])
-    elif position == R:
-        vectors = _read_states(way.cell, inside, before)
-    elif position == B:
-        return np.full(way.steps or 0, math.sqrt(2.0) * _scale_of_biases(way.cell, inside))
-    else:
-        cells = [np.maximum(b[1].magnitude, a[1].magnitude) for b, a in zip(before, made, strict=True)]
-        return np.asarray(np.stack(cells).max(axis=1))
-    return np.asarray(np.sqrt((vectors**2).sum(axis=1)) * (1.0 + (vectors.shape[1] + 8) * EPSILON))
+def _entering(way: Direction, run: Forward, position: int) -> Array:
+    """How a weight reaches the pre-activations of a step: dW x, dR h, db, dp c. Of each step a bound of the norm, [steps].
 
-
-def _read_states(cell: Cell, inside: Inside, before: Sequence[States]) -> Array:
-    """What R multiplies, or more: a reset gate scales it, before or after."""
-    h = np.stack([states[0].magnitude for states in before])
-    return np.asarray(h * _scale_of_biases(cell, inside)) if isinstance(cell, Gru) else h
-
-
-def _scale_of_biases(cell: Cell, inside: Inside) -> float:
-    """The greatest factor on the way of R h + b to a pre-activation: 1, or a reset gate that may exceed it."""
-    return max(1.0, float(inside["r"].magnitude.max())) if isinstance(cell, Gru) else 1.0
+    A reset gate scales R h, before or after.
+    """
+    steps = way.steps or 0
+    reset = max(1.0, float(run.inside["r"].magnitude.max())) if isinstance(way.cell, Gru) else 1.0
+    if position == B:
+        return np.full(steps, math.sqrt(2.0) * reset)
+    if position == P:
+        cells = np.maximum(run.before[1].magnitude, run.after[1].magnitude)
+        return np.asarray(cells.max(axis=1))
+    vectors = way.x.magnitude if position == W else run.before[0].magnitude * reset
+    lengths = np.sqrt((vectors**2).sum(axis=1)) * (1.0 + (vectors.shape[1] + 8) * EPSILON)
+    return np.broadcast_to(lengths, (steps,))

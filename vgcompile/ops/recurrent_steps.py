@@ -8,53 +8,64 @@ pre-activations themselves, R for the state before.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from vgcompile.interval import WHOLE, Array, Interval, corners, matmul, product
+from vgcompile.interval import Array, Interval, corners, down, matmul, product, up
 from vgcompile.ops.linear import interval_product
 from vgcompile.ops.matrix_ball import MatrixBall, identity, scaled_rows
 from vgcompile.ops.op import Case
 from vgcompile.ops.reading import slope_range
 from vgcompile.ops.recurrent_activation import Activation
 
-Inside = Mapping[str, Interval]  # what is known within a step, by name: [H], or [steps, H] of many
-States = tuple[Interval, ...]  # h, and c of an LSTM
+Inside = Mapping[str, Interval]  # what is known within a step, or within many, by name: [..., H]
+ALL = slice(None)
+States = tuple[Interval, ...]  # h, and c of an LSTM: [..., H]
 Blocks = tuple[Interval, ...]  # one for each gate
 
 
 @dataclass(frozen=True)
 class Weights:
-    """Of one direction, a block for each gate: ``w`` [H, I], ``r`` [H, H], biases [H]; ``p`` [H] for the gates i, o and f.
+    """Of one direction: ``w`` [G H, I], ``r`` [G H, H], the biases of inputs and of states [G H]; ``p`` [H] for the gates i, o
+    and f.
 
     A run may compute gates and slopes with an error of ``unit`` times their largest term.
     """
 
-    w: Blocks
-    r: Blocks
-    of_inputs: Blocks
-    of_states: Blocks
+    w: Interval
+    r: Interval
+    of_inputs: Interval
+    of_states: Interval
     p: Blocks | None
     functions: tuple[Activation, ...]
     unit: float = 0.0
 
     @property
     def hidden(self) -> int:
-        return int(self.r[0].lo.shape[0])
+        return int(self.r.lo.shape[-1])
 
-    def driven(self, gate: int, x: Interval) -> Interval:
-        """W x + b of the inputs."""
-        return plus(times_matrix(x, self.w[gate]), self.of_inputs[gate])
+    @property
+    def gates(self) -> int:
+        return len(self.r.lo) // self.hidden
 
-    def fed(self, gate: int, h: Interval) -> Interval:
-        """R h + b of the states."""
-        return plus(times_matrix(h, self.r[gate]), self.of_states[gate])
+    def blocks(self, x: Interval) -> Blocks:
+        """Rows [G H, n] gate by gate."""
+        return tuple(Interval(*ends) for ends in zip(*(np.split(end, self.gates) for end in (x.lo, x.hi)), strict=True))
 
-    def before(self, gate: int, x: Interval, h: Interval) -> Interval:
-        """A pre-activation."""
-        return plus(self.driven(gate, x), self.fed(gate, h))
+    def driven(self, x: Interval) -> Interval:
+        """W x + b of the inputs, for all gates: [..., G H]."""
+        return plus(times_matrix(x, self.w), self.of_inputs)
+
+    def fed(self, h: Interval, gates: slice) -> Interval:
+        """R h + b of the states, for some gates."""
+        rows = slice((gates.start or 0) * self.hidden, None if gates.stop is None else gates.stop * self.hidden)
+        return plus(times_matrix(h, self.r.map(lambda end: end[rows])), self.of_states.map(lambda end: end[rows]))
+
+    def gate(self, a: Interval, k: int) -> Interval:
+        """One gate's share of the last axis."""
+        return a.map(lambda end: end[..., k * self.hidden : (k + 1) * self.hidden])
 
     def value(self, function: int, a: Interval, clipped: bool = True) -> Interval:
         f = self.functions[function]
@@ -85,8 +96,10 @@ def _cut(f: Activation, a: Interval) -> Interval:
     return a if f.clip is None else a.map(lambda end: np.clip(end, -float(f.clip or 0.0), float(f.clip or 0.0)))
 
 
-def plus(*terms: Interval) -> Interval:
-    return corners(lambda *x: sum(x[1:], x[0]), terms)
+def plus(first: Interval, *others: Interval) -> Interval:
+    for other in others:
+        first = Interval(down(first.lo + other.lo), up(first.hi + other.hi))
+    return first
 
 
 def times(*factors: Interval) -> Interval:
@@ -108,8 +121,10 @@ def times_matrix(x: Interval, m: Interval) -> Interval:
     """M x."""
     if np.array_equal(m.lo, m.hi):
         return matmul(x, m.lo.T)
-    found = interval_product(x, m.map(np.transpose), x.lo.shape[-1])
-    return found if found is not WHOLE else Interval(*(np.full(m.lo.shape[0], end) for end in (-np.inf, np.inf)))
+    if not (x.bounded and m.bounded):
+        anything = np.full((*x.lo.shape[:-1], len(m.lo)), np.inf)
+        return Interval(-anything, anything)
+    return interval_product(x, m.map(np.transpose), x.lo.shape[-1])
 
 
 class Cell(ABC):
@@ -121,8 +136,12 @@ class Cell(ABC):
         self.weights = weights
 
     @abstractmethod
-    def step(self, x: Interval, states: States) -> tuple[dict[str, Interval], States]:
-        """What is inside a step from these states, and the states after it."""
+    def step(self, driven: Interval, states: States) -> tuple[dict[str, Interval], States]:
+        """Pre-activations and gates of a step from these states, where W x + b is ``driven``, and the states after it."""
+
+    @abstractmethod
+    def slopes(self, found: Inside) -> dict[str, Interval]:
+        """What scales the derivatives of a step, of its gates."""
 
     @abstractmethod
     def into(self, inside: Inside, m: Blocks) -> list[MatrixBall]:
@@ -136,67 +155,91 @@ class Cell(ABC):
     def ones(self) -> Interval:
         return identity(self.weights.hidden)
 
+    @property
+    def returning(self) -> Blocks:
+        return self.weights.blocks(self.weights.r)
+
 
 class Rnn(Cell):
     """h' = f(a)."""
 
-    def step(self, x: Interval, states: States) -> tuple[dict[str, Interval], States]:
-        w, (h,) = self.weights, states
-        a = w.before(0, x, h)
-        return {"h": h, "df": w.slope(0, a)}, (w.value(0, a),)
+    def step(self, driven: Interval, states: States) -> tuple[dict[str, Interval], States]:
+        a = plus(driven, self.weights.fed(states[0], ALL))
+        return {"a": a}, (self.weights.value(0, a),)
+
+    def slopes(self, found: Inside) -> dict[str, Interval]:
+        return {"to_h": self.weights.slope(0, found["a"])}
 
     def into(self, inside: Inside, m: Blocks) -> list[MatrixBall]:
-        return [scaled_rows([(inside["df"], m[0])])]
+        return [scaled_rows([(inside["to_h"], m[0])])]
 
     def across(self, inside: Inside) -> list[list[MatrixBall]]:
-        return [self.into(inside, self.weights.r)]
+        return [self.into(inside, self.returning)]
 
 
 class Gru(Cell):
-    """h' = (1 - z) n + z h, n = g(W x + b + R (r h)): q = r h has the derivative diag(r) + diag(h f') R_r."""
+    """h' = (1 - z) n + z h, n = g(W x + b + R q), with q = r h of the derivative diag(r) + diag(h f') R_r."""
 
-    def step(self, x: Interval, states: States) -> tuple[dict[str, Interval], States]:
+    def step(self, driven: Interval, states: States) -> tuple[dict[str, Interval], States]:
         w, (h,) = self.weights, states
-        a_z, a_r = w.before(0, x, h), w.before(1, x, h)
-        z, r = w.value(0, a_z), w.value(0, a_r)
-        inside = {"h": h, "z": z, "r": r}
-        a_n, inside["dq"] = self._new(x, h, r, w.slope(0, a_r))
+        a = plus(driven.map(lambda end: end[..., : 2 * w.hidden]), w.fed(h, slice(0, 2)))
+        gates = w.value(0, a)
+        z, r = w.gate(gates, 0), w.gate(gates, 1)
+        reset = self._reset(h)
+        a_n = self._new(w.gate(driven, 2), times(r, reset))
         n = w.value(1, a_n)
-        inside["to_z"] = times(plus(h, minus(n)), w.slope(0, a_z))
-        inside["to_n"] = times(one_minus(z), w.slope(1, a_n))
-        return inside, (corners(lambda z, n, h: (1.0 - z) * n + z * h, [z, n, h]),)
+        after = corners(lambda z, n, h: (1.0 - z) * n + z * h, [z, n, h])
+        return {"h": h, "z": z, "r": r, "n": n, "reset": reset, "a": a, "a_n": a_n}, (after,)
 
-    def _new(self, x: Interval, h: Interval, r: Interval, slope: Interval) -> tuple[Interval, Interval]:
-        """The pre-activation of n, and the derivative of what the reset gate scales by the gate's pre-activation."""
-        return self.weights.before(2, x, times(r, h)), times(h, slope)
+    def _reset(self, h: Interval) -> Interval:
+        """What the reset gate scales."""
+        return h
+
+    def _new(self, driven: Interval, q: Interval) -> Interval:
+        return plus(driven, self.weights.fed(q, slice(2, 3)))
+
+    def slopes(self, found: Inside) -> dict[str, Interval]:
+        w, slope = self.weights, self.weights.slope(0, found["a"])
+        return {
+            "to_z": times(plus(found["h"], minus(found["n"])), w.gate(slope, 0)),
+            "to_n": times(one_minus(found["z"]), w.slope(1, found["a_n"])),
+            "to_q": times(found["reset"], w.gate(slope, 1)),
+        }
 
     def into(self, inside: Inside, m: Blocks) -> list[MatrixBall]:
         own = scaled_rows([(inside["to_z"], m[0]), (inside["to_n"], m[2])])
-        return [own + self._returned(inside) @ scaled_rows([(inside["dq"], m[1])])]
+        return [own + self._returned(inside) @ scaled_rows([(inside["to_q"], m[1])])]
 
     def across(self, inside: Inside) -> list[list[MatrixBall]]:
-        r = self.weights.r
+        r = self.returning
         own = scaled_rows([(inside["z"], self.ones), (inside["to_z"], r[0])])
-        return [[own + self._returned(inside) @ scaled_rows([(inside["r"], self.ones), (inside["dq"], r[1])])]]
+        return [[own + self._returned(inside) @ scaled_rows([(inside["r"], self.ones), (inside["to_q"], r[1])])]]
 
     def _returned(self, inside: Inside) -> MatrixBall:
-        return scaled_rows([(inside["to_n"], self.weights.r[2])])
+        return scaled_rows([(inside["to_n"], self.returning[2])])
 
 
 class LinearGru(Gru):
     """The reset gate scales q = R h + b instead."""
 
-    def _new(self, x: Interval, h: Interval, r: Interval, slope: Interval) -> tuple[Interval, Interval]:
-        q = self.weights.fed(2, h)
-        return plus(self.weights.driven(2, x), times(r, q)), times(q, slope)
+    def _reset(self, h: Interval) -> Interval:
+        return self.weights.fed(h, slice(2, 3))
+
+    def _new(self, driven: Interval, q: Interval) -> Interval:
+        return plus(driven, q)
 
     def into(self, inside: Inside, m: Blocks) -> list[MatrixBall]:
         n = inside["to_n"]
-        return [scaled_rows([(inside["to_z"], m[0]), (times(n, inside["dq"]), m[1]), (n, m[2])])]
+        return [scaled_rows([(inside["to_z"], m[0]), (times(n, inside["to_q"]), m[1]), (n, m[2])])]
 
     def across(self, inside: Inside) -> list[list[MatrixBall]]:
-        r, n = self.weights.r, inside["to_n"]
-        terms = [(inside["z"], self.ones), (inside["to_z"], r[0]), (times(n, inside["dq"]), r[1]), (times(n, inside["r"]), r[2])]
+        r, n = self.returning, inside["to_n"]
+        terms = [
+            (inside["z"], self.ones),
+            (inside["to_z"], r[0]),
+            (times(n, inside["to_q"]), r[1]),
+            (times(n, inside["r"]), r[2]),
+        ]
         return [[scaled_rows(terms)]]
 
 
@@ -206,54 +249,63 @@ class Lstm(Cell):
     states = 2
     coupled = False
 
-    def step(self, x: Interval, states: States) -> tuple[dict[str, Interval], States]:
+    def step(self, driven: Interval, states: States) -> tuple[dict[str, Interval], States]:
         w, (h, c) = self.weights, states
-        p = w.p or (Interval(np.zeros(w.hidden), np.zeros(w.hidden)),) * 3
-        a_i, a_n = plus(w.before(0, x, h), times(p[0], c)), w.before(3, x, h)
+        a_i, a_o, a_f, a_n = (w.gate(a, k) for a in (plus(driven, w.fed(h, ALL)),) for k in range(4))
+        if w.p is not None:
+            a_i, a_f = plus(a_i, times(w.p[0], c)), plus(a_f, times(w.p[2], c))
         i, n = w.value(0, a_i), w.value(1, a_n)
-        to_i, to_n = w.slope(0, a_i), times(i, w.slope(1, a_n))
+        f = one_minus(i) if self.coupled else w.value(0, a_f)
+        cell = corners(_averaged, [i, n, c]) if self.coupled else plus(times(f, c), times(i, n))
+        a_o = a_o if w.p is None else plus(a_o, times(w.p[1], cell))
+        o, last = w.value(0, a_o), w.value(2, cell, clipped=False)
+        found = {
+            "a_i": a_i,
+            "a_o": a_o,
+            "a_f": a_f,
+            "a_n": a_n,
+            "i": i,
+            "o": o,
+            "f": f,
+            "n": n,
+            "c": c,
+            "cell": cell,
+            "last": last,
+        }
+        return found, (times(o, last), cell)
+
+    def slopes(self, found: Inside) -> dict[str, Interval]:
+        w, c, n = self.weights, found["c"], found["n"]
+        d_i, d_o, d_n = w.slope(0, found["a_i"]), w.slope(0, found["a_o"]), w.slope(1, found["a_n"])
+        made = {"to_n": times(found["i"], d_n), "to_o": times(found["last"], d_o), "to_i": times(n, d_i)}
         if self.coupled:
-            kept, to_f = one_minus(i), Interval(np.zeros(w.hidden), np.zeros(w.hidden))
-            to_i = times(plus(n, minus(c)), to_i)
-            after = corners(lambda i, n, c: (1.0 - i) * c + i * n, [i, n, c])
+            made["to_i"] = times(plus(n, minus(c)), d_i)
         else:
-            a_f = plus(w.before(2, x, h), times(p[2], c))
-            kept, to_f, to_i = w.value(0, a_f), times(c, w.slope(0, a_f)), times(n, to_i)
-            after = plus(times(kept, c), times(i, n))
-        a_o = plus(w.before(1, x, h), times(p[1], after))
-        o, last = w.value(0, a_o), w.value(2, after, clipped=False)
-        to_o = times(last, w.slope(0, a_o))
-        shown = plus(times(o, w.slope(2, after, clipped=False)), times(to_o, p[1]))
-        keep = plus(kept, times(to_i, p[0]), times(to_f, p[2]))
-        inside = {"h": h, "c": c, "after": after, "i": to_i, "f": to_f, "n": to_n, "o": to_o, "shown": shown, "keep": keep}
-        return inside, (times(o, last), after)
+            made["to_f"] = times(c, w.slope(0, found["a_f"]))
+        shown, keep = times(found["o"], w.slope(2, found["cell"], clipped=False)), found["f"]
+        if w.p is not None:
+            shown = plus(shown, times(made["to_o"], w.p[1]))
+            keep = plus(keep, times(made["to_i"], w.p[0]), *([] if self.coupled else [times(made["to_f"], w.p[2])]))
+        return {**made, "shown": shown, "keep": keep}
 
     def into(self, inside: Inside, m: Blocks) -> list[MatrixBall]:
-        to_cell = [(inside["i"], m[0]), (inside["f"], m[2]), (inside["n"], m[3])]
-        to_cell = to_cell[:1] + to_cell[2:] if self.coupled else to_cell
-        to_state = [(inside["o"], m[1]), *((times(inside["shown"], d), block) for d, block in to_cell)]
+        to_cell = [(inside["to_i"], m[0]), (inside["to_n"], m[3])]
+        if not self.coupled:
+            to_cell.append((inside["to_f"], m[2]))
+        to_state = [(inside["to_o"], m[1]), *((times(inside["shown"], d), block) for d, block in to_cell)]
         return [scaled_rows(to_state), scaled_rows(to_cell)]
 
     def across(self, inside: Inside) -> list[list[MatrixBall]]:
-        of_h = self.into(inside, self.weights.r)
+        of_h = self.into(inside, self.returning)
         of_c = [scaled_rows([(d, self.ones)]) for d in (times(inside["shown"], inside["keep"]), inside["keep"])]
         return [[a, b] for a, b in zip(of_h, of_c, strict=True)]
+
+
+def _averaged(i: Array, n: Array, c: Array) -> Array:
+    return np.asarray((1.0 - i) * c + i * n)
 
 
 class CoupledLstm(Lstm):
     """f = 1 - i."""
 
     coupled = True
-
-
-def over_steps(found: Sequence[Mapping[str, Interval]], merged: bool) -> Inside:
-    """What is inside of each step, [steps, H] by name; of all of them together, [1, H], where ``merged``."""
-    made = {}
-    for name in found[0]:
-        lo, hi = (np.stack([np.atleast_1d(end) for end in ends]) for ends in zip(*map(_ends(name), found), strict=True))
-        made[name] = Interval(lo.min(0, keepdims=True), hi.max(0, keepdims=True)) if merged else Interval(lo, hi)
-    return made
-
-
-def _ends(name: str) -> Callable[[Mapping[str, Interval]], tuple[Array, Array]]:
-    return lambda inside: (inside[name].lo, inside[name].hi)
