@@ -80,6 +80,15 @@ def _sequence(rng: np.random.Generator) -> Layers:
     return f"{rng.integers(2, 5)}, 3", [f"{{kind: {kind}, units: {units}, output: last}}", "{kind: dense, units: 2}"]
 
 
+def _recurrent(rng: np.random.Generator) -> Layers:
+    """Stacks of both directions, of which all steps are read."""
+    kind = rng.choice(["rnn", "rnn", "gru", "lstm"])
+    further = {"rnn": ", activation: relu" * int(rng.integers(2)), "gru": ", reset_after: false" * int(rng.integers(2))}
+    both = str(bool(rng.integers(2))).lower()
+    layer = f"{{kind: {kind}, units: {rng.integers(2, 5)}, layers: {rng.integers(1, 3)}, bidirectional: {both}"
+    return f"{rng.integers(3, 9)}, 2", [f"{layer}{further.get(str(kind), '')}}}", "{kind: flatten}", "{kind: dense, units: 2}"]
+
+
 def _attending(rng: np.random.Generator) -> Layers:
     return f"{rng.integers(2, 5)}, 4", ["{kind: transformer_encoder, heads: 2}", "{kind: flatten}", "{kind: dense, units: 3}"]
 
@@ -113,6 +122,7 @@ FAMILIES: dict[str, Callable[[np.random.Generator], Layers]] = {
     "batch_normalized": _batch_normalized,
     "convolutional": _convolutional,
     "sequence": _sequence,
+    "recurrent": _recurrent,
     "attending": _attending,
     "gated": _gated,
     "joined": _joined,

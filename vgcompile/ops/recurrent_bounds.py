@@ -42,10 +42,10 @@ from vgcompile.ops.shape import is_sample_axis
 X, W, R, B, LENGTHS, H, C, P = range(8)
 GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
 MOST_STEPS = 512  # beyond them, and where steps and units make too much work, one box holds all steps
-MOST_WORK = 2e10
+MOST_WORK = 5e7  # multiply-adds of one product for each step
 SEARCHED = 24  # steps in search of a box that a step leads back into
 REFINED = 6  # steps from no box at all, where there is none
-WIDER = (1e-3, 0.1, 1.0, 10.0)  # by so much of itself such a box is tried
+WIDER = (1e-3, 0.1, 1.0, 10.0, 100.0, 1e3, 1e4)  # by so much of itself such a box is tried
 
 
 @dataclass(frozen=True)
@@ -92,10 +92,12 @@ class Direction:
         for share in WIDER:
             wide = tuple(_widened(box, share) for box in states)
             if _inside(self.cell.step(driven, wide)[1], wide):
-                return wide
-        anything = np.full(self.cell.weights.hidden, np.inf)
-        states = (Interval(-anything, anything),) * self.cell.states
-        for _ in range(REFINED):  # every box on this way holds all states
+                states = wide
+                break
+        else:
+            anything = np.full(self.cell.weights.hidden, np.inf)
+            states = (Interval(-anything, anything),) * self.cell.states
+        for _ in range(REFINED):  # a step from a box that holds all states, and the initial ones, are such a box again
             states = _hulls(self.start, self.cell.step(driven, states)[1])
         return states
 

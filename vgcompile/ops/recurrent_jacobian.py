@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from vgcompile.interval import EPSILON, TINY, Array
-from vgcompile.norms import UNIT, spectral_norm
+from vgcompile.norms import UNIT, singular_extremes, spectral_norm
 from vgcompile.ops.matrix_ball import MatrixBall, beside
 
 LARGEST = 1024  # rows of the whole map's centre
+DECOMPOSED = 256  # the shorter side of a matrix whose eigenvalues are taken
 LARGEST_TABLE = 1024  # steps of a table of block norms whose spectral norm is taken
 
 
@@ -65,7 +66,8 @@ def norm_over_steps(
         return math.inf
     if recurrence.steps is None:
         return _of_any_length(recurrence.norms.max(0), b.max(0), outputs)
-    table = _table(recurrence, b, outputs, every)
+    with np.errstate(over="ignore", invalid="ignore"):
+        table = _table(recurrence, b, outputs, every)
     found = _of_table(table, weights)
     centred = _of_centre(recurrence, entering, outputs, every)
     if weights is not None:
@@ -110,7 +112,7 @@ def _of_table(table: Array, weights: Array | None) -> float:
     if weights is not None:
         return float(np.linalg.norm(table @ weights)) * (1.0 + 4.0 * (sum(table.shape) + 8) * EPSILON)
     if max(table.shape) <= LARGEST_TABLE:
-        return float(spectral_norm(table))
+        return _norm(table)
     return math.sqrt(float(table.sum(0).max()) * float(table.sum(1).max())) * (1.0 + 4.0 * (sum(table.shape) + 8) * EPSILON)
 
 
@@ -151,8 +153,13 @@ def _of_centre(recurrence: Recurrence, entering: Sequence[MatrixBall], outputs: 
     inverse = doubled * norm_g / (1.0 - off) * (1.0 + 16.0 * EPSILON)
     through = float(residual) + unit * (1.0 + float(np.linalg.norm(lower))) * g_size
     moved = off_a * (float(spectral_norm(g @ source)) + unit * g_size * b_size + norm_g * off_b)
-    found = float(spectral_norm(made)) + unit * g_size * b_size + doubled * norm_g * off_b + inverse * (through * bound_b + moved)
+    found = _norm(made) + unit * g_size * b_size + doubled * norm_g * off_b + inverse * (through * bound_b + moved)
     return float(found * (1.0 + 32.0 * EPSILON))
+
+
+def _norm(matrix: Array) -> float:
+    """By eigenvalues where they cost little: without the slack that a few Gram steps leave."""
+    return singular_extremes(matrix)[1] if min(matrix.shape) <= DECOMPOSED else float(spectral_norm(matrix))
 
 
 def _selected(outputs: Outputs, size: int, states: int, steps: int) -> list[int]:
