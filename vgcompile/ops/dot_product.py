@@ -11,19 +11,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
-from vgcompile.interval import WHOLE, Interval, corners, down, interval, point, up
 from vgcompile.ops.attention_moments import Attended, Layout, number, seen_by
-from vgcompile.ops.linear import interval_product, swapped
-from vgcompile.ops.maps import one_sample
-from vgcompile.ops.op import INTERNAL, Array, Body, Case, Dim, Op, sample
-from vgcompile.ops.shape import extents, repeats
+from vgcompile.ops.dot_product_bounds import norms, tangent, value_range
+from vgcompile.ops.linear import swapped
+from vgcompile.ops.op import INTERNAL, Body, Case, Op, sample
+from vgcompile.ops.shape import extents
 from vgcompile.signal import Signal
 
 
@@ -102,123 +101,6 @@ def _like(q: Any, v: Any) -> Any:
     return ir.Value(shape=ir.Shape([*lead, own[-2], other[-1]]), type=q.type)
 
 
-def _range(case: Case) -> Interval:
-    """A mean of the values of all keys, or 0."""
-    values = _lifted(case, 2)
-    weighed = _weighed(case, values)
-    if values.lo.ndim:
-        values = Interval(values.lo.min(-2, keepdims=True), values.hi.max(-2, keepdims=True))
-    if case.attributes.get("zero_rows"):
-        values = values.hull(point(0.0))
-    hull = corners(np.multiply, [values, interval(1.0, 1.0 + 1e-12)])
-    if weighed is None:
-        return hull
-    lo, hi = np.maximum(hull.lo, weighed.lo), np.minimum(hull.hi, weighed.hi)
-    return Interval(lo, hi) if (lo <= hi).all() else hull
-
-
-def _weighed(case: Case, values: Interval) -> Interval | None:
-    """The product of weights, as far as scores tell them, and values less a middle one: weights add up to 1.
-
-    None where scores are bent, hidden or moved, or where an extent or a range is not known.
-    """
-    q, k, v = (_whole(case, position) for position in range(3))
-    plain = not case.attributes.get("softcap") and not any(dims is not None for dims in case.shapes[3:])
-    if q is None or k is None or v is None or not plain or case.attributes.get("zero_rows"):
-        return None
-    scale = float(case.attributes.get("scale", 1.0))
-    products = interval_product(q, k.map(lambda x: np.swapaxes(x, -1, -2)), q.lo.shape[-1])
-    if not products.bounded:
-        return None
-    scores = corners(np.multiply, [products, point(scale)])
-    middle = 0.5 * (v.lo.min(-2, keepdims=True) + v.hi.max(-2, keepdims=True))
-    away = corners(np.subtract, [v, point(middle)])
-    mean = interval_product(_softmax(scores), away, v.lo.shape[-2])
-    return corners(np.add, [mean, point(middle)]) if mean.bounded else None
-
-
-def _whole(case: Case, position: int) -> Interval | None:
-    """The range of one sample's operand with all its extents; None where one is not known."""
-    dims, bound = one_sample(case.shapes[position]), _lifted(case, position)
-    return bound.map(lambda x: np.broadcast_to(x, dims)) if dims is not None and bound.bounded else None
-
-
-def _softmax(scores: Interval) -> Interval:
-    """Each weight is least where its own score is and all others are greatest, and the reverse."""
-    top = scores.hi.max(-1, keepdims=True)
-    low, high = np.exp(scores.lo - top), np.exp(scores.hi - top)
-    room = 1e-13 * high.sum(-1, keepdims=True)
-    most_others = high.sum(-1, keepdims=True) - high + room
-    least_others = np.maximum(low.sum(-1, keepdims=True) - low - room, 0.0)
-    with np.errstate(invalid="ignore"):
-        lo, hi = low / (low + most_others), high / np.maximum(high + least_others, high)
-    return Interval(np.maximum(down(lo, 1.0), 0.0), np.minimum(up(np.nan_to_num(hi, nan=1.0), 1.0), 1.0))
-
-
-def _norms(case: Case, position: int) -> tuple[float, float]:
-    """With p a query's weights, y its output and Cov_p the covariance under p:
-
-        by q        scale Cov_p(v, k)                   at most scale r_v r_k
-        by k_j      scale p_j (v_j - y) q^T             at most scale |q| r_v, times sqrt(T): every query reads every key
-        by v        P, whose rows sum to 1              at most sqrt(T)
-        by a score  p_j (v_j - y)                       at most r_v / sqrt(2)
-
-    r is half the diagonal of the box that holds the vectors of all keys: no spread about a mean is larger (Popoviciu 1935, axis
-    by axis). A cap only bends, by slopes of 1 at most.
-    """
-    if position > 3:
-        raise NotImplementedError("a condition has no slope")
-    q, k, v = ((case.shapes[i] or ()) for i in range(3))
-    lead = (case.outputs[0] or ())[:-2]
-    full = ((*lead, *q[-2:]), (*lead, *k[-2:]), (*lead, *v[-2:]), (*lead, q[-2], k[-2]))[position]
-    copies = repeats(replace(case, outputs=(full,)), position)
-    queries = float(q[-2]) if isinstance(q[-2], int) else math.inf
-    scale = abs(float(case.attributes.get("scale", 1.0)))
-    most = (
-        lambda: scale * _spread(case, 2) * _spread(case, 1),
-        lambda: scale * _longest(case, 0) * _spread(case, 2) * math.sqrt(queries),
-        lambda: math.sqrt(queries),
-        lambda: _spread(case, 2) / math.sqrt(2.0),
-    )[position]()
-    return (0.0, _product(most, math.sqrt(copies)))
-
-
-def _product(a: float, b: float) -> float:
-    """0 times an extent that nobody knows is 0."""
-    return float(up(np.asarray(a * b))) if a and b else 0.0
-
-
-def _lifted(case: Case, position: int) -> Interval:
-    """What is known of an operand, as one number or with all its axes."""
-    value, rank = case.values[position], len(case.shapes[position] or ())
-    bound = case.ranges[position] or (WHOLE if value is None else point(value))
-    return bound.map(lambda x: x.reshape((1,) * (rank - x.ndim) + x.shape) if x.ndim else x)
-
-
-def _spread(case: Case, position: int) -> float:
-    """Half the diagonal of the box around the vectors of all keys."""
-    bound = _lifted(case, position)
-    if not bound.bounded:
-        return math.inf
-    lo, hi = (bound.lo.min(-2), bound.hi.max(-2)) if bound.lo.ndim else (bound.lo, bound.hi)
-    return _length(0.5 * (hi - lo), (case.shapes[position] or ())[-1])
-
-
-def _longest(case: Case, position: int) -> float:
-    """The greatest length of a vector."""
-    bound = _lifted(case, position)
-    return _length(bound.magnitude, (case.shapes[position] or ())[-1]) if bound.bounded else math.inf
-
-
-def _length(sides: Array, extent: Dim) -> float:
-    """The greatest l2 norm along the last axis, over which a number that stands alone is repeated."""
-    if isinstance(extent, str):
-        return math.inf if np.any(sides) else 0.0
-    squares = np.square(np.atleast_1d(sides))
-    total = squares.sum(-1) * (extent if squares.shape[-1] == 1 else 1)
-    return float(up(np.sqrt(total).max(initial=0.0) * (1.0 + 1e-12)))
-
-
 def _layout(case: Case, signals: Sequence[Signal | None]) -> Layout:
     """Where a condition hides keys, its value must be known; one that a run computes hides an unknown number of them."""
     q, k, v = (case.shapes[i] or () for i in range(3))
@@ -248,8 +130,10 @@ ScaledDotProductAttention = Op(
     averages=2,
     domain=INTERNAL,
     vjp=_attention_vjp,
-    range=_range,
-    norms=_norms,
+    range=value_range,
+    norms=norms,
+    tangent=tangent,
+    round=True,
     moments=Attended(_layout),
     bodies=(Body("written out", _attention),),
     infer=lambda q, k, v, *_, **__: _like(q, v),
