@@ -123,8 +123,16 @@ def _drawn(network: Network, rng: np.random.Generator, count: int) -> dict[str, 
 
 
 def _inside(network: Network, where: Region, rng: np.random.Generator, count: int) -> dict[str, Array]:
-    """Points of the region, half of them on its rim."""
-    return _projected(where, {name: 2.0 * x for name, x in _spread(network, where, rng, count).items()})
+    """Points of the region, half of them on its rim, some next to its centre, and some that vary little along an axis: there
+    deviations are least, by which normalizations divide."""
+    made = {name: 2.0 * x for name, x in _spread(network, where, rng, count).items()}
+    for name, x in made.items():
+        ball, few = where.pieces[0][name].ball, max(count // 8, 1)
+        centre = 0.0 if ball is None else ball.centre
+        share = 10.0 ** rng.uniform(-6.0, 0.0, (few, *(1,) * (x.ndim - 1)))
+        x[:few] = centre + share * (x[:few] - centre)
+        x[few : 2 * few] = x[few : 2 * few].mean(axis=-1, keepdims=True) + share * x[few : 2 * few]
+    return _projected(where, made)
 
 
 def _spread(network: Network, where: Region, rng: np.random.Generator, count: int) -> dict[str, Array]:

@@ -10,7 +10,10 @@ Rows of V and K count from any point, for M 1 = 0: what matters is how far keys 
 axis), and ||A^T M|| <= sqrt(||A^T M A|| ||M||) with ||M|| <= p1 (1 - p1 + p2) <= 1/2. Kim, Papamakarios and Mnih 2021 (arXiv
 2006.04710) and Castin, Ablin and Peyre 2024 (arXiv 2312.14820) bound the same factors for tokens within a ball of radius R.
 
-Near a point everything is a product of matrices known within balls, which gives a linear map and a distance from it.
+Near a point everything is a product of matrices known within balls, which gives a linear map and a distance from it. Along a
+way from there, on which rows of V and K move by at most d_v and d_k and a query's scores by amounts that differ by at most w from
+key to key, the covariance moves by no more than w r_v r_k + d_v r_k + r_v d_k: ||E[(v - y)(k - m)^T t]|| <= w r_v r_k where
+|t| <= w. The least of both is taken.
 """
 
 from __future__ import annotations
@@ -133,7 +136,11 @@ class Part:
 @dataclass(frozen=True)
 class Nearby:
     """Operands as matrices [heads, positions, size] within balls, the weights ``p`` [heads, queries, keys] at their centres, and
-    how far a row of weights may be from them: ``moved`` in the l2 norm, ``apart`` of its greatest entry, ``most`` its ends."""
+    how far a row of weights may be from them: ``moved`` in the l2 norm, ``apart`` of its greatest entry, ``most`` its ends.
+
+    ``spreads`` [2, heads]: radii of balls that hold all rows of a head's K and of its V; ``steps`` [2, heads]: how far a row of
+    these moves; ``differing`` [heads, queries]: by how much more one score moves than another.
+    """
 
     q: MatrixBall
     k: MatrixBall
@@ -145,6 +152,9 @@ class Nearby:
     moved: Array
     apart: Array
     most: Array
+    spreads: Array
+    steps: Array
+    differing: Array
 
     def covariance(self) -> MatrixBall:
         """M of each query, [heads, queries, keys, keys]: it moves by diag(d) - d p^T - p0 d^T where p does by d."""
@@ -160,10 +170,15 @@ class Nearby:
 
     def seen(self) -> MatrixBall:
         """V^T M of each query, [heads, queries, size, keys]."""
-        return _turned(_each(self.centred(self.v))) @ self.covariance()
+        found = _turned(_each(self.centred(self.v))) @ self.covariance()
+        (_, r_v), (_, d_v) = self.spreads[..., None], self.steps[..., None]
+        moved = (d_v + self.differing * r_v) * math.sqrt(0.5) * ROOM
+        return _least(found, moved, np.broadcast_to(r_v * math.sqrt(0.5) * ROOM, moved.shape))
 
     def by_queries(self) -> Part:
-        found = self.seen() @ _each(self.centred(self.k))
+        (r_k, r_v), (d_k, d_v) = self.spreads[..., None], self.steps[..., None]
+        moved = (self.differing * r_v * r_k + d_v * r_k + r_v * d_k) * ROOM
+        found = _least(self.seen() @ _each(self.centred(self.k)), moved, np.broadcast_to(r_v * r_k * ROOM, moved.shape))
         c = self.scale * found.middle
 
         def push(t: Array) -> Array:
@@ -189,10 +204,11 @@ class Nearby:
             turned = np.einsum("hivj,shiv->shij", a, g.reshape(len(g), *a.shape[:3]))
             return np.asarray(np.einsum("hid,shij->shjd", self.q.middle, turned).reshape(len(g), -1))
 
-        size = np.sqrt((found.middle**2).sum(axis=(-2, -1)))
+        size = np.minimum(found.norm, np.sqrt((found.middle**2).sum(axis=(-2, -1))))
         length = np.sqrt((self.q.middle**2).sum(-1))
         off = found.radius * self.lengths + size * self.moves
-        whole, norm, ball = (_over_queries(self.scale * x) for x in (found.norm * self.lengths, size * length, off))
+        frobenius = np.sqrt((found.middle**2).sum(axis=(-2, -1)))
+        whole, norm, ball = (_over_queries(self.scale * x) for x in (found.norm * self.lengths, frobenius * length, off))
         return self._part(push, pull, norm, ball, whole)
 
     def by_values(self) -> Part:
@@ -213,12 +229,21 @@ class Nearby:
         error = 8.0 * (self.p.shape[-1] + self.q.middle.shape[-1] + self.v.middle.shape[-1] + 8) * EPSILON
         norm = norm * ROOM * (1.0 + 1e-12)
         size = norm * math.sqrt(self.p.shape[0] * self.p.shape[1] * self.v.middle.shape[-1])
-        return Part(most * ROOM, Tangent(LinearMap(push, pull, norm, error * size), None, ball * ROOM + 1e-14 * norm))
+        most, ball = most * ROOM, ball * ROOM + 1e-14 * norm
+        if ball > most:  # of no more use than the norm
+            nothing = LinearMap(lambda t: 0.0 * push(t), lambda g: 0.0 * pull(g), 0.0)
+            return Part(most, Tangent(nothing, None, most))
+        return Part(most, Tangent(LinearMap(push, pull, norm, error * size), None, ball))
 
 
 def _over_queries(x: Array) -> float:
     """Of blocks below each other, the greatest head."""
     return float(np.sqrt((x**2).sum(-1)).max(initial=0.0))
+
+
+def _least(x: MatrixBall, radius: Array, norm: Array) -> MatrixBall:
+    """Met with what else is known of distance and norm."""
+    return MatrixBall(x.middle, np.minimum(x.radius, radius + 1e-14 * norm), np.minimum(x.norm, norm))
 
 
 def _each(x: MatrixBall) -> MatrixBall:
@@ -249,7 +274,7 @@ def nearby(case: Case) -> Nearby | None:
     if math.prod(lead) * queries * keys * max(keys, q.lo.shape[-1], v.lo.shape[-1]) > LARGEST:
         return None
     parts = [_operand(case, position, end, lead) for position, end in enumerate((q, k, v))]
-    (mq, rows_q, aq), (mk, rows_k, ak), (mv, _, _) = parts
+    (mq, rows_q, aq), (mk, rows_k, ak), (mv, rows_v, av) = parts
     signed = float(case.attributes.get("scale", 1.0))
     scale = abs(signed)
     hidden, bias = (np.broadcast_to(x, (*lead, queries, keys)).reshape(-1, queries, keys) for x in scores)
@@ -265,16 +290,29 @@ def nearby(case: Case) -> Nearby | None:
     along = (scale * (rows_q * mk.norm[:, None] + length_q * mk.radius[:, None]) + np.sqrt((rounding**2).sum(-1))) * ROOM
     p, ends_of_p = _softmax(point(centre)), _softmax(Interval(centre - entries, centre + entries))
     apart = np.maximum(ends_of_p.hi - p.lo, p.hi - ends_of_p.lo)
-    # A softmax moves by no more than half of what its scores do (arXiv 2510.23012).
-    moved = np.minimum(np.sqrt((apart**2).sum(-1)), 0.5 * np.minimum(along, np.sqrt((entries**2).sum(-1))) + 1e-13) * ROOM
+    # A softmax moves by M ds: by half of ds (arXiv 2510.23012), and by sqrt(||M|| Var_p(ds)), where Var <= differing^2 / 4.
+    spreads = np.stack([_radius(x.middle, rows, away) for x, rows, away in ((mk, rows_k, ak), (mv, rows_v, av))])
+    steps = np.stack([rows.max(-1) for rows in (rows_k, rows_v)])
+    differing = 2.0 * scale * (rows_q * spreads[0][:, None] + (length_q + rows_q) * steps[0][:, None]) * ROOM
+    slopes = scale * (aq @ np.swapaxes(np.abs(mk.middle) + ak, -1, -2) + (np.abs(mq.middle) + aq) @ np.swapaxes(ak, -1, -2))
+    differing = np.minimum(differing, 2.0 * slopes.max(-1) * ROOM) + rounding.max(-1)
+    shift = np.min([along, np.sqrt((entries**2).sum(-1)), differing * math.sqrt(0.5)], axis=0)
+    moved = np.minimum(np.sqrt((apart**2).sum(-1)), 0.5 * shift + 1e-13) * ROOM
     middle = 0.5 * (p.lo + p.hi)
     apart = np.minimum(apart.max(-1), moved)
-    return Nearby(mq, mk, mv, length_q + rows_q, rows_q, signed, middle, moved, apart, ends_of_p.hi)
+    return Nearby(mq, mk, mv, length_q + rows_q, rows_q, signed, middle, moved, apart, ends_of_p.hi, spreads, steps, differing)
 
 
 def _filled(case: Case) -> bool:
     """Whether hidden scores are replaced by a finite number, so that hidden keys keep weights."""
     return len(case.shapes) > 4 and case.shapes[4] is not None and case.attributes.get("fill", -math.inf) != -math.inf
+
+
+def _radius(centre: Array, rows: Array, away: Array) -> Array:
+    """Of a ball that holds all rows [heads, rows, size] of a head: half the diagonal of their box, or around their mean."""
+    box = np.sqrt((((centre + away).max(-2) - (centre - away).min(-2)) ** 2).sum(-1)) / 2.0
+    from_mean = np.sqrt(((centre - centre.mean(-2, keepdims=True)) ** 2).sum(-1)) + rows
+    return np.asarray(np.minimum(box, from_mean.max(-1)) * ROOM + 1e-300)
 
 
 def _fixed(case: Case) -> tuple[Array, Array] | None:

@@ -30,22 +30,49 @@ def rows_of(case: Case, members: float) -> tuple[tuple[int, ...], int] | None:
 
 def least_square(case: Case, members: float, centred: bool) -> float:
     """A lower bound of mean(u^2) over the input's range, in every row."""
+    found = least_squares(case, members, centred)
+    return 0.0 if found is None else float(found.min(initial=math.inf))
+
+
+def least_squares(case: Case, members: float, centred: bool) -> Array | None:
+    """Lower bounds of mean(u^2) over the input's range, row by row; None where the rows are not known."""
     where, bound = rows_of(case, members), case.ranges[0]
     if where is None or bound is None:
-        return 0.0
+        return None
     dims, n = where
-    found = 0.0
+    found = np.zeros(math.prod(dims) // n)
+    box = _box(bound, dims, n)
+    if box is not None:
+        lo, hi = box
+        found = (_spread(lo, hi) if centred else (Interval(lo, hi).mignitude ** 2).sum(axis=1)) / n
+    if case.balls and (ball := case.balls[0]) is not None:
+        u = _centred(ball[0].reshape(-1, n), centred)
+        length = np.maximum(np.sqrt((u * u).sum(axis=1)) * (1.0 - (n + 8) * EPSILON) - _away(case, dims, n), 0.0)
+        found = np.maximum(found, length**2 / n)
+    return np.asarray(np.maximum(found * (1.0 - 4.0 * (n + 8) * EPSILON), 0.0))
+
+
+def _box(bound: Interval, dims: tuple[int, ...], n: int) -> tuple[Array, Array] | None:
+    """The ends of each row; None where there are none, or too many elements to search."""
+    if math.prod(dims) > LARGEST_SEARCHED or not bound.bounded:
+        return None
     try:
         lo, hi = (np.broadcast_to(end, dims).reshape(-1, n) for end in (bound.lo, bound.hi))
     except ValueError:
-        lo = hi = np.zeros((1, n))
-    if np.isfinite(lo).all() and np.isfinite(hi).all() and lo.size <= LARGEST_SEARCHED:
-        found = float((_spread(lo, hi) if centred else (Interval(lo, hi).mignitude ** 2).sum(axis=1)).min()) / n
-    if case.balls and (ball := case.balls[0]) is not None:
-        u = _centred(ball[0].reshape(-1, n), centred)
-        length = np.maximum(np.sqrt((u * u).sum(axis=1)) * (1.0 - (n + 8) * EPSILON) - ball[1], 0.0)
-        found = max(found, float((length**2).min()) / n)
-    return max(found * (1.0 - 4.0 * (n + 8) * EPSILON), 0.0)
+        return None
+    return lo, hi
+
+
+def _away(case: Case, dims: tuple[int, ...], n: int) -> Array:
+    """How far each row may be from its share of the ball's centre: no farther than the corners of its box."""
+    ball, bound = case.balls[0], case.ranges[0]
+    assert ball is not None
+    box = None if bound is None else _box(bound, dims, n)
+    if box is None:
+        return np.full(math.prod(dims) // n, ball[1])
+    centre = ball[0].reshape(-1, n)
+    corner = np.maximum(np.abs(box[0] - centre), np.abs(box[1] - centre))
+    return np.asarray(np.minimum(ball[1], np.sqrt((corner**2).sum(axis=1)) * (1.0 + (n + 8) * EPSILON)))
 
 
 def value_range(case: Case, members: float, centred: bool) -> Interval | None:
@@ -70,11 +97,13 @@ def value_range(case: Case, members: float, centred: bool) -> Interval | None:
         hi = x.hi - (x.hi + x.lo.sum(axis=1, keepdims=True) - x.lo) / n
     u = Interval(down(lo, (n + 4.0) * scale), up(hi, (n + 4.0) * scale))
     epsilon = float(case.attributes["epsilon"])
-    least = least_square(case, members, centred) + epsilon
+    squares = least_squares(case, members, centred)
+    assert squares is not None
+    least = down(squares + epsilon)[:, None]
     most = up((u.magnitude**2).mean(axis=1, keepdims=True) + epsilon, float(n))
-    if least <= 0.0:
+    if (least <= 0.0).any():
         return None
-    inverse = Interval(down(1.0 / np.sqrt(most), 1.0), up(np.full_like(most, 1.0 / math.sqrt(least)), 1.0 / math.sqrt(least)))
+    inverse = Interval(down(1.0 / np.sqrt(most)), up(1.0 / np.sqrt(least)))
     return product(u, inverse).map(lambda end: end.reshape(dims))
 
 
@@ -118,12 +147,13 @@ def near(case: Case, members: float, scale: Array, centred: bool) -> Tangent | N
     dims, n = where
     factor = np.broadcast_to(scale, dims).ravel()
     epsilon, most = float(case.attributes["epsilon"]), float(np.abs(factor).max(initial=0.0))
-    least = least_square(case, members, centred) + epsilon
-    if least <= 0.0:
+    squares = least_squares(case, members, centred)
+    if squares is None or (squares + epsilon <= 0.0).any():
         return None
-    largest = 1.0 / math.sqrt(least) * (1.0 + 8.0 * EPSILON)
-    ball = case.balls[0] if case.balls else None
-    bend = math.inf if ball is None else BEND * ball[1] / (math.sqrt(n) * least) * (1.0 + 8.0 * EPSILON)
+    largest = 1.0 / math.sqrt(float(squares.min()) + epsilon) * (1.0 + 8.0 * EPSILON)
+    ball, bend = case.balls[0] if case.balls else None, math.inf
+    if ball is not None:
+        bend = float((BEND * _away(case, dims, n) / (math.sqrt(n) * (squares + epsilon))).max()) * (1.0 + 8.0 * EPSILON)
     if ball is None or bend > 0.5 * largest:
         return Tangent(_map(np.zeros((factor.size // n, n)), 0.5 * largest, factor, centred), None, 0.5 * largest * most)
     u = _centred(ball[0].reshape(-1, n), centred)
