@@ -215,6 +215,7 @@ GRU = _row(
             activation_beta=[0.4],
         ),
         sample((3, 3, 2), (1, 6, 2), (1, 6, 2), (1, 12), _LENGTHS, hidden_size=2, linear_before_reset=1, outputs=2),
+        sample((2, 1, 2), (1, 6, 2), (1, 6, 2), hidden_size=2),
     ),
 )
 
