@@ -1,7 +1,7 @@
 """Attacks on the facts that rows of the operator table state: does the truth leave a bound, or one that was made too tight?
 
-A mutation moves a bound inward by a tenth: of its width (ranges, slopes) or of itself (norms, the ball of a tangent; a map without
-a ball is scaled by 0.9). A fact is caught where some sample, box and point leaves the mutated bound.
+A mutation moves a bound inward by a tenth: of its width (ranges, slopes) or of itself (norms, the ball of a tangent; a map
+without a ball is scaled by 0.9). A fact is caught where some sample, box and point leaves the mutated bound.
 """
 
 from __future__ import annotations
@@ -224,7 +224,9 @@ FACTS: Mapping[str, Fact] = {
 
 def caught(row: Op, fact: str, share: float = SHARE) -> bool:
     """Whether an attack leaves the row's bound, moved inward by a share."""
-    return any(FACTS[fact].leaves(attack, share) for attack in attacks(row, POINTS[fact], WIDE if fact in ("range", "slope") else WIDTHS))
+    return any(
+        FACTS[fact].leaves(attack, share) for attack in attacks(row, POINTS[fact], WIDE if fact in ("range", "slope") else WIDTHS)
+    )
 
 
 def shown(row: Op, fact: str) -> bool:

@@ -3,6 +3,7 @@
     python -m benchmarks.sound attack [--count 1000000] [--models 250] [--family NAME ...]
     python -m benchmarks.sound tightness [--quick]
     python -m benchmarks.sound depth
+    python -m benchmarks.sound mutations
 
 Run from the repository's root. `tightness` compares with auto_LiRPA where it can be imported. Exit code 1 if an attack leaves a
 bound.
@@ -16,7 +17,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Sequence
 
-from benchmarks.sound import depth, peers, tightness
+from benchmarks.sound import depth, mutations, peers, tightness
 from benchmarks.sound.attack import Attacked, attack
 from benchmarks.sound.families import FAMILIES, random_model
 
@@ -25,7 +26,7 @@ FORMS = ("everywhere", "range", "ball:0.1", "ball:0.05@linf", "ball:0.01@linf")
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("attack", "tightness", "depth"))
+    parser.add_argument("what", choices=("attack", "tightness", "depth", "mutations"))
     parser.add_argument("--count", type=int, default=1_000_000, help="attacked samples, all models together")
     parser.add_argument("--models", type=int, default=250)
     parser.add_argument("--family", choices=sorted(FAMILIES), action="append", help="attack these alone")
@@ -33,6 +34,9 @@ def main() -> int:
     given = parser.parse_args()
     if given.what == "depth":
         print(depth.report())
+        return 0
+    if given.what == "mutations":
+        print(mutations.table())
         return 0
     if given.what == "tightness":
         settings = tightness.rows(given.quick)

@@ -25,18 +25,8 @@ from vgcompile.ops.normalization import known
 from vgcompile.ops.op import Case, Dim
 from vgcompile.ops.recurrent_activation import activations, unsuited
 from vgcompile.ops.recurrent_jacobian import Outputs, Recurrence, norm_over_steps
-from vgcompile.ops.recurrent_steps import (
-    Blocks,
-    Cell,
-    CoupledLstm,
-    Gru,
-    Inside,
-    LinearGru,
-    Lstm,
-    Rnn,
-    States,
-    Weights,
-)
+from vgcompile.ops.recurrent_steps import Cell, CoupledLstm, Gru, Inside, LinearGru, Lstm, Rnn, States
+from vgcompile.ops.recurrent_weights import Blocks, Weights
 from vgcompile.ops.shape import is_sample_axis
 
 X, W, R, B, LENGTHS, H, C, P = range(8)
