@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from vgcompile import spec
+from vgcompile.analysis import Options, analyze
 from vgcompile.analysis.sound import sound
 from vgcompile.build import build
 from vgcompile.interval import WHOLE, Interval, interval, point
@@ -295,3 +296,15 @@ def _unit(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
     """Of each matrix a direction of norm 1."""
     drawn_: Any = rng.normal(size=shape)
     return np.asarray(drawn_ / np.linalg.norm(drawn_, 2, axis=(-2, -1), keepdims=True))
+
+
+@pytest.mark.parametrize("kind", ["rnn", "gru", "lstm"])
+@pytest.mark.parametrize("box", ["[-1, 1]", "[3, 3.001]"])
+def test_saturated_float32_is_no_violation(kind: str, box: str) -> None:
+    """Where a gate is flat, float32 may have no correct digit of its slope."""
+    text = (
+        f"name: n\ninputs:\n  x: {{shape: [batch, 8, 3], range: {box}}}\ninit: {{weight: {{kind: normal, sd: 8}}, bias: zeros}}\n"
+        f"layers:\n  - {{kind: {kind}, units: 4, layers: 2, output: last}}\n  - {{kind: dense, units: 2}}\n"
+    )
+    options = Options(tiers=("sound", "measured"), batch=4, region="range")
+    assert analyze(build(spec.loads(text)), options).self_check.violations == ()
