@@ -21,6 +21,7 @@ from vgcompile.ops.matrix_ball import MatrixBall
 from vgcompile.ops.op import Array, Case, LinearMap, Tangent
 
 LARGEST = 2**21  # numbers of all queries' matrices
+FAR = 0.5  # by which weights move: then diag(p) - p p^T, whose norm is 1/2 at most, moves by as much as it is
 ROOM = 1.0 + 1e-12  # for the rounding of a few operations on numbers that all have one sign
 
 
@@ -161,8 +162,8 @@ def _norm_of_softmax(most: Array) -> Array:
 
 
 def nearby(case: Case) -> Nearby | None:
-    """None where an extent or a range is not known, scores are bent, what is hidden is not known or hides all keys of a query, or
-    where it would be too much."""
+    """None where an extent or a range is not known, scores are bent, what is hidden is not known or hides all keys of a query,
+    where the point says nothing of the weights elsewhere, or where it would be too much."""
     ends = [whole(case, position) for position in range(3)]
     scores = _fixed(case)
     if any(end is None for end in ends) or scores is None or case.attributes.get("softcap") or filled(case):
@@ -197,6 +198,8 @@ def nearby(case: Case) -> Nearby | None:
     differing = np.minimum(differing, 2.0 * slopes.max(-1) * ROOM) + rounding.max(-1)
     shift = np.min([along, np.sqrt((entries**2).sum(-1)), differing * math.sqrt(0.5)], axis=0)
     moved = np.minimum(np.sqrt((apart**2).sum(-1)), 0.5 * shift + 1e-13) * ROOM
+    if moved.max(initial=0.0) >= FAR:
+        return None
     middle = 0.5 * (p.lo + p.hi)
     apart = np.minimum(apart.max(-1), moved)
     return Nearby(mq, mk, mv, length_q + rows_q, rows_q, signed, middle, moved, apart, ends_of_p.hi, spreads, steps, differing)
