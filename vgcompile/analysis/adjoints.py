@@ -132,7 +132,7 @@ class Adjoints:
             try:
                 signals = self.forward.signals_of(node)
                 seed = row.moments.backward(self.forward.case(node), position, Signal(0.0, 1.0, 1.0, 1.0), signals)
-            except (NotImplementedError, AssertionError):
+            except NotImplementedError:
                 continue
         several = len(self.outputs) > 1 and self.network.loss is not None
         doubt = "of several losses, what each one sends is not predicted" if several else seed.doubt
@@ -165,7 +165,7 @@ class Adjoints:
         if row is not None and row.elementwise and self.forward.common_base(node) is not None:
             self._elementwise(node, row, arriving[0])
         elif row is None or row.moments is None:
-            self._lose(node, row.unpredicted if row is not None else f"{node.op_type} has no row")
+            self._lose(node, self.forward.unpredicted(node, row))
         elif isinstance(row.moments, Carried):
             self._hand_on(node, 0, arriving[0])
         else:
@@ -186,8 +186,8 @@ class Adjoints:
                     waves |= self._mixed(node, position, case, adjoint, total, log)
                     if isinstance(moments, Stepwise):
                         self._keep_steps(node, position, moments.steps(there, position, total, signals), log)
-            except (NotImplementedError, AssertionError) as error:
-                self.lost[value] = str(error) or "a fact of the node is not known"
+            except NotImplementedError as error:
+                self.lost[value] = self.forward.reason(node, error)
                 continue
             self._hand_on(node, position, waves)
 

@@ -26,7 +26,7 @@ from vgcompile.graph.provenance import fact
 from vgcompile.initial import Initial
 from vgcompile.ops import lookup
 from vgcompile.ops.families import Carried
-from vgcompile.ops.moments import role
+from vgcompile.ops.moments import Unknown, role
 from vgcompile.ops.op import Case, Moments, Op, at
 from vgcompile.quadrature import Gaussian, gaussian
 from vgcompile.signal import Signal, bent, constant
@@ -35,6 +35,9 @@ Array = np.ndarray[Any, Any]
 UNSTABLE = 3.0  # a length map that amplifies a fluctuation of q by more than this makes the prediction unreliable
 LONGER = 1.01  # what a square is multiplied by, to see what becomes of it
 LARGEST_CONSTANT = 1 << 22
+TOO_LARGE = "its moments are beyond what a double holds"
+CANCELLED = "its moments are of terms that cancel"
+APART = "its operands depend on different random values, of which it takes a product or a function"
 
 
 @dataclass(frozen=True)
@@ -57,13 +60,14 @@ class Reading:
 
 
 class Forward:
-    """Statistics of every value, in graph order."""
+    """Statistics of every value, in graph order; ``unknown`` says why a value has none, where it is asked for."""
 
     def __init__(self, network: Network, batch: int) -> None:
         self.network, self.batch = network, batch
         self.signals: dict[ir.Value, Signal] = {}
         self.readings: dict[ir.Value, Reading] = {}
         self.sensitivity: dict[ir.Value, float] = {}
+        self.unknown: dict[ir.Value, str] = {}
         self.random: set[ir.Value] = set()  # parameters that are drawn anew with each initialization
         self.constants: dict[ir.Value, Array] = {}  # what follows from constants and shapes alone
         self._cases: dict[ir.Node, Case] = {}
@@ -110,13 +114,30 @@ class Forward:
 
     def _node(self, node: ir.Node) -> None:
         row = lookup(node.op_type, node.domain)
-        if row is None or self._is_constant(node, row) or (row.blocked and row.moments is None):
+        if row is not None and self._is_constant(node, row):
             return
         base = self.common_base(node)
-        if row.elementwise and base is not None:
+        if row is None or (row.moments is None and (row.blocked or not row.elementwise or base is None)):
+            self._lose(node, self.unpredicted(node, row))
+        elif row.elementwise and base is not None:
             self._read_jointly(node, row, base)
         elif row.moments is not None:
             self._put_through(node, row.moments)
+
+    def _lose(self, node: ir.Node, why: str) -> None:
+        self.unknown.update({value: why for value in node.outputs if value not in self.signals})
+
+    def unpredicted(self, node: ir.Node, row: Op | None) -> str:
+        """Why a node without moments is not predicted: in its row's words, or by those of whatever lost an operand."""
+        if row is None or row.blocked:
+            return f"the values of {node.op_type} have no predicted statistics"
+        lost = (self.unknown[value] for value in node.inputs if value is not None and value in self.unknown)
+        return row.unpredicted or next(lost, APART)
+
+    def reason(self, node: ir.Node, error: NotImplementedError) -> str:
+        """Why a row has no formula for a node, in its own words or in those of whatever lost its operand."""
+        value = node.inputs[error.position] if isinstance(error, Unknown) else None
+        return self.unknown.get(value, str(error)) if value is not None else str(error)
 
     def _is_constant(self, node: ir.Node, row: Op) -> bool:
         """Whether a node follows from constants alone, as a mask from positions does; then it is worked out."""
@@ -140,7 +161,11 @@ class Forward:
         unknown, and so does one whose moments no double holds."""
         try:
             found = moments.forward(self.case(node), self.signals_of(node))
-        except (NotImplementedError, AssertionError, OverflowError):
+        except NotImplementedError as error:
+            self._lose(node, self.reason(node, error))
+            return
+        except OverflowError:
+            self._lose(node, TOO_LARGE)
             return
         if isinstance(moments, Carried) and node.inputs[0] in self.readings:
             self.signals[node.outputs[0]] = found if isinstance(found, Signal) else found[0]
@@ -219,6 +244,7 @@ class Forward:
         with np.errstate(all="ignore"):
             f = np.broadcast_to(row.numpy(*self.operands(node), **self.case(node).attributes), base.nodes.x.shape)
         if not np.isfinite(f).all():
+            self._lose(node, "it takes values that are not finite where its operand may be")
             return
         self.readings[output] = Reading(base, f)
         square, across = base.nodes.mean(f * f), base.nodes.pair(f, base.across)
@@ -229,7 +255,8 @@ class Forward:
         self.sensitivity[output] = self.sensitivity.get(base.value, 0.0) * max(elasticity, 0.0)
 
     def _found(self, value: ir.Value, signal: Signal) -> None:
-        if not 0.0 <= signal.square < math.inf:  # beyond double, or of terms that have cancelled
+        if not 0.0 <= signal.square < math.inf:
+            self.unknown[value] = TOO_LARGE if signal.square > 0.0 else CANCELLED
             return
         self.signals[value] = signal
         if not is_real(value):

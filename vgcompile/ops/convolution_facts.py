@@ -12,6 +12,7 @@ from vgcompile import interval
 from vgcompile.interval import EPSILON, WHOLE, Interval, corners, point
 from vgcompile.norms import convolution_norm
 from vgcompile.ops.maps import one_sample
+from vgcompile.ops.moments import signal_of
 from vgcompile.ops.op import Case, Tangent
 from vgcompile.ops.shape import meeting, summed
 from vgcompile.ops.tapped import Tapped, flattened
@@ -107,8 +108,7 @@ class Windows:
     transposed: bool = False
 
     def forward(self, case: Case, signals: Sequence[Signal | None]) -> Signal:
-        x, w = signals[0], signals[1]
-        assert x is not None and w is not None
+        x, w = signal_of(signals, 0), signal_of(signals, 1)
         seen, over = self._pairs(case)
         met, along = self._through(case, x.along, forward=True)
         channels = self._channels(case, 0) / case.attributes["group"]
@@ -123,19 +123,17 @@ class Windows:
             along=along,
             doubt=x.doubt,
         )
-        bias = signals[2] if len(signals) > 2 else None
-        return y if bias is None else independent_sum(y, bias)
+        biased = len(case.shapes) > 2 and case.shapes[2] is not None
+        return independent_sum(y, signal_of(signals, 2)) if biased else y
 
     def backward(self, case: Case, position: int, adjoint: Signal, signals: Sequence[Signal | None]) -> Signal:
         if position == 0:
-            w = signals[1]
-            assert w is not None
+            w = signal_of(signals, 1)
             met, along = self._through(case, adjoint.along, forward=False)
             terms = self._channels(case, None) / case.attributes["group"] * met
             return replace(adjoint.scaled(terms * w.square), mean=0.0, along=along)
         seen, _ = self._pairs(case)
-        x = signals[0] if position == 1 else Signal(1.0, 1.0, 1.0, 1.0)
-        assert x is not None
+        x = signal_of(signals, 0) if position == 1 else Signal(1.0, 1.0, 1.0, 1.0)
         out = case.count((case.outputs[0] or ())[2:])
         visits = case.count((case.shapes[0] or ())[2:]) if self.transposed else out
         met = visits * seen / self.window(case).taps if position == 1 else float(out)

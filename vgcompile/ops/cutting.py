@@ -19,6 +19,7 @@ from vgcompile.interval import WHOLE, Interval, interval, point
 from vgcompile.ops.families import layout
 from vgcompile.ops.layout import Moved
 from vgcompile.ops.maps import rearranged
+from vgcompile.ops.moments import signal_of
 from vgcompile.ops.op import Array, Case, sample
 from vgcompile.ops.shape import added_up, constant, extents, meeting, reshaped, shaped
 from vgcompile.signal import Signal, replace
@@ -212,8 +213,7 @@ class Padded:
     """Moments of a tensor among constants: averages weighted by the number of elements; the adjoint's core is kept."""
 
     def forward(self, case: Case, signals: Sequence[Signal | None]) -> Signal:
-        x = signals[0]
-        assert x is not None
+        x = signal_of(signals, 0)
         if case.attributes.get("mode", "constant") != "constant" or (len(case.shapes) > 2 and case.shapes[2] is not None):
             raise NotImplementedError("only padding with zeros is predicted")
         share = case.count(case.shapes[0]) / case.count(case.outputs[0])

@@ -13,7 +13,7 @@ import onnx_ir as ir
 from vgcompile.interval import WHOLE, Interval
 from vgcompile.ops.families import layout, spread
 from vgcompile.ops.maps import one_sample, rearranged
-from vgcompile.ops.moments import scattered
+from vgcompile.ops.moments import present, scattered, signal_of
 from vgcompile.ops.op import Array, Case, Op, Tangent, sample
 from vgcompile.ops.shape import extents, is_sample_axis, repeats, reshaped, shaped, summed, zeros_like
 from vgcompile.signal import Signal, replace
@@ -24,8 +24,8 @@ class Moved:
     """Moments of an operator that moves elements or drops some: the adjoint's total is kept, spread over the input."""
 
     def forward(self, case: Case, signals: Sequence[Signal | None]) -> Signal | tuple[Signal, ...]:
-        assert signals[0] is not None
-        return signals[0] if len(case.outputs) == 1 else (signals[0],) * len(case.outputs)
+        x = signal_of(signals, 0)
+        return x if len(case.outputs) == 1 else (x,) * len(case.outputs)
 
     def backward(self, case: Case, position: int, adjoint: Signal, signals: Sequence[Signal | None]) -> Signal:
         out, mine = case.outputs[case.output], case.shapes[position]
@@ -39,8 +39,7 @@ class Repeated:
     """Moments of an operator that repeats elements: an element's adjoint is the sum over its copies."""
 
     def forward(self, case: Case, signals: Sequence[Signal | None]) -> Signal:
-        assert signals[0] is not None
-        return signals[0]
+        return signal_of(signals, 0)
 
     def backward(self, case: Case, position: int, adjoint: Signal, signals: Sequence[Signal | None]) -> Signal:
         copies = max(case.count(case.outputs[0]) // max(case.count(case.shapes[position]), 1), 1)
@@ -240,8 +239,7 @@ class Mixture:
     """Moments of tensors joined: averages weighted by the number of elements; each part of the adjoint keeps its statistics."""
 
     def forward(self, case: Case, signals: Sequence[Signal | None]) -> Signal:
-        known = [signal for signal in signals if signal is not None]
-        assert len(known) == len(signals)
+        known = present(signals)
         weights = np.array([case.count(dims) for dims in case.shapes], float)
         weights /= weights.sum()
 

@@ -100,12 +100,25 @@ def read(x: Signal, nodes: Gaussian, f: Array) -> Signal:
     return replace(x, mean=nodes.mean(f), square=nodes.mean(f * f), within=nodes.pair(f, within), across=nodes.pair(f, across))
 
 
+class Unknown(NotImplementedError):
+    """There are no statistics of a node's operand at ``position``: the reason is whatever lost them."""
+
+    def __init__(self, position: int) -> None:
+        super().__init__(f"the statistics of operand {position} are not known")
+        self.position = position
+
+
+def signal_of(signals: Sequence[Signal | None], position: int) -> Signal:
+    """Those of one operand; raises Unknown where there are none."""
+    signal = signals[position]
+    if signal is None:
+        raise Unknown(position)
+    return signal
+
+
 def present(signals: Sequence[Signal | None]) -> list[Signal]:
-    """The signals, where all of them are known; raises NotImplementedError where one is not."""
-    known = [signal for signal in signals if signal is not None]
-    if len(known) < len(signals):
-        raise NotImplementedError("the statistics of an operand are unknown")
-    return known
+    """The signals, where all of them are known; raises Unknown where one is not."""
+    return [signal_of(signals, position) for position in range(len(signals))]
 
 
 @dataclass(frozen=True)
@@ -135,14 +148,14 @@ class Product:
 
     def backward(self, case: Case, position: int, adjoint: Signal, signals: Sequence[Signal | None]) -> Signal:
         (other,) = (i for i in range(len(signals)) if i != position)
-        return gathered(case, position, independent_product(adjoint, present([signals[other]])[0]))
+        return gathered(case, position, independent_product(adjoint, signal_of(signals, other)))
 
 
 class Quotient:
     """A number over a divisor that is known, or that does not vary."""
 
     def forward(self, case: Case, signals: Sequence[Signal | None]) -> Signal:
-        return independent_product(present(signals[:1])[0], _reciprocal(case, signals[1]))
+        return independent_product(signal_of(signals, 0), _reciprocal(case, signals[1]))
 
     def backward(self, case: Case, position: int, adjoint: Signal, signals: Sequence[Signal | None]) -> Signal:
         if position == 1:
@@ -156,6 +169,8 @@ def _reciprocal(case: Case, divisor: Signal | None) -> Signal:
         return constant(float(inverse.mean()), float((inverse * inverse).mean()))
     if divisor is not None and divisor.mean != 0.0 and divisor.variance <= 1e-12 * divisor.square:
         return constant(1.0 / divisor.mean, 1.0 / divisor.mean**2)
+    if divisor is None:
+        raise Unknown(1)
     raise NotImplementedError("E[1/b^2] of a divisor that varies is not a function of its first two moments")
 
 
@@ -169,7 +184,7 @@ class Reduced:
     def forward(self, case: Case, signals: Sequence[Signal | None]) -> Signal:
         shape = case.shapes[0]
         assert shape is not None
-        return multiple(self._weight(case), total(case, present(signals[:1])[0], shape, self.axes(case)))
+        return multiple(self._weight(case), total(case, signal_of(signals, 0), shape, self.axes(case)))
 
     def backward(self, case: Case, position: int, adjoint: Signal, signals: Sequence[Signal | None]) -> Signal:
         """Every summand gets the adjoint of the sum: samples, or positions, that were summed over now have one and the same."""
@@ -209,7 +224,7 @@ class Extreme:
     sign: float
 
     def forward(self, case: Case, signals: Sequence[Signal | None]) -> Signal:
-        x, (n, positions) = present(signals[:1])[0], self._over(case)
+        x, (n, positions) = signal_of(signals, 0), self._over(case)
         common = min(max((x.within if positions else x.mean**2) - x.mean**2, 0.0), x.variance)
         top, rest = largest_of(n)
         mean = x.mean + self.sign * math.sqrt(x.variance - common) * top
@@ -234,7 +249,7 @@ class Turned:
     """Features turned among themselves, differently at each position: every square stays, and is taken to stay for pairs."""
 
     def forward(self, case: Case, signals: Sequence[Signal | None]) -> Signal:
-        return present(signals[:1])[0]
+        return signal_of(signals, 0)
 
     def backward(self, case: Case, position: int, adjoint: Signal, signals: Sequence[Signal | None]) -> Signal:
         if position:
@@ -249,7 +264,7 @@ class Separable:
     matrices: Callable[[Case], Sequence[Array | None]]
 
     def forward(self, case: Case, signals: Sequence[Signal | None]) -> Signal:
-        x = present(signals[:1])[0]
+        x = signal_of(signals, 0)
         own, every = self._sums(case, 1)
         return replace(
             x,

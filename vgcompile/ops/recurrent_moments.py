@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vgcompile.ops.moments import Unknown
 from vgcompile.ops.op import Array, Case, Stepwise
 from vgcompile.ops.reading import NumpyReading
 from vgcompile.ops.recurrent_activation import activations, unsuited
@@ -128,8 +129,9 @@ class ThroughTime(Stepwise):
         attributes = case.attributes
         if there[4] or there[7] or attributes.get("input_forget"):
             raise NotImplementedError("sequences of different lengths, peepholes and coupled gates are not predicted")
-        if any(there[i] and given[i] is None for i in (0, 1, 2, 3, 5, 6)):
-            raise NotImplementedError("the statistics of an operand are not known")
+        unknown = next((i for i in (0, 1, 2, 3, 5, 6) if there[i] and given[i] is None), None)
+        if unknown is not None:
+            raise Unknown(unknown)
         directions = 2 if attributes["direction"] == "bidirectional" else 1
         if why := unsuited(attributes, self.default, directions):
             raise NotImplementedError(why)
