@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import onnx_ir as ir
 
-from vgcompile.analysis.forward import Base, Forward, features, mixed
+from vgcompile.analysis.forward import Base, Forward, mixed
 from vgcompile.graph.emit import dims, is_real
 from vgcompile.graph.network import Network
 from vgcompile.ops import NUMPY, lookup
@@ -140,7 +140,7 @@ class Adjoints:
 
     def _case_count(self, value: ir.Value) -> int:
         if value not in self._counts:
-            self._counts[value] = math.prod(self.batch if isinstance(dim, str) else dim for dim in dims(value))
+            self._counts[value] = math.prod(self.batch if isinstance(dim, str) else dim for dim in self.forward.dims(value))
         return self._counts[value]
 
     def _wave(self, adjoint: Signal, log: float, units: int | None, count: int) -> Waves:
@@ -217,7 +217,7 @@ class Adjoints:
         matrix = next((v for v in others if v in random and len(dims(v)) >= 2), None)
         if value in random or matrix is None:
             return None, self.batch
-        units = features(value, matrix) or case.count(case.shapes[position]) // self.batch
+        units = self.forward.features(value, matrix) or case.count(case.shapes[position]) // self.batch
         return units, max(case.count(case.shapes[position]) // units, 1)
 
     def _lose(self, node: ir.Node, why: str) -> None:

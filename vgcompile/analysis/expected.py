@@ -36,9 +36,12 @@ class ExpectedTier:
     steps: Mapping[tuple[ir.Node, int], Profile] = field(default_factory=dict)
 
 
-def expected(network: Network, batch: int, inputs: Mapping[str, Signal]) -> ExpectedTier:
-    """Predict every gain at this batch size. ``inputs`` describes the data: one Signal for each graph input."""
-    forward = Forward(network, batch)
+def expected(
+    network: Network, batch: int, inputs: Mapping[str, Signal], extents: Mapping[str, int] | None = None
+) -> ExpectedTier:
+    """Predict every gain at this batch size. ``inputs`` describes the data: one Signal for each graph input; ``extents`` says
+    what symbols stand for there."""
+    forward = Forward(network, batch, extents or {})
     forward.run(inputs)
     backward = Adjoints(network, batch, forward)
     backward.run()

@@ -27,7 +27,7 @@ from vgcompile.initial import Initial
 from vgcompile.ops import lookup
 from vgcompile.ops.families import Carried
 from vgcompile.ops.moments import Unknown, role
-from vgcompile.ops.op import Case, Moments, Op, at
+from vgcompile.ops.op import Case, Dim, Moments, Op, at
 from vgcompile.quadrature import Gaussian, gaussian
 from vgcompile.signal import Signal, bent, constant
 
@@ -62,8 +62,10 @@ class Reading:
 class Forward:
     """Statistics of every value, in graph order; ``unknown`` says why a value has none, where it is asked for."""
 
-    def __init__(self, network: Network, batch: int) -> None:
+    def __init__(self, network: Network, batch: int, extents: Mapping[str, int] | None = None) -> None:
         self.network, self.batch = network, batch
+        self.samples = _samples(network)
+        self.extents = {dim: extent for dim, extent in (extents or {}).items() if dim != self.samples}
         self.signals: dict[ir.Value, Signal] = {}
         self.readings: dict[ir.Value, Reading] = {}
         self.sensitivity: dict[ir.Value, float] = {}
@@ -205,7 +207,7 @@ class Forward:
             return None
         alignment, reading = self.signals[operand].alignment, self.readings.get(operand)
         if reading is not None and reading.base is not None and reading.base.value.producer() is not None:
-            alignment = mixed(alignment, features(operand, matrices[0]))
+            alignment = mixed(alignment, self.features(operand, matrices[0]))
         return alignment / math.prod(int(dim) for dim in dims(matrices[0])[2:])
 
     def signals_of(self, node: ir.Node) -> list[Signal | None]:
@@ -216,11 +218,31 @@ class Forward:
         if node in self._cases:
             return self._cases[node]
         case = case_of(node)
+        shapes, outputs = (tuple(dims and self._known(dims) for dims in each) for each in (case.shapes, case.outputs))
         known = [
             self.constants.get(v, given) if v is not None else None for v, given in zip(node.inputs, case.values, strict=True)
         ]
-        self._cases[node] = replace(case, batch=self.batch, values=tuple(known))
+        self._cases[node] = replace(
+            case, shapes=shapes, outputs=outputs, batch=self.batch, samples=self.samples, values=tuple(known)
+        )
         return self._cases[node]
+
+    def features(self, value: ir.Value, matrix: ir.Value) -> int | None:
+        """The extent of a value's feature axis, where it is known: the second one, where the ``matrix`` that it meets is of its
+        own rank, a kernel."""
+        shape = self.dims(value)
+        kernel = len(dims(matrix)) == len(shape) > 2 and shape[1] != self.samples
+        extents = [
+            dim for axis, dim in enumerate(shape) if (axis == 1 if kernel else role(shape, axis, self.samples) == "features")
+        ]
+        return extents[0] if extents and isinstance(extents[0], int) else None
+
+    def dims(self, value: ir.Value) -> tuple[Dim, ...]:
+        """The extents of a value, what a symbol stands for in the data in its place."""
+        return self._known(dims(value))
+
+    def _known(self, shape: tuple[Dim, ...]) -> tuple[Dim, ...]:
+        return tuple(self.extents.get(dim, dim) if isinstance(dim, str) else dim for dim in shape) if self.extents else shape
 
     def common_base(self, node: ir.Node) -> Base | None:
         """The one base that all inputs of a node are functions of, or None."""
@@ -265,13 +287,11 @@ class Forward:
         self.readings[value] = Reading(Base(value, signal, nodes, *_correlations(signal)), nodes.x)
 
 
-def features(value: ir.Value, matrix: ir.Value | None = None) -> int | None:
-    """The extent of a value's feature axis, where it is known: the second one, where a ``matrix`` of the value's own rank (a
-    kernel) reads it."""
-    shape = dims(value)
-    kernel = matrix is not None and len(dims(matrix)) == len(shape) > 2
-    extents = [dim for axis, dim in enumerate(shape) if (axis == 1 if kernel else role(len(shape), axis) == "features")]
-    return extents[0] if extents and isinstance(extents[0], int) else None
+def _samples(network: Network) -> Dim | None:
+    """The extent that counts samples: a symbol; a number only where it is not the first, which it would be taken for anyway."""
+    first = next(iter(network.inputs.values()), None)
+    told_apart = first is not None and (isinstance(first.samples, str) or first.batch_axis > 0)
+    return first.samples if first is not None and told_apart else None
 
 
 def _bent(base: Base, f: Array, square: float, across: float) -> float:

@@ -93,14 +93,14 @@ def analyze(network: Network, options: Options = Options(), progress: Callable[[
     if options.seed_input:
         network = replace(network, loss=None)
     feeds = _feeds(network, options)
-    batch = next((array.shape[0] for array in feeds.values() if array.ndim), options.batch or 64)
+    batch = next((count for name, each in network.inputs.items() if (count := _count(feeds, name, each))), options.batch or 64)
     region = stated_region(network, options.region or _default_region(network), feeds)
 
     progress("bounding")
     with np.errstate(over="ignore"):  # a bound beyond float64 is infinite
         bounds = sound(network, region) if "sound" in options.tiers else None
     progress("predicting")
-    predicted = partial(expected, network, batch, input_signals(network, feeds))
+    predicted = partial(expected, network, batch, input_signals(network, feeds), _extents(network, feeds))
     prediction = predicted() if "expected" in options.tiers else None
     progress("measuring")
     # One prediction costs less than a second compilation, which sums that leave float32 would need.
@@ -159,6 +159,17 @@ def _feeds(network: Network, options: Options) -> Mapping[str, Array]:
     if options.seed_input:
         network = replace(network, inputs={**network.inputs, **_adjoints(network, options.data)})
     return data.batch(network, file=options.data, size=options.batch, seed=seed, part=options.part)
+
+
+def _count(feeds: Mapping[str, Array], name: str, declared: Input) -> int | None:
+    """Samples that are fed to an input; None of one that counts none."""
+    return feeds[name].shape[declared.batch_axis] if name in feeds and declared.shape else None
+
+
+def _extents(network: Network, feeds: Mapping[str, Array]) -> dict[str, int]:
+    """What the inputs' symbols stand for in these data."""
+    given = [(declared.shape, feeds[name].shape) for name, declared in network.inputs.items() if name in feeds]
+    return {dim: n for dims, shape in given for dim, n in zip(dims, shape, strict=True) if isinstance(dim, str)}
 
 
 def _adjoints(network: Network, file: str | None) -> dict[str, Input]:
@@ -220,6 +231,7 @@ def _provenance(
         "data": options.data or _own_data(network, options),
         "data_inside_region": inside,
         "batch": batch,
+        "batch_axis": {name: declared.batch_axis for name, declared in network.inputs.items() if declared.batch_axis},
         "seed": options.seed if options.seed is not None else network.seed,
         "seeds": options.seeds,
         "loss": network.loss,

@@ -15,6 +15,7 @@ from vgcompile.cli.findings import Baseline, FailOn, WriteBaseline, asked, basel
 from vgcompile.cli.formats import Format
 from vgcompile.cli.parameters import (
     Batch,
+    BatchAxis,
     Data,
     Json,
     Loss,
@@ -67,6 +68,7 @@ def analyze(
     tiers: Annotated[str, typer.Option("--tiers", metavar="TIER,...", help="Which of the three to compute.")] = TIERS,
     mode: ModeOption = "training",
     batch: Batch = None,
+    batch_axis: BatchAxis = None,
     seed: Seed = None,
     variant: Variant = None,
     settings: Settings = None,
@@ -111,7 +113,7 @@ def analyze(
     if len(weights or ()) > 1 and (graph is not None or write_known is not None):
         raise UserError("--graph and --write-baseline write of one analysis; give one --weights")
     with said_in(form, model):
-        network = open_model(model, loss, output, mode, seed, variant=variant, settings=settings)
+        network = open_model(model, loss, output, mode, seed, variant=variant, settings=settings, batch_axis=batch_axis)
     from vgcompile.analysis import Options
     from vgcompile.analysis.checkpoints import Checkpoints, follow
     from vgcompile.errors import SelfCheckError

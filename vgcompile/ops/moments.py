@@ -1,8 +1,9 @@
 """How sums and products of independent operands, and sums over axes, move statistics (vgcompile/signal.py).
 
 An axis has a role: the first is the batch, the second the features, the rest positions; of three axes, as in [batch, tokens,
-features], the last one is the features, and the only axis of a vector is. Features are independent; positions correlate by
-``within``, samples by ``across``.
+features], the last one is the features, and the only axis of a vector is. Where samples are counted along another axis, as in
+[time, batch, features], the last of the others is the features. Features are independent; positions correlate by ``within``,
+samples by ``across``.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ from vgcompile.signal import Signal, constant, independent_sum, replace
 Role = Literal["batch", "features", "position"]
 
 
-def role(rank: int, axis: int) -> Role:
-    """What an axis of a tensor of this rank means."""
-    if axis == {1: 0, 3: 2}.get(rank, 1):
-        return "features"
-    return "batch" if axis == 0 else "position"
+def role(shape: Sequence[Dim], axis: int, samples: Dim | None = None) -> Role:
+    """What an axis of a tensor of this shape means, ``samples`` the extent that counts them where it is told apart."""
+    rank, batch = len(shape), shape.index(samples) if samples in shape else 0
+    features = {1: 0, 3: 2}.get(rank, 1) if batch == 0 else rank - 1 - (batch == rank - 1)
+    return "features" if axis == features else "batch" if axis == batch else "position"
 
 
 def multiple(weight: float, x: Signal) -> Signal:
@@ -45,7 +46,7 @@ def total(case: Case, x: Signal, shape: Sequence[Dim], axes: Sequence[int], cohe
     ``coherence`` times what they have at the same one."""
     for axis in axes:
         n = case.count(shape[axis : axis + 1])
-        x = _total(x, n, role(len(shape), axis), coherence)
+        x = _total(x, n, role(shape, axis, case.samples), coherence)
     return x
 
 
@@ -68,7 +69,7 @@ def scattered(case: Case, position: int, adjoint: Signal, kept: Sequence[Dim]) -
     share, have, left = 1.0, 1, 1
     for axis, (extent, part) in enumerate(zip(shape, kept, strict=True)):
         n, k = case.count([extent]), case.count([part])
-        if role(len(shape), axis) == "position":
+        if role(shape, axis, case.samples) == "position":
             have, left = have * n, left * k
         else:
             share *= k / max(n, 1)
@@ -89,7 +90,7 @@ def gathered(case: Case, position: int, adjoint: Signal) -> Signal:
     assert out is not None and mine is not None
     padded = (1,) * (len(out) - len(mine)) + tuple(mine)
     axes = [axis for axis, (have, want) in enumerate(zip(out, padded, strict=True)) if want == 1 != have]
-    positions_first = sorted(axes, key=lambda axis: role(len(out), axis) == "batch")
+    positions_first = sorted(axes, key=lambda axis: role(out, axis, case.samples) == "batch")
     return total(case, adjoint, out, positions_first, adjoint.coherence)
 
 
@@ -190,7 +191,7 @@ class Reduced:
         """Every summand gets the adjoint of the sum: samples, or positions, that were summed over now have one and the same."""
         shape = case.shapes[0]
         assert shape is not None
-        over = {role(len(shape), axis) for axis in self.axes(case)}
+        over = {role(shape, axis, case.samples) for axis in self.axes(case)}
         same = replace(
             adjoint,
             within=adjoint.square if "position" in over else adjoint.within,
@@ -241,7 +242,8 @@ class Extreme:
         shape = case.shapes[0]
         assert shape is not None
         over = self.axes(case)
-        return max(case.count([shape[axis] for axis in over]), 1), all(role(len(shape), axis) == "position" for axis in over)
+        positions = all(role(shape, axis, case.samples) == "position" for axis in over)
+        return max(case.count([shape[axis] for axis in over]), 1), positions
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ def along(case: Case, x: Signal) -> Along:
     extent = dims[axis]
     if isinstance(extent, str):
         raise NotImplementedError("a softmax is predicted for a known number of entries")
-    positions = role(len(dims), axis) == "position"
+    positions = role(dims, axis, case.samples) == "position"
     common = x.within if positions else x.mean**2
     return Along(extent, common, max(x.square - common, 0.0), positions)
 

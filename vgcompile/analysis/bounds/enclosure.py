@@ -93,9 +93,9 @@ def _discrete(dtype: ir.DataType) -> Interval:
 
 
 def _samples(network: Network) -> str | None:
-    """The symbol that counts samples, as the batch's size is taken: the first one of the first input."""
+    """The symbol that counts samples, as the batch's size is taken: that of the first input."""
     first = next(iter(network.inputs.values()), None)
-    return first.shape[0] if first is not None and first.shape and isinstance(first.shape[0], str) else None
+    return first.samples if first is not None and isinstance(first.samples, str) else None
 
 
 def _size(network: Network, value: ir.Value) -> int | None:

@@ -130,17 +130,17 @@ def declared_box(declared: Input) -> Interval:
 
 
 def _centres(declared: Input, batch: np.ndarray[Any, Any] | None) -> list[Array]:
-    """The points that balls lie around, each with a leading axis of one sample where samples are counted."""
+    """The points that balls lie around, each with an axis of one sample where samples are counted."""
     if batch is not None:
         whole = np.asarray(batch, np.float64)
-        counted = bool(declared.shape) and isinstance(declared.shape[0], str)
-        return [whole[index : index + 1] for index in range(len(whole))] if counted else [whole]
+        axis = declared.batch_axis
+        return np.split(whole, whole.shape[axis], axis) if isinstance(declared.samples, str) else [whole]
     if declared.range is None:
         raise UserError(
             f"--region ball: input {declared.name!r} has neither data nor a range that a ball could lie around; "
             "give --data FILE.npz, or the input a range"
         )
-    if any(isinstance(dim, str) for dim in declared.shape[1:]):
+    if any(isinstance(dim, str) for axis, dim in enumerate(declared.shape) if axis != declared.batch_axis):
         raise UserError(f"--region ball: input {declared.name!r} is of no known extent; give --data FILE.npz")
     dims = [1 if isinstance(dim, str) else dim for dim in declared.shape]
     return [np.full(dims, 0.5 * (declared.range[0] + declared.range[1]))]
