@@ -17,6 +17,7 @@ from vgcompile.analysis import edges, verdicts
 from vgcompile.analysis.activations import activations, watched
 from vgcompile.analysis.bounds.region import Region
 from vgcompile.analysis.bounds.region import region as stated_region
+from vgcompile.analysis.bounds.support import supports, unbounded
 from vgcompile.analysis.budget import budgets
 from vgcompile.analysis.expected import ExpectedTier, expected
 from vgcompile.analysis.findings import Subject, attention, find
@@ -50,6 +51,7 @@ class Options:
     """What to analyse, and how.
 
     ``region`` (:mod:`vgcompile.analysis.bounds.region`) None: `range` where every input declares one, else `everywhere`.
+    ``certify``: whether bounds are for the weights as they stand, or for all that their initializers may draw.
     ``seeds`` K > 1 averages the measured logs over K
     initializations (seeds seed, seed + 1, ...). ``data`` is a file that is read in place of the network's own data, ``part`` the
     part of the latter that is read. ``statistics``: what is measured of each edge, the sum of squares, or also the
@@ -63,6 +65,7 @@ class Options:
     seeds: int = 1
     tiers: Sequence[Tier] = TIERS
     region: str | None = None
+    certify: Literal["weights", "support"] = "weights"
     provider: Literal["auto", "cpu", "cuda"] = "auto"
     seed_input: bool = False  # the adjoint of each output comes from the data file, as array `adj.<output>`
     mode: Literal["training", "inference"] = "training"
@@ -95,6 +98,8 @@ def analyze(network: Network, options: Options = Options(), progress: Callable[[
     feeds = _feeds(network, options)
     batch = next((count for name, each in network.inputs.items() if (count := _count(feeds, name, each))), options.batch or 64)
     region = stated_region(network, options.region or _default_region(network), feeds)
+    if options.certify == "support":
+        region = region.over(supports(network))
 
     progress("bounding")
     with np.errstate(over="ignore"):  # a bound beyond float64 is infinite
@@ -116,7 +121,8 @@ def analyze(network: Network, options: Options = Options(), progress: Callable[[
     shares = underflow(subject)
     subject = replace(subject, layers=[replace(layer, underflow=shares[layer.name]) for layer in layers])
     inside = region.contains(feeds)
-    stated = inside and options.seed in (None, network.seed)  # the bounds are for these weights, not for others drawn anew
+    drawn = options.seed in (None, network.seed)  # for these weights, not for others drawn anew, unless for all draws
+    stated = inside and (drawn or options.certify == "support")
     checked = self_check(found, runs, stated, partial(float32_bounds, network, region)) if runs else SelfCheck()
     plots = activations(network, runs[-1].watched if runs else {})
     return Analysis(
@@ -228,6 +234,8 @@ def _provenance(
         "learning_rate": options.learning_rate,
         "mode": options.mode,
         "region": region.form,
+        "certify": options.certify,
+        "unbounded_support": unbounded(network, region.parameters),
         "data": options.data or _own_data(network, options),
         "data_inside_region": inside,
         "batch": batch,

@@ -56,6 +56,10 @@ def analyze(
     output: Output = None,
     seed_input: Annotated[bool, typer.Option("--seed-input", help="Take dL/dy from the data file's arrays adj.OUTPUT.")] = False,
     region: RegionOption = None,
+    certify: Annotated[
+        Literal["weights", "support"],
+        typer.Option("--certify", help="Bounds for the weights as they are, or for all that their initializers may draw."),
+    ] = "weights",
     seeds: Annotated[
         int, typer.Option("--seeds", metavar="K", min=1, help="Average the measured tier over K initializations.")
     ] = 1,
@@ -126,6 +130,7 @@ def analyze(
         seeds=seeds,
         tiers=chosen,  # type: ignore[arg-type]
         region=region,
+        certify=certify,
         provider=provider,
         seed_input=seed_input,
         mode=mode,
@@ -179,6 +184,13 @@ def _show(found: Checkpoints, form: Format) -> None:
 
 def _note(analysis: Analysis, chosen: Sequence[str]) -> None:
     """On stderr, what the numbers do not tell."""
+    if free := list(analysis.provenance["unbounded_support"]):  # type: ignore[call-overload]
+        more = f" and {len(free) - 1} more" if free[1:] else ""
+        typer.echo(
+            f"note: {free[0]}{more} may be any number, for a normal distribution has no bounds, and no bound through it holds "
+            "for all draws; uniform and truncated_normal ones have: he_uniform, glorot_uniform, {kind: truncated_normal}",
+            err=True,
+        )
     deviations = analysis.self_check.deviations
     if deviations:
         first = deviations[0]

@@ -150,9 +150,21 @@ def _norms(case: Case, position: int) -> tuple[float, float]:
         return (0.0, 0.0)
     other = operands[1 - position].matrix
     if other is None:
-        return (0.0, scale * _largest_slice(case, operands, position))
-    lo, hi = _known_factor(case, operands, position, other)
+        lo, hi = _drawn_factor(case, operands, position)
+    else:
+        lo, hi = _known_factor(case, operands, position, other)
     return (scale * lo, scale * hi)
+
+
+def _drawn_factor(case: Case, operands: tuple[_Operand, _Operand], position: int) -> tuple[float, float]:
+    """Of a factor that is not known: by its range or, of a matrix that all samples share, by its singular values."""
+    other, box = operands[1 - position], _largest_slice(case, operands, position)
+    singular = case.singular[1 - position] if case.singular else None
+    if singular is None or len(other.dims) != 2 or _broadcast_copies(case, position, operands) != 1:
+        return (0.0, box)
+    rows, columns = (case.count([dim]) for dim in other.dims)
+    injective = rows >= columns if position == 0 else columns >= rows
+    return (singular[0] if injective else 0.0, min(box, singular[1]))
 
 
 def _known_factor(case: Case, operands: tuple[_Operand, _Operand], position: int, other: Array) -> tuple[float, float]:

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 
+from vgcompile.analysis.bounds.support import Support
 from vgcompile.errors import UserError, nearest
 from vgcompile.graph.network import Input, Network
 from vgcompile.interval import WHOLE, Array, Interval, corners, interval, point
@@ -52,11 +53,17 @@ Piece = Mapping[str, InputSet]
 
 @dataclass(frozen=True)
 class Region:
-    """``text`` says in words which set it is; ``form`` is how it was asked for."""
+    """``text`` says in words which set it is; ``form`` is how it was asked for. ``parameters`` are those that may lie anywhere in
+    their support; the others are taken as they stand."""
 
     form: str
     text: str
     pieces: tuple[Piece, ...]
+    parameters: Mapping[str, Support] = field(default_factory=dict)
+
+    def over(self, parameters: Mapping[str, Support]) -> Region:
+        """The same inputs, and these parameters anywhere in their support."""
+        return replace(self, text=f"{self.text}; all weights that their initializers may draw", parameters=parameters)
 
     def contains(self, feeds: Mapping[str, Array]) -> bool:
         """Whether a batch lies in it. A batch that a ball was laid around does."""
