@@ -154,7 +154,7 @@ class Attended:
             return replace(adjoint, mean=0.0, square=row * apart, within=two * apart, across=0.0)
         per_key = at.scale**2 * at.groups * at.queries / at.keys
         square = per_key * (row * weights.q.square + (at.queries - 1) * two * weights.q.within)
-        return replace(adjoint, mean=0.0, square=max(square, 0.0), within=-square / max(at.keys - 1, 1), across=0.0)
+        return replace(adjoint, mean=0.0, square=max(square, 0.0), within=-square / max(at.keys - 1, 1), across=0.0, along=())
 
     def _weights(self, case: Case, signals: Sequence[Signal | None]) -> Weights:
         return Weights(self.layout(case, signals), signal_of(signals, 0), signal_of(signals, 1))
@@ -167,7 +167,7 @@ def _by_values(weights: Weights, g: Signal) -> Signal:
     total = at.groups * at.queries * (g.square + (at.queries - 1) * g.within) * float(weights.alive.mean())
     within = (total - at.keys * square) / (at.keys * (at.keys - 1)) if at.keys > 1 else square
     across = at.groups * at.queries / at.keys**2 * g.across * (1.0 + (at.queries - 1) * g.coherence)
-    return replace(g, square=square, within=within, across=across)
+    return replace(g, square=square, within=within, across=across, along=())
 
 
 def _by_bias(case: Case, weights: Weights, g: Signal, row: float, two: float) -> Signal:

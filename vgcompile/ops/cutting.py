@@ -136,13 +136,27 @@ def _slice_range(case: Case) -> Interval:
     return cut if cut.lo.size else given.scalar()
 
 
+def _places(case: Case) -> dict[int, list[int]]:
+    """Which places of each axis of known extent are read; nothing where that is computed."""
+    dims, found = case.shapes[0] or (), {}
+    for axis, extent in enumerate(dims):
+        if isinstance(extent, int):
+            shape = [extent if i == axis else 1 for i in range(len(dims))]
+            numbers = np.broadcast_to(np.arange(extent).reshape(shape), [d if isinstance(d, int) else 1 for d in dims])
+            try:
+                found[axis] = np.unique(_sliced(numbers, case.values[1:])).tolist()
+            except (ValueError, IndexError):
+                return {}
+    return found
+
+
 Slice = layout(
     "Slice",
     "A part of a tensor, by starts, ends and steps along its axes.",
     vjp=_slice_vjp,
     range=_slice_range,
     tangent=lambda case, position: rearranged(case, 0, lambda x: _sliced(x, case.values[1:])),
-    moments=Moved(),
+    moments=Moved(_places),
     samples=(
         sample(("N", 6), np.array([1]), np.array([4]), np.array([1])),
         sample(("N", 6), np.array([-1]), np.array([-7]), np.array([1]), np.array([-2])),

@@ -94,7 +94,8 @@ class LookedUp:
         x, dims = signals[0], case.shapes[0]
         if self._one_place(case) and dims is not None:
             axis = int(case.attributes.get("axis", 0)) % len(dims)
-            return scattered(case, 0, adjoint, [1 if i == axis else dim for i, dim in enumerate(dims)])
+            kept = [1 if i == axis else dim for i, dim in enumerate(dims)]
+            return scattered(case, 0, adjoint, kept, {axis: [int(np.ravel(case.values[1])[0])]})  # type: ignore[arg-type]
         if x is None or x.across < x.square * (1.0 - 1e-12):  # a table's statistics are known
             return adjoint.scaled(case.count(case.outputs[0]) / max(case.count(case.shapes[0]), 1))
         rows, lookups = self._rows(case), case.count(case.shapes[1])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,10 @@ from vgcompile.signal import Signal, replace
 
 @dataclass(frozen=True)
 class Moved:
-    """Moments of an operator that moves elements or drops some: the adjoint's total is kept, spread over the input."""
+    """Moments of an operator that moves elements or drops some: the adjoint's total is kept, spread over the input, or at the
+    ``places`` of each axis that are known to be read."""
+
+    places: Callable[[Case], Mapping[int, Sequence[int]]] = lambda case: {}
 
     def forward(self, case: Case, signals: Sequence[Signal | None]) -> Signal | tuple[Signal, ...]:
         x = signal_of(signals, 0)
@@ -30,7 +33,7 @@ class Moved:
     def backward(self, case: Case, position: int, adjoint: Signal, signals: Sequence[Signal | None]) -> Signal:
         out, mine = case.outputs[case.output], case.shapes[position]
         if out is not None and mine is not None and len(out) == len(mine):
-            return scattered(case, position, adjoint, out)
+            return scattered(case, position, adjoint, out, self.places(case))
         return adjoint.scaled(case.count(out) / max(case.count(mine), 1))
 
 

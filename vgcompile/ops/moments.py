@@ -9,7 +9,7 @@ samples by ``across``.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, reduce
 from typing import Literal
@@ -19,7 +19,7 @@ import numpy as np
 from vgcompile import special
 from vgcompile.ops.op import Array, Case, Dim, Rule, Variadic
 from vgcompile.quadrature import Gaussian
-from vgcompile.signal import Signal, constant, independent_sum, replace
+from vgcompile.signal import Profile, Signal, constant, independent_sum, replace
 
 Role = Literal["batch", "features", "position"]
 
@@ -56,13 +56,17 @@ def _total(x: Signal, n: int, over: Role, coherence: float) -> Signal:
     free, apart = x.mean * x.mean, min(x.across * coherence, max(x.within, 0.0))
     different = {"features": (free, free, free), "position": (x.within, x.within, apart), "batch": (x.across,) * 3}[over]
     square, within, across = (n * s + n * (n - 1) * d for s, d in zip(same, different, strict=True))
-    return replace(x, mean=n * x.mean, square=square, within=within, across=across)
+    along = () if over == "position" else x.along
+    return replace(x, mean=n * x.mean, square=square, within=within, across=across, along=along)
 
 
-def scattered(case: Case, position: int, adjoint: Signal, kept: Sequence[Dim]) -> Signal:
+def scattered(
+    case: Case, position: int, adjoint: Signal, kept: Sequence[Dim], places: Mapping[int, Sequence[int]] | None = None
+) -> Signal:
     """The adjoint of an operand of which a part is read, of extents ``kept`` along the operand's own axes: zeros elsewhere.
 
-    Of pairs of positions only those are left that were both kept.
+    Of pairs of positions only those are left that were both kept. Which ``places`` of an axis were, where that is known, is its
+    profile, for an operand with one axis of positions.
     """
     shape = case.shapes[position]
     assert shape is not None and len(kept) == len(shape)
@@ -74,6 +78,9 @@ def scattered(case: Case, position: int, adjoint: Signal, kept: Sequence[Dim]) -
         else:
             share *= k / max(n, 1)
     pairs = left * (left - 1) / (have * (have - 1)) if have > 1 else 1.0
+    axes = [axis for axis in range(len(shape)) if role(shape, axis, case.samples) == "position"]
+    read = (places or {}).get(axes[0]) if len(axes) == 1 else None
+    along = _profile(read, have) if read is not None and len(set(read)) < have else adjoint.along
     rows = share * left / max(have, 1)
     return replace(
         adjoint,
@@ -81,7 +88,14 @@ def scattered(case: Case, position: int, adjoint: Signal, kept: Sequence[Dim]) -
         square=adjoint.square * rows,
         within=adjoint.within * share * pairs,
         across=adjoint.across * rows,
+        along=along,
     )
+
+
+def _profile(places: Sequence[int], extent: int) -> Profile:
+    """Of squares that are at these places alone."""
+    counts = np.bincount(np.asarray(places) % extent, minlength=extent)
+    return (tuple((counts * (extent / max(len(places), 1))).tolist()),)
 
 
 def gathered(case: Case, position: int, adjoint: Signal) -> Signal:
