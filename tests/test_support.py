@@ -74,9 +74,8 @@ NORMED = f"""  - {{kind: dense, units: 16}}
   - {{kind: layer_norm, {GAMMA}, activation: tanh}}
   - {{kind: dense, units: 8}}
   - {{kind: rms_norm, init: {{scale: {{kind: uniform, range: [0.5, 1.5]}}}}}}"""
-LOOKED_UP = text(
-    "he_uniform", f"  - {{kind: embedding, units: 6, init: {{weight: {{kind: uniform, range: [-1, 2]}}}}}}\n{FLAT}"
-).replace("range: [-1, 1]", "type: int64, classes: 5")
+TABLE = "  - {kind: embedding, units: 6, init: {weight: {kind: uniform, range: [-1, 2]}}}"
+LOOKED_UP = text("he_uniform", f"{TABLE}\n{FLAT}").replace("range: [-1, 1]}", "type: int64, classes: 5}")
 NETS = {
     "dense": text("he_uniform", DENSE),
     "dense, orthogonal": text("{kind: orthogonal, gain: 1.3}", DENSE),

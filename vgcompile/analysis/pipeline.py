@@ -183,10 +183,12 @@ def _adjoints(network: Network, file: str | None) -> dict[str, Input]:
     if file is None:
         raise DataError("--seed-input takes the adjoints of the outputs from --data FILE.npz; no file was given")
     values, found = named_values(network.model), {}
+    samples = next((declared.samples for declared in network.inputs.values()), None)
     for name in network.outputs:
-        dtype = values[name].dtype
+        dtype, shape = values[name].dtype, dims(values[name])
         assert dtype is not None
-        found[f"{ADJOINT}{name}"] = Input(f"{ADJOINT}{name}", dims(values[name]), dtype, role="target")
+        axis = shape.index(samples) if samples in shape else 0
+        found[f"{ADJOINT}{name}"] = Input(f"{ADJOINT}{name}", shape, dtype, role="target", batch_axis=axis)
     return found
 
 
