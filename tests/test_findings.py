@@ -119,7 +119,7 @@ def test_a_join_is_put_down_to_the_fan_out() -> None:
 
 
 def test_a_small_factor_before_a_branch_is_told_from_weights() -> None:
-    """LayerScale: all of the loss is the factor's, which an optimizer may divide out; the finding is a warning, whatever its size."""
+    """LayerScale: the factor takes it all, and an optimizer may divide it out: a warning, whatever its size."""
     text = """
     inputs: {x: {shape: [batch, 8]}, t: {shape: [batch, 8]}}
     init: {weight: orthogonal}
