@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import onnx_ir as ir
 
-from vgcompile.analysis.forward import Base, Forward, mixed
+from vgcompile.analysis.forward import Forward, mixed
+from vgcompile.analysis.readings import Base
 from vgcompile.graph.emit import dims, is_real
 from vgcompile.graph.network import Network
 from vgcompile.ops import NUMPY, lookup

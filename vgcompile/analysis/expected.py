@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 import onnx_ir as ir
 
 from vgcompile.analysis.adjoints import Adjoints, Flow
-from vgcompile.analysis.forward import Forward, Reading
+from vgcompile.analysis.forward import Forward
+from vgcompile.analysis.readings import Reading
 from vgcompile.analysis.result import Expected
 from vgcompile.graph.network import Network
 from vgcompile.signal import Signal

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
+from vgcompile.analysis.readings import Base, Reading, alignment_after, correlations, kinks_of_consumers
 from vgcompile.graph.attributes import attributes_of
 from vgcompile.graph.case import case_of
 from vgcompile.graph.emit import constant_of, dims, is_real
@@ -27,8 +28,8 @@ from vgcompile.initial import Initial
 from vgcompile.ops import lookup
 from vgcompile.ops.families import Carried
 from vgcompile.ops.moments import Unknown, role
-from vgcompile.ops.op import Case, Dim, Moments, Op, at
-from vgcompile.quadrature import Gaussian, gaussian
+from vgcompile.ops.op import Case, Dim, Moments, Op
+from vgcompile.quadrature import gaussian
 from vgcompile.signal import Signal, bent, constant
 
 Array = np.ndarray[Any, Any]
@@ -38,25 +39,6 @@ LARGEST_CONSTANT = 1 << 22
 TOO_LARGE = "its moments are beyond what a double holds"
 CANCELLED = "its moments are of terms that cancel"
 APART = "its operands depend on different random values, of which it takes a product or a function"
-
-
-@dataclass(frozen=True)
-class Base:
-    """A Gaussian value, with the correlation of two of its positions and of two of its samples."""
-
-    value: ir.Value
-    signal: Signal
-    nodes: Gaussian
-    within: float
-    across: float
-
-
-@dataclass(frozen=True)
-class Reading:
-    """A value as a function of a base; without a base it is a known constant."""
-
-    base: Base | None
-    at_nodes: Array
 
 
 class Forward:
@@ -73,7 +55,7 @@ class Forward:
         self.random: set[ir.Value] = set()  # parameters that are drawn anew with each initialization
         self.constants: dict[ir.Value, Array] = {}  # what follows from constants and shapes alone
         self._cases: dict[ir.Node, Case] = {}
-        self._kinks = _kinks_of_consumers(network.model.graph)
+        self._kinks = kinks_of_consumers(network.model.graph)
 
     def run(self, inputs: Mapping[str, Signal]) -> None:
         graph = self.network.model.graph
@@ -270,7 +252,7 @@ class Forward:
             return
         self.readings[output] = Reading(base, f)
         square, across = base.nodes.mean(f * f), base.nodes.pair(f, base.across)
-        alignment = _bent(base, f, square, across)
+        alignment = alignment_after(base, f, square, across)
         elasticity = base.nodes.sensitivity(f)
         along = bent(base.signal.along, elasticity)
         self.signals[output] = Signal(base.nodes.mean(f), square, base.nodes.pair(f, base.within), across, alignment, along=along)
@@ -284,7 +266,7 @@ class Forward:
         if not is_real(value):
             return  # of class numbers it says how often two are the same; no function of them is Gaussian
         nodes = gaussian(signal.mean, signal.variance, self._kinks.get(value, ()))
-        self.readings[value] = Reading(Base(value, signal, nodes, *_correlations(signal)), nodes.x)
+        self.readings[value] = Reading(Base(value, signal, nodes, *correlations(signal)), nodes.x)
 
 
 def _samples(network: Network) -> Dim | None:
@@ -292,37 +274,6 @@ def _samples(network: Network) -> Dim | None:
     first = next(iter(network.inputs.values()), None)
     told_apart = first is not None and (isinstance(first.samples, str) or first.batch_axis > 0)
     return first.samples if first is not None and told_apart else None
-
-
-def _bent(base: Base, f: Array, square: float, across: float) -> float:
-    """E[cos^2] between two samples' centred vectors after an elementwise function.
-
-    It is the dual of f at correlations one root mean square above and below the mean one.
-    """
-    if square - across <= 1e-12 * square:
-        return 0.0
-    step = (1.0 - base.across) * math.sqrt(max(base.signal.alignment, 0.0))
-    sides = (base.nodes.pair(f, base.across + step) - across, base.nodes.pair(f, base.across - step) - across)
-    return min(0.5 * sum(side * side for side in sides) / (square - across) ** 2, 1.0)
-
-
-def _kinks_of_consumers(graph: ir.Graph) -> dict[ir.Value, tuple[float, ...]]:
-    """Where the functions that a value is put into have corners."""
-    found: dict[ir.Value, set[float]] = {}
-    for node in graph:
-        row = lookup(node.op_type, node.domain)
-        source = node.inputs[0] if node.inputs else None
-        if row is None or not row.kinks or source is None:
-            continue
-        found.setdefault(source, set()).update(at(row.kinks, case_of(node).attributes))
-    return {value: tuple(sorted(kinks)) for value, kinks in found.items()}
-
-
-def _correlations(signal: Signal) -> tuple[float, float]:
-    if signal.variance <= 1e-14 * signal.square:
-        return (1.0, 1.0)
-    square = signal.mean**2
-    return ((signal.within - square) / signal.variance, (signal.across - square) / signal.variance)
 
 
 def mixed(alignment: float, units: int | None) -> float:
