@@ -1,5 +1,4 @@
-"""A value as a function of a Gaussian base: what elementwise operators make of one is evaluated jointly at its quadrature nodes, so
-that Mul(x, Sigmoid(x)) has SiLU's moments."""
+"""A value as a function of a Gaussian base, kept as its values at the base's quadrature nodes."""
 
 from __future__ import annotations
 
