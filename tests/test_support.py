@@ -87,6 +87,9 @@ NETS = {
     "transposed convolution": text("he_uniform", f"{WIDER}\n{FLAT}", "2, 4, 4"),
     "norm": text("he_uniform", NORMED),
     "embedding": LOOKED_UP,
+    "rnn": text("he_uniform", "  - {kind: rnn, units: 6, output: last}", "4, 3"),
+    "gru": text("{kind: uniform, range: [-0.3, 0.3]}", "  - {kind: gru, units: 6, output: last}", "4, 3"),
+    "lstm": text("he_uniform", "  - {kind: lstm, units: 6, output: last}", "4, 3"),
 }
 
 
