@@ -118,6 +118,25 @@ def test_a_join_is_put_down_to_the_fan_out() -> None:
     assert max(found[0].evidence.causes, key=found[0].evidence.causes.get) == "fan-out"
 
 
+def test_a_small_factor_before_a_branch_is_told_from_weights() -> None:
+    """LayerScale: the factor takes it all, and an optimizer may divide it out: a warning, whatever its size."""
+    text = """
+    inputs: {x: {shape: [batch, 8]}, t: {shape: [batch, 8]}}
+    init: {weight: orthogonal}
+    layers:
+      - {kind: dense, units: 8}
+      - {kind: residual, name: hidden, scale: {learned: 1.0e-8}, layers: [{kind: dense, units: 8}]}
+      - {kind: dense, units: 8}
+      - {kind: dense, name: out, units: 8}
+    loss: {kind: mse, target: t}
+    """
+    (found,) = [finding for finding in analysed(text, tiers=("expected",)).findings if finding.layer.startswith("hidden")]
+    assert (found.rule.name, found.severity) == ("predicted-vanishing", "warning")
+    assert found.evidence.causes["scales"] == pytest.approx(-8.0, abs=1e-6)
+    assert found.evidence.causes["weights"] == pytest.approx(0.0, abs=0.05)
+    assert "a branch scale that begins larger" in found.hint
+
+
 # floating-point types
 
 

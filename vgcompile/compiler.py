@@ -70,15 +70,16 @@ def open_network(
     seed: int | None = None,
     variant: str | None = None,
     settings: Sequence[str] = (),
+    batch_axes: Mapping[str, int] | int | None = None,
 ) -> Network:
     """Read a YAML model, an ONNX file or an ONNX model in memory into a Network; a network is handed back as it is.
 
-    ``loss`` and ``output`` name values of an ONNX file; ``variant`` names one of a YAML model's, ``settings`` (``depth=50``)
-    replace values of it. Raises SpecError with every complaint about a YAML model, ModelError for
-    an ONNX file that cannot be taken, UserError for a missing file.
+    ``loss`` and ``output`` name values of an ONNX file, ``batch_axes`` the axes of its inputs that count samples; ``variant``
+    names one of a YAML model's, ``settings`` (``depth=50``) replace values of it. Raises SpecError with every complaint about a
+    YAML model, ModelError for an ONNX file that cannot be taken, UserError for a missing file.
     """
     if not isinstance(given, str | Path):
-        return _opened(given, loss, output, mode)
+        return _opened(given, loss, output, mode, batch_axes)
     path = Path(given)
     if path.is_dir():
         raise UserError(f"{path}: a folder; give a YAML model or an .onnx file")
@@ -89,7 +90,9 @@ def open_network(
             raise UserError(f"{path}: --variant and --set are for YAML models")
         from vgcompile.graph.load import load
 
-        return _in_mode(load(path, loss=loss, output=output), mode)
+        return _in_mode(load(path, loss=loss, output=output, batch_axes=batch_axes), mode)
+    if batch_axes is not None:
+        raise UserError(f"{path}: --batch-axis is for .onnx files; the first axis of a YAML model's inputs counts samples")
     if loss is not None or output is not None:
         raise UserError(f"{path}: --loss and --output name values of an .onnx file; a YAML model states its loss itself")
     from vgcompile import spec
@@ -102,12 +105,18 @@ def open_network(
 
 
 def _opened(
-    given: onnx.ModelProto | Network, loss: str | None, output: str | None, mode: Literal["training", "inference"]
+    given: onnx.ModelProto | Network,
+    loss: str | None,
+    output: str | None,
+    mode: Literal["training", "inference"],
+    batch_axes: Mapping[str, int] | int | None,
 ) -> Network:
     from vgcompile.graph.load import load
     from vgcompile.graph.network import Network
 
-    return given if isinstance(given, Network) else _in_mode(load(given, loss=loss, output=output), mode)
+    if isinstance(given, Network):
+        return given
+    return _in_mode(load(given, loss=loss, output=output, batch_axes=batch_axes), mode)
 
 
 def analyze(

@@ -3,9 +3,11 @@
 The rules, stated before any run. A net is predicted vanishing where the expected tier, which runs nothing, says so of a hidden
 layer, exploding alike. Truth, one: G_l, the measured gradient at a layer's pre-activation against the last hidden layer's at step
 0; vanishing where the least is below 1e-3, exploding where the greatest is above 1e3; undecided within half a decade of either
-threshold. Truth, two: after 200 steps the first hidden layer's movement ||W - W0|| / ||W0|| against that of the last hidden one,
-by the same thresholds and band; a run that leaves the finite numbers is judged by where it was before. One learning rate for each
-net: the first step moves the last layer by one percent of its length.
+threshold. A layer that goes through a sequence is judged by a second number as well, predicted and measured alike: its first
+step's gradient against its last one's, in the order in which it reads them. Truth, two: after 200 steps the first hidden layer's
+movement ||W - W0|| / ||W0|| against that of the last hidden one, by the same thresholds and band; a run that leaves the finite
+numbers is judged by where it was before, a net of one hidden layer not at all. One learning rate for each net: the first step
+moves the last layer by one percent of its length.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +25,7 @@ import vgcompile
 from benchmarks.verdicts.models import Model, model
 from vgcompile.analysis import Options
 from vgcompile.analysis.presets import DEFAULT
-from vgcompile.analysis.result import Layer
+from vgcompile.analysis.result import Layer, Tiers
 from vgcompile.analysis.uses import ParameterLayer, parameter_layers
 from vgcompile.build import build
 from vgcompile.graph.network import Network
@@ -46,14 +48,16 @@ class Outcome:
     predicted: tuple[float, float] | None  # None where the expected tier has no number
     confident: bool
     measured: tuple[float, float]
-    moved: float
+    moved: float | None  # None of a net with one hidden layer, in which nothing can move more than something else
 
     def said(self, kind: str) -> bool | None:
         return None if self.predicted is None else _is(kind, self.predicted)
 
     def true(self, kind: str, truth: str) -> bool | None:
         """None where it is undecided."""
-        ends = self.measured if truth == "gradients" else (self.moved, self.moved)
+        if truth == "movement" and self.moved is None:
+            return None
+        ends = (self.moved, self.moved) if truth == "movement" and self.moved is not None else self.measured
         threshold, end = (DEFAULT.vanishing, ends[0]) if kind == "vanishing" else (DEFAULT.exploding, ends[1])
         return None if abs(end - threshold) < BAND else _is(kind, ends)
 
@@ -62,7 +66,7 @@ def _is(kind: str, ends: tuple[float, float]) -> bool:
     return ends[0] < DEFAULT.vanishing if kind == "vanishing" else ends[1] > DEFAULT.exploding
 
 
-def outcomes(numbers: Sequence[int], seconds: float = math.inf) -> Iterator[Outcome]:
+def outcomes(numbers: Iterable[int], seconds: float = math.inf) -> Iterator[Outcome]:
     """One for each net, until the time is over."""
     start = time.process_time()
     for number in numbers:
@@ -75,14 +79,14 @@ def outcomes(numbers: Sequence[int], seconds: float = math.inf) -> Iterator[Outc
 def _outcome(number: int, drawn: Model, network: Network) -> Outcome:
     """``outcomes`` of one net."""
     expected = _hidden(network, vgcompile.analyze(network, Options(tiers=("expected",), batch=BATCH)).layers)
-    means = [layer.relative.expected.mean for layer in expected]
+    means = [tiers.expected.mean for tiers in _judged(expected)]
     measured = _hidden(network, vgcompile.analyze(network, Options(tiers=("measured",), batch=BATCH)).layers)
-    logs = [_log(layer) for layer in measured]
+    logs = [_log(tiers) for tiers in _judged(measured)]
     return Outcome(
         number,
         drawn,
         None if None in means else (min(means), max(means)),
-        all(layer.relative.expected.confidence == "high" for layer in expected),
+        all(tiers.expected.confidence == "high" for tiers in _judged(expected)),
         (min(logs), max(logs)),
         _moved(network),
     )
@@ -92,17 +96,24 @@ def _hidden(network: Network, layers: Sequence[Layer]) -> list[Layer]:
     return [layer for layer in layers if layer.value not in network.outputs]
 
 
-def _log(layer: Layer) -> float:
-    if layer.relative.measured is not None:
-        return layer.relative.measured
-    return -math.inf if layer.relative.why["measured"] in ("zero", "underflow") else math.inf
+def _judged(layers: Sequence[Layer]) -> list[Tiers]:
+    """What the layers are judged by: each one's own number and, of a recurrence, that over its steps."""
+    return [tiers for layer in layers for tiers in (layer.relative, layer.through_time) if tiers is not None]
 
 
-def _moved(network: Network) -> float:
+def _log(tiers: Tiers) -> float:
+    if tiers.measured is not None:
+        return tiers.measured
+    return -math.inf if tiers.why["measured"] in ("zero", "underflow") else math.inf
+
+
+def _moved(network: Network) -> float | None:
     """log10 of the first hidden layer's movement against the last one's after training; infinite where one alone moved."""
     start = network.parameter_values()
     end = train(network, start)
     held = [layer for layer in parameter_layers(network) if layer.linear and layer.value.name not in network.outputs]
+    if len(held) < 2:
+        return None
     first, last = (movement(start, end, layer) for layer in (held[0], held[-1]))
     if first == last:
         return 0.0

@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import onnx_ir as ir
 
-from vgcompile.analysis.forward import Base, Forward, features, mixed
+from vgcompile.analysis.forward import Forward, mixed
+from vgcompile.analysis.readings import Base
 from vgcompile.graph.emit import dims, is_real
 from vgcompile.graph.network import Network
 from vgcompile.ops import NUMPY, lookup
@@ -132,7 +133,7 @@ class Adjoints:
             try:
                 signals = self.forward.signals_of(node)
                 seed = row.moments.backward(self.forward.case(node), position, Signal(0.0, 1.0, 1.0, 1.0), signals)
-            except (NotImplementedError, AssertionError):
+            except NotImplementedError:
                 continue
         several = len(self.outputs) > 1 and self.network.loss is not None
         doubt = "of several losses, what each one sends is not predicted" if several else seed.doubt
@@ -140,7 +141,7 @@ class Adjoints:
 
     def _case_count(self, value: ir.Value) -> int:
         if value not in self._counts:
-            self._counts[value] = math.prod(self.batch if isinstance(dim, str) else dim for dim in dims(value))
+            self._counts[value] = math.prod(self.batch if isinstance(dim, str) else dim for dim in self.forward.dims(value))
         return self._counts[value]
 
     def _wave(self, adjoint: Signal, log: float, units: int | None, count: int) -> Waves:
@@ -165,7 +166,7 @@ class Adjoints:
         if row is not None and row.elementwise and self.forward.common_base(node) is not None:
             self._elementwise(node, row, arriving[0])
         elif row is None or row.moments is None:
-            self._lose(node, row.unpredicted if row is not None else f"{node.op_type} has no row")
+            self._lose(node, self.forward.unpredicted(node, row))
         elif isinstance(row.moments, Carried):
             self._hand_on(node, 0, arriving[0])
         else:
@@ -186,8 +187,8 @@ class Adjoints:
                     waves |= self._mixed(node, position, case, adjoint, total, log)
                     if isinstance(moments, Stepwise):
                         self._keep_steps(node, position, moments.steps(there, position, total, signals), log)
-            except (NotImplementedError, AssertionError) as error:
-                self.lost[value] = str(error) or "a fact of the node is not known"
+            except NotImplementedError as error:
+                self.lost[value] = self.forward.reason(node, error)
                 continue
             self._hand_on(node, position, waves)
 
@@ -217,7 +218,7 @@ class Adjoints:
         matrix = next((v for v in others if v in random and len(dims(v)) >= 2), None)
         if value in random or matrix is None:
             return None, self.batch
-        units = features(value, matrix) or case.count(case.shapes[position]) // self.batch
+        units = self.forward.features(value, matrix) or case.count(case.shapes[position]) // self.batch
         return units, max(case.count(case.shapes[position]) // units, 1)
 
     def _lose(self, node: ir.Node, why: str) -> None:

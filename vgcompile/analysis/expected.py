@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 import onnx_ir as ir
 
 from vgcompile.analysis.adjoints import Adjoints, Flow
-from vgcompile.analysis.forward import Forward, Reading
+from vgcompile.analysis.forward import Forward
+from vgcompile.analysis.readings import Reading
 from vgcompile.analysis.result import Expected
 from vgcompile.graph.network import Network
 from vgcompile.signal import Signal
@@ -36,9 +37,12 @@ class ExpectedTier:
     steps: Mapping[tuple[ir.Node, int], Profile] = field(default_factory=dict)
 
 
-def expected(network: Network, batch: int, inputs: Mapping[str, Signal]) -> ExpectedTier:
-    """Predict every gain at this batch size. ``inputs`` describes the data: one Signal for each graph input."""
-    forward = Forward(network, batch)
+def expected(
+    network: Network, batch: int, inputs: Mapping[str, Signal], extents: Mapping[str, int] | None = None
+) -> ExpectedTier:
+    """Predict every gain at this batch size. ``inputs`` describes the data: one Signal for each graph input; ``extents`` says
+    what symbols stand for there."""
+    forward = Forward(network, batch, extents or {})
     forward.run(inputs)
     backward = Adjoints(network, batch, forward)
     backward.run()

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
+from vgcompile.analysis.readings import Base, Reading, alignment_after, correlations, kinks_of_consumers
 from vgcompile.graph.attributes import attributes_of
 from vgcompile.graph.case import case_of
 from vgcompile.graph.emit import constant_of, dims, is_real
@@ -26,48 +27,35 @@ from vgcompile.graph.provenance import fact
 from vgcompile.initial import Initial
 from vgcompile.ops import lookup
 from vgcompile.ops.families import Carried
-from vgcompile.ops.moments import role
-from vgcompile.ops.op import Case, Moments, Op, at
-from vgcompile.quadrature import Gaussian, gaussian
+from vgcompile.ops.moments import Unknown, role
+from vgcompile.ops.op import Case, Dim, Moments, Op
+from vgcompile.quadrature import gaussian
 from vgcompile.signal import Signal, bent, constant
 
 Array = np.ndarray[Any, Any]
 UNSTABLE = 3.0  # a length map that amplifies a fluctuation of q by more than this makes the prediction unreliable
 LONGER = 1.01  # what a square is multiplied by, to see what becomes of it
 LARGEST_CONSTANT = 1 << 22
-
-
-@dataclass(frozen=True)
-class Base:
-    """A Gaussian value, with the correlation of two of its positions and of two of its samples."""
-
-    value: ir.Value
-    signal: Signal
-    nodes: Gaussian
-    within: float
-    across: float
-
-
-@dataclass(frozen=True)
-class Reading:
-    """A value as a function of a base; without a base it is a known constant."""
-
-    base: Base | None
-    at_nodes: Array
+TOO_LARGE = "its moments are beyond what a double holds"
+CANCELLED = "its moments are of terms that cancel"
+APART = "its operands depend on different random values, of which it takes a product or a function"
 
 
 class Forward:
-    """Statistics of every value, in graph order."""
+    """Statistics of every value, in graph order; ``unknown`` says why a value has none, where it is asked for."""
 
-    def __init__(self, network: Network, batch: int) -> None:
+    def __init__(self, network: Network, batch: int, extents: Mapping[str, int] | None = None) -> None:
         self.network, self.batch = network, batch
+        self.samples = _samples(network)
+        self.extents = {dim: extent for dim, extent in (extents or {}).items() if dim != self.samples}
         self.signals: dict[ir.Value, Signal] = {}
         self.readings: dict[ir.Value, Reading] = {}
         self.sensitivity: dict[ir.Value, float] = {}
+        self.unknown: dict[ir.Value, str] = {}
         self.random: set[ir.Value] = set()  # parameters that are drawn anew with each initialization
         self.constants: dict[ir.Value, Array] = {}  # what follows from constants and shapes alone
         self._cases: dict[ir.Node, Case] = {}
-        self._kinks = _kinks_of_consumers(network.model.graph)
+        self._kinks = kinks_of_consumers(network.model.graph)
 
     def run(self, inputs: Mapping[str, Signal]) -> None:
         graph = self.network.model.graph
@@ -110,13 +98,30 @@ class Forward:
 
     def _node(self, node: ir.Node) -> None:
         row = lookup(node.op_type, node.domain)
-        if row is None or self._is_constant(node, row) or (row.blocked and row.moments is None):
+        if row is not None and self._is_constant(node, row):
             return
         base = self.common_base(node)
-        if row.elementwise and base is not None:
+        if row is None or (row.moments is None and (row.blocked or not row.elementwise or base is None)):
+            self._lose(node, self.unpredicted(node, row))
+        elif row.elementwise and base is not None:
             self._read_jointly(node, row, base)
         elif row.moments is not None:
             self._put_through(node, row.moments)
+
+    def _lose(self, node: ir.Node, why: str) -> None:
+        self.unknown.update({value: why for value in node.outputs if value not in self.signals})
+
+    def unpredicted(self, node: ir.Node, row: Op | None) -> str:
+        """Why a node without moments is not predicted: in its row's words, or by those of whatever lost an operand."""
+        if row is None or row.blocked:
+            return f"the values of {node.op_type} have no predicted statistics"
+        lost = (self.unknown[value] for value in node.inputs if value is not None and value in self.unknown)
+        return row.unpredicted or next(lost, APART)
+
+    def reason(self, node: ir.Node, error: NotImplementedError) -> str:
+        """Why a row has no formula for a node, in its own words or in those of whatever lost its operand."""
+        value = node.inputs[error.position] if isinstance(error, Unknown) else None
+        return self.unknown.get(value, str(error)) if value is not None else str(error)
 
     def _is_constant(self, node: ir.Node, row: Op) -> bool:
         """Whether a node follows from constants alone, as a mask from positions does; then it is worked out."""
@@ -140,7 +145,11 @@ class Forward:
         unknown, and so does one whose moments no double holds."""
         try:
             found = moments.forward(self.case(node), self.signals_of(node))
-        except (NotImplementedError, AssertionError, OverflowError):
+        except NotImplementedError as error:
+            self._lose(node, self.reason(node, error))
+            return
+        except OverflowError:
+            self._lose(node, TOO_LARGE)
             return
         if isinstance(moments, Carried) and node.inputs[0] in self.readings:
             self.signals[node.outputs[0]] = found if isinstance(found, Signal) else found[0]
@@ -180,7 +189,7 @@ class Forward:
             return None
         alignment, reading = self.signals[operand].alignment, self.readings.get(operand)
         if reading is not None and reading.base is not None and reading.base.value.producer() is not None:
-            alignment = mixed(alignment, features(operand, matrices[0]))
+            alignment = mixed(alignment, self.features(operand, matrices[0]))
         return alignment / math.prod(int(dim) for dim in dims(matrices[0])[2:])
 
     def signals_of(self, node: ir.Node) -> list[Signal | None]:
@@ -191,11 +200,31 @@ class Forward:
         if node in self._cases:
             return self._cases[node]
         case = case_of(node)
+        shapes, outputs = (tuple(dims and self._known(dims) for dims in each) for each in (case.shapes, case.outputs))
         known = [
             self.constants.get(v, given) if v is not None else None for v, given in zip(node.inputs, case.values, strict=True)
         ]
-        self._cases[node] = replace(case, batch=self.batch, values=tuple(known))
+        self._cases[node] = replace(
+            case, shapes=shapes, outputs=outputs, batch=self.batch, samples=self.samples, values=tuple(known)
+        )
         return self._cases[node]
+
+    def features(self, value: ir.Value, matrix: ir.Value) -> int | None:
+        """The extent of a value's feature axis, where it is known: the second one, where the ``matrix`` that it meets is of its
+        own rank, a kernel."""
+        shape = self.dims(value)
+        kernel = len(dims(matrix)) == len(shape) > 2 and shape[1] != self.samples
+        extents = [
+            dim for axis, dim in enumerate(shape) if (axis == 1 if kernel else role(shape, axis, self.samples) == "features")
+        ]
+        return extents[0] if extents and isinstance(extents[0], int) else None
+
+    def dims(self, value: ir.Value) -> tuple[Dim, ...]:
+        """The extents of a value, what a symbol stands for in the data in its place."""
+        return self._known(dims(value))
+
+    def _known(self, shape: tuple[Dim, ...]) -> tuple[Dim, ...]:
+        return tuple(self.extents.get(dim, dim) if isinstance(dim, str) else dim for dim in shape) if self.extents else shape
 
     def common_base(self, node: ir.Node) -> Base | None:
         """The one base that all inputs of a node are functions of, or None."""
@@ -219,63 +248,32 @@ class Forward:
         with np.errstate(all="ignore"):
             f = np.broadcast_to(row.numpy(*self.operands(node), **self.case(node).attributes), base.nodes.x.shape)
         if not np.isfinite(f).all():
+            self._lose(node, "it takes values that are not finite where its operand may be")
             return
         self.readings[output] = Reading(base, f)
         square, across = base.nodes.mean(f * f), base.nodes.pair(f, base.across)
-        alignment = _bent(base, f, square, across)
+        alignment = alignment_after(base, f, square, across)
         elasticity = base.nodes.sensitivity(f)
         along = bent(base.signal.along, elasticity)
         self.signals[output] = Signal(base.nodes.mean(f), square, base.nodes.pair(f, base.within), across, alignment, along=along)
         self.sensitivity[output] = self.sensitivity.get(base.value, 0.0) * max(elasticity, 0.0)
 
     def _found(self, value: ir.Value, signal: Signal) -> None:
-        if not 0.0 <= signal.square < math.inf:  # beyond double, or of terms that have cancelled
+        if not 0.0 <= signal.square < math.inf:
+            self.unknown[value] = TOO_LARGE if signal.square > 0.0 else CANCELLED
             return
         self.signals[value] = signal
         if not is_real(value):
             return  # of class numbers it says how often two are the same; no function of them is Gaussian
         nodes = gaussian(signal.mean, signal.variance, self._kinks.get(value, ()))
-        self.readings[value] = Reading(Base(value, signal, nodes, *_correlations(signal)), nodes.x)
+        self.readings[value] = Reading(Base(value, signal, nodes, *correlations(signal)), nodes.x)
 
 
-def features(value: ir.Value, matrix: ir.Value | None = None) -> int | None:
-    """The extent of a value's feature axis, where it is known: the second one, where a ``matrix`` of the value's own rank (a
-    kernel) reads it."""
-    shape = dims(value)
-    kernel = matrix is not None and len(dims(matrix)) == len(shape) > 2
-    extents = [dim for axis, dim in enumerate(shape) if (axis == 1 if kernel else role(len(shape), axis) == "features")]
-    return extents[0] if extents and isinstance(extents[0], int) else None
-
-
-def _bent(base: Base, f: Array, square: float, across: float) -> float:
-    """E[cos^2] between two samples' centred vectors after an elementwise function.
-
-    It is the dual of f at correlations one root mean square above and below the mean one.
-    """
-    if square - across <= 1e-12 * square:
-        return 0.0
-    step = (1.0 - base.across) * math.sqrt(max(base.signal.alignment, 0.0))
-    sides = (base.nodes.pair(f, base.across + step) - across, base.nodes.pair(f, base.across - step) - across)
-    return min(0.5 * sum(side * side for side in sides) / (square - across) ** 2, 1.0)
-
-
-def _kinks_of_consumers(graph: ir.Graph) -> dict[ir.Value, tuple[float, ...]]:
-    """Where the functions that a value is put into have corners."""
-    found: dict[ir.Value, set[float]] = {}
-    for node in graph:
-        row = lookup(node.op_type, node.domain)
-        source = node.inputs[0] if node.inputs else None
-        if row is None or not row.kinks or source is None:
-            continue
-        found.setdefault(source, set()).update(at(row.kinks, case_of(node).attributes))
-    return {value: tuple(sorted(kinks)) for value, kinks in found.items()}
-
-
-def _correlations(signal: Signal) -> tuple[float, float]:
-    if signal.variance <= 1e-14 * signal.square:
-        return (1.0, 1.0)
-    square = signal.mean**2
-    return ((signal.within - square) / signal.variance, (signal.across - square) / signal.variance)
+def _samples(network: Network) -> Dim | None:
+    """The extent that counts samples: a symbol; a number only where it is not the first, which it would be taken for anyway."""
+    first = next(iter(network.inputs.values()), None)
+    told_apart = first is not None and (isinstance(first.samples, str) or first.batch_axis > 0)
+    return first.samples if first is not None and told_apart else None
 
 
 def mixed(alignment: float, units: int | None) -> float:

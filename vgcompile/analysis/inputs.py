@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from vgcompile.graph.network import Network
+from vgcompile.graph.network import Input, Network
+from vgcompile.ops import lookup
 from vgcompile.ops.moments import role
 from vgcompile.signal import Signal
 
@@ -20,17 +21,21 @@ def input_signals(network: Network, feeds: Mapping[str, Array] | None) -> dict[s
     often two are the same, as the moment of a onehot vector."""
     read_by_kernels = _kernels_read(network)
     classes = {
-        name: _of_classes(feeds[name])
+        name: _of_classes(_led(feeds[name], declared))
         for name, declared in network.inputs.items()
         if feeds is not None and name in feeds and declared.classes is not None and not declared.dtype.is_floating_point()
     }
     return classes | {
-        name: _of_array(feeds[name], name in read_by_kernels)
+        name: _of_array(_led(feeds[name], declared), name in read_by_kernels)
         if feeds is not None and name in feeds
         else _of_distribution(declared.mean, declared.sd)
         for name, declared in network.inputs.items()
         if declared.dtype.is_floating_point()
     }
+
+
+def _led(x: Array, declared: Input) -> Array:
+    return np.moveaxis(x, declared.batch_axis, 0) if declared.batch_axis else x
 
 
 def _of_distribution(mean: float, sd: float) -> Signal:
@@ -52,7 +57,8 @@ def _of_classes(x: Array) -> Signal:
 
 
 def _kernels_read(network: Network) -> set[str]:
-    """Inputs [batch, channels, positions] of a kernel of the same rank: their features are the second axis, not the last."""
+    """Inputs [batch, channels, positions] of a kernel of the same rank: their features are the second axis, not the last. What
+    goes step by step has its weights by direction, and no kernel."""
     kernels = set(network.model.graph.initializers.values())
     ranked = {v: len(v.shape) for v in (*network.model.graph.inputs, *kernels) if v.shape is not None}
     return {
@@ -61,6 +67,7 @@ def _kernels_read(network: Network) -> set[str]:
         if any(
             v is not None and ranked.get(v) == ranked.get(value)
             for node in value.consumers()
+            if (row := lookup(node.op_type, node.domain)) is None or row.through is None
             for v in node.inputs
             if v in kernels
         )
@@ -69,7 +76,7 @@ def _kernels_read(network: Network) -> set[str]:
 
 def _of_array(x: Array, kernel: bool = False) -> Signal:
     """Moments of a batch, its axes read by ``role``; cross terms over pairs of distinct samples and positions."""
-    features = [axis for axis in range(1, x.ndim) if (axis == 1 if kernel else role(x.ndim, axis) == "features")]
+    features = [axis for axis in range(1, x.ndim) if (axis == 1 if kernel else role(x.shape, axis) == "features")]
     x = np.moveaxis(x.astype(np.float64), features, range(1, 1 + len(features)))
     x = x.reshape(*x.shape[:2], -1) if x.ndim > 1 else x.reshape(-1, 1, 1)
     n, _, p = x.shape

@@ -17,6 +17,7 @@ from vgcompile.analysis import edges, verdicts
 from vgcompile.analysis.activations import activations, watched
 from vgcompile.analysis.bounds.region import Region
 from vgcompile.analysis.bounds.region import region as stated_region
+from vgcompile.analysis.bounds.support import supports, unbounded
 from vgcompile.analysis.budget import budgets
 from vgcompile.analysis.expected import ExpectedTier, expected
 from vgcompile.analysis.findings import Subject, attention, find
@@ -50,6 +51,7 @@ class Options:
     """What to analyse, and how.
 
     ``region`` (:mod:`vgcompile.analysis.bounds.region`) None: `range` where every input declares one, else `everywhere`.
+    ``certify``: whether bounds are for the weights as they stand, or for all that their initializers may draw.
     ``seeds`` K > 1 averages the measured logs over K
     initializations (seeds seed, seed + 1, ...). ``data`` is a file that is read in place of the network's own data, ``part`` the
     part of the latter that is read. ``statistics``: what is measured of each edge, the sum of squares, or also the
@@ -63,6 +65,7 @@ class Options:
     seeds: int = 1
     tiers: Sequence[Tier] = TIERS
     region: str | None = None
+    certify: Literal["weights", "support"] = "weights"
     provider: Literal["auto", "cpu", "cuda"] = "auto"
     seed_input: bool = False  # the adjoint of each output comes from the data file, as array `adj.<output>`
     mode: Literal["training", "inference"] = "training"
@@ -93,14 +96,16 @@ def analyze(network: Network, options: Options = Options(), progress: Callable[[
     if options.seed_input:
         network = replace(network, loss=None)
     feeds = _feeds(network, options)
-    batch = next((array.shape[0] for array in feeds.values() if array.ndim), options.batch or 64)
+    batch = next((count for name, each in network.inputs.items() if (count := _count(feeds, name, each))), options.batch or 64)
     region = stated_region(network, options.region or _default_region(network), feeds)
+    if options.certify == "support":
+        region = region.over(supports(network))
 
     progress("bounding")
     with np.errstate(over="ignore"):  # a bound beyond float64 is infinite
         bounds = sound(network, region) if "sound" in options.tiers else None
     progress("predicting")
-    predicted = partial(expected, network, batch, input_signals(network, feeds))
+    predicted = partial(expected, network, batch, input_signals(network, feeds), _extents(network, feeds))
     prediction = predicted() if "expected" in options.tiers else None
     progress("measuring")
     # One prediction costs less than a second compilation, which sums that leave float32 would need.
@@ -116,7 +121,8 @@ def analyze(network: Network, options: Options = Options(), progress: Callable[[
     shares = underflow(subject)
     subject = replace(subject, layers=[replace(layer, underflow=shares[layer.name]) for layer in layers])
     inside = region.contains(feeds)
-    stated = inside and options.seed in (None, network.seed)  # the bounds are for these weights, not for others drawn anew
+    drawn = options.seed in (None, network.seed)  # for these weights, not for others drawn anew, unless for all draws
+    stated = inside and (drawn or options.certify == "support")
     checked = self_check(found, runs, stated, partial(float32_bounds, network, region)) if runs else SelfCheck()
     plots = activations(network, runs[-1].watched if runs else {})
     return Analysis(
@@ -161,15 +167,28 @@ def _feeds(network: Network, options: Options) -> Mapping[str, Array]:
     return data.batch(network, file=options.data, size=options.batch, seed=seed, part=options.part)
 
 
+def _count(feeds: Mapping[str, Array], name: str, declared: Input) -> int | None:
+    """Samples that are fed to an input; None of one that counts none."""
+    return feeds[name].shape[declared.batch_axis] if name in feeds and declared.shape else None
+
+
+def _extents(network: Network, feeds: Mapping[str, Array]) -> dict[str, int]:
+    """What the inputs' symbols stand for in these data."""
+    given = [(declared.shape, feeds[name].shape) for name, declared in network.inputs.items() if name in feeds]
+    return {dim: n for dims, shape in given for dim, n in zip(dims, shape, strict=True) if isinstance(dim, str)}
+
+
 def _adjoints(network: Network, file: str | None) -> dict[str, Input]:
     """The arrays ``adj.<output>`` of a data file, as inputs."""
     if file is None:
         raise DataError("--seed-input takes the adjoints of the outputs from --data FILE.npz; no file was given")
     values, found = named_values(network.model), {}
+    samples = next((declared.samples for declared in network.inputs.values()), None)
     for name in network.outputs:
-        dtype = values[name].dtype
+        dtype, shape = values[name].dtype, dims(values[name])
         assert dtype is not None
-        found[f"{ADJOINT}{name}"] = Input(f"{ADJOINT}{name}", dims(values[name]), dtype, role="target")
+        axis = shape.index(samples) if samples in shape else 0
+        found[f"{ADJOINT}{name}"] = Input(f"{ADJOINT}{name}", shape, dtype, role="target", batch_axis=axis)
     return found
 
 
@@ -217,9 +236,12 @@ def _provenance(
         "learning_rate": options.learning_rate,
         "mode": options.mode,
         "region": region.form,
+        "certify": options.certify,
+        "unbounded_support": unbounded(network, region.parameters),
         "data": options.data or _own_data(network, options),
         "data_inside_region": inside,
         "batch": batch,
+        "batch_axis": {name: declared.batch_axis for name, declared in network.inputs.items() if declared.batch_axis},
         "seed": options.seed if options.seed is not None else network.seed,
         "seeds": options.seeds,
         "loss": network.loss,

@@ -22,7 +22,7 @@ Grade = Literal["certified", "predicted", "observed"]
 Confidence = Literal["high", "low"]
 Role = Literal["activation", "parameter", "none"]
 TierName = Literal["measured", "expected", "sound"]
-Cause = Literal["weights", "slopes", "normalization", "fan-out", "other"]
+Cause = Literal["weights", "slopes", "scales", "normalization", "fan-out", "other"]
 
 
 @dataclass(frozen=True)

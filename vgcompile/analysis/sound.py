@@ -1,4 +1,5 @@
-"""The sound tier: for every edge an interval that contains its gain, for every input of a stated set and these weights.
+"""The sound tier: for every edge an interval that contains its gain, for every input of a stated set and these weights, or all
+that their initializers may draw (:mod:`vgcompile.analysis.bounds.support`).
 
 Forward, an enclosure of every value (rounded outward). From it, for every operator, the extremes of ||J^T g|| / ||g|| over the
 set: true slope extrema for elementwise operators, certified norms for linear ones. Backward, several domains
@@ -77,7 +78,7 @@ def sound(network: Network, stated: str | Region, unit: float = 0.0) -> SoundTie
         pieces = (hull(pieces),)
     seeds = _seeds(network)
     with _one_thread():
-        found = [_piece(network, enclose(network, piece, unit), seeds, unit) for piece in pieces]
+        found = [_piece(network, enclose(network, piece, unit, where.parameters), seeds, unit) for piece in pieces]
     whole = joined(piece.sweep for piece in found)
 
     def relative_to(reference: ir.Value) -> Mapping[ir.Value, Bounds]:

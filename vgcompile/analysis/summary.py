@@ -95,9 +95,9 @@ def summary(network: Network) -> Summary:
 
 def free_extents(network: Network) -> list[str]:
     """The symbols of the inputs, other than that of the batch, which count as 1 as well."""
-    shapes = [declared.shape for declared in network.inputs.values() if declared.role == "input"]
-    batch = {shape[0] for shape in shapes if shape}
-    return list(dict.fromkeys(dim for shape in shapes for dim in shape if isinstance(dim, str) and dim not in batch))
+    inputs = [declared for declared in network.inputs.values() if declared.role == "input"]
+    batch = {declared.samples for declared in inputs}
+    return list(dict.fromkeys(dim for each in inputs for dim in each.shape if isinstance(dim, str) and dim not in batch))
 
 
 def _weight(node: ir.Node, parameters: set[str], counted: set[ir.Value], fed: set[ir.Value]) -> Weight:

@@ -122,7 +122,7 @@ def _relative(
         if tiers.expected and reference is not None
         else Expected(0.0, 0.0, "high")
     )
-    prediction = None
+    prediction = Expected(reason=mine.reason or theirs.reason)
     if mine.mean is not None and theirs.mean is not None:
         sd = math.sqrt(max((mine.sd or 0.0) ** 2 - (theirs.sd or 0.0) ** 2, 0.0))
         prediction = Expected(mine.mean - theirs.mean, sd, mine.confidence, mine.reason)

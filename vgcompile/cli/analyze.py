@@ -15,6 +15,7 @@ from vgcompile.cli.findings import Baseline, FailOn, WriteBaseline, asked, basel
 from vgcompile.cli.formats import Format
 from vgcompile.cli.parameters import (
     Batch,
+    BatchAxis,
     Data,
     Json,
     Loss,
@@ -55,6 +56,10 @@ def analyze(
     output: Output = None,
     seed_input: Annotated[bool, typer.Option("--seed-input", help="Take dL/dy from the data file's arrays adj.OUTPUT.")] = False,
     region: RegionOption = None,
+    certify: Annotated[
+        Literal["weights", "support"],
+        typer.Option("--certify", help="Bounds for the weights as they are, or for all that their initializers may draw."),
+    ] = "weights",
     seeds: Annotated[
         int, typer.Option("--seeds", metavar="K", min=1, help="Average the measured tier over K initializations.")
     ] = 1,
@@ -67,6 +72,7 @@ def analyze(
     tiers: Annotated[str, typer.Option("--tiers", metavar="TIER,...", help="Which of the three to compute.")] = TIERS,
     mode: ModeOption = "training",
     batch: Batch = None,
+    batch_axis: BatchAxis = None,
     seed: Seed = None,
     variant: Variant = None,
     settings: Settings = None,
@@ -111,7 +117,7 @@ def analyze(
     if len(weights or ()) > 1 and (graph is not None or write_known is not None):
         raise UserError("--graph and --write-baseline write of one analysis; give one --weights")
     with said_in(form, model):
-        network = open_model(model, loss, output, mode, seed, variant=variant, settings=settings)
+        network = open_model(model, loss, output, mode, seed, variant=variant, settings=settings, batch_axis=batch_axis)
     from vgcompile.analysis import Options
     from vgcompile.analysis.checkpoints import Checkpoints, follow
     from vgcompile.errors import SelfCheckError
@@ -124,6 +130,7 @@ def analyze(
         seeds=seeds,
         tiers=chosen,  # type: ignore[arg-type]
         region=region,
+        certify=certify,
         provider=provider,
         seed_input=seed_input,
         mode=mode,
@@ -177,6 +184,13 @@ def _show(found: Checkpoints, form: Format) -> None:
 
 def _note(analysis: Analysis, chosen: Sequence[str]) -> None:
     """On stderr, what the numbers do not tell."""
+    if free := list(analysis.provenance["unbounded_support"]):  # type: ignore[call-overload]
+        more = f" and {len(free) - 1} more" if free[1:] else ""
+        typer.echo(
+            f"note: {free[0]}{more} may be any number, for a normal distribution has no bounds, and no bound through it holds "
+            "for all draws; uniform and truncated_normal ones have: he_uniform, glorot_uniform, {kind: truncated_normal}",
+            err=True,
+        )
     deviations = analysis.self_check.deviations
     if deviations:
         first = deviations[0]

@@ -10,6 +10,7 @@ import typer
 from vgcompile.cli.files import STDOUT, deliver
 from vgcompile.cli.parameters import (
     Batch,
+    BatchAxis,
     Data,
     EngineOption,
     Loss,
@@ -44,6 +45,7 @@ def draw(
     output: Output = None,
     mode: ModeOption = "training",
     batch: Batch = None,
+    batch_axis: BatchAxis = None,
     seed: Seed = None,
     variant: Variant = None,
     settings: Settings = None,
@@ -59,7 +61,7 @@ def draw(
     vgcompile draw classifier.onnx -f png -o - > classifier.png
     """
     chosen = format or _by_ending(file)
-    network = open_model(model, loss, output, mode, seed, variant=variant, settings=settings)
+    network = open_model(model, loss, output, mode, seed, variant=variant, settings=settings, batch_axis=batch_axis)
     from vgcompile.analysis import Options
     from vgcompile.render.pictures import file_name, picture
 

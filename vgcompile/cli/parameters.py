@@ -31,6 +31,14 @@ PartOption = Annotated[
     typer.Option("--part", help="Which part of the model's own data is read; the training part where absent."),
 ]
 Batch = Annotated[int | None, typer.Option("--batch", metavar="N", min=1, help="Number of samples.")]
+BatchAxis = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--batch-axis",
+        metavar="[INPUT=]AXIS",
+        help="The axis of an .onnx file's inputs, or of one, that counts samples; else found, and told where it is not 0.",
+    ),
+]
 Seed = Annotated[
     int | None, typer.Option("--seed", metavar="S", help="Seed of initial values and drawn data; else the model's own.")
 ]
@@ -59,6 +67,7 @@ def open_model(
     seed: int | None = None,
     variant: str | None = None,
     settings: Sequence[str] | None = None,
+    batch_axis: Sequence[str] | None = None,
 ) -> Network:
     """Read the model; what the reader did on the way goes to stderr.
 
@@ -66,10 +75,32 @@ def open_model(
     """
     from vgcompile.compiler import open_network
 
-    network = open_network(model, loss=loss, output=output, mode=mode, seed=seed, variant=variant, settings=settings or ())
+    network = open_network(
+        model,
+        loss=loss,
+        output=output,
+        mode=mode,
+        seed=seed,
+        variant=variant,
+        settings=settings or (),
+        batch_axes=_axes(batch_axis or ()),
+    )
     for note in network.notes:
         typer.echo(f"note: {note}", err=True)
     return network
+
+
+def _axes(given: Sequence[str]) -> dict[str, int] | int | None:
+    """``["x=1", "h=1"]`` by input, ``["1"]`` of all. Raises UserError for what is neither."""
+    found: dict[str, int] = {}
+    for text in given:
+        name, named, axis = text.rpartition("=")
+        if not axis.isdecimal() or (not named and len(given) > 1):
+            raise UserError(f"--batch-axis {text}: one number for all inputs, as 1, or INPUT=NUMBER for each, as x=1")
+        if not named:
+            return int(axis)
+        found[name] = int(axis)
+    return found or None
 
 
 def open_text(model: str, variant: str | None, settings: Sequence[str] | None) -> str | Network:

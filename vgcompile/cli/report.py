@@ -10,6 +10,7 @@ import typer
 from vgcompile.cli.files import deliver, refuse_file
 from vgcompile.cli.parameters import (
     Batch,
+    BatchAxis,
     Data,
     EngineOption,
     Loss,
@@ -36,6 +37,7 @@ def report(
     output: Output = None,
     mode: ModeOption = "training",
     batch: Batch = None,
+    batch_axis: BatchAxis = None,
     seed: Seed = None,
     variant: Variant = None,
     settings: Settings = None,
@@ -51,7 +53,7 @@ def report(
     vgcompile report classifier.onnx --loss loss --data batch.npz
     """
     refuse_file(folder)
-    network = open_model(model, loss, output, mode, seed, variant=variant, settings=settings)
+    network = open_model(model, loss, output, mode, seed, variant=variant, settings=settings, batch_axis=batch_axis)
     from vgcompile.analysis import Options
     from vgcompile.analysis.document import dumps
     from vgcompile.compiler import compile_network

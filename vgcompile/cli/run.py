@@ -12,6 +12,7 @@ import typer
 from vgcompile.cli.files import STDOUT, deliver
 from vgcompile.cli.parameters import (
     Batch,
+    BatchAxis,
     Data,
     Json,
     Loss,
@@ -34,6 +35,7 @@ def run(
     part: PartOption = None,
     provider: ProviderOption = "auto",
     batch: Batch = None,
+    batch_axis: BatchAxis = None,
     seed: Seed = None,
     variant: Variant = None,
     settings: Settings = None,
@@ -51,7 +53,7 @@ def run(
     vgcompile run models/deep_sigmoid.yaml --batch 32
     vgcompile run classifier.onnx --loss loss --data batch.npz -o gradients.npz
     """
-    network = open_model(model, loss, output, seed=seed, variant=variant, settings=settings)
+    network = open_model(model, loss, output, seed=seed, variant=variant, settings=settings, batch_axis=batch_axis)
     import numpy as np
 
     from vgcompile.passes.check import check

@@ -40,7 +40,8 @@ def advice(model: Model, options: Options | None = None, progress: Callable[[str
     start = Trial("as it is", "", model.text, network, analysis)
     found: dict[str, Trial] = {}
     for trial in _trials(model, judged, progress):
-        found.setdefault(trial.text, trial)
+        if _differs(trial, start):
+            found.setdefault(trial.text, trial)
     ranked = sorted(found.values(), key=lambda trial: _rank(trial, start))
     helpful = [trial for trial in ranked if trial.kind == "healthy" and trial.worst is not None]
     others = [trial for trial in ranked if trial not in helpful]
@@ -52,6 +53,11 @@ def in_all_tiers(found: Advice, options: Options) -> Iterator[tuple[Trial, Analy
     whole = replace(options, tiers=TIERS)
     for trial in (found.start, *found.helpful[:SHOWN]):
         yield trial, analyze(trial.network, whole)
+
+
+def _differs(trial: Trial, start: Trial) -> bool:
+    """Whether a change of the text is one of the model: a variant may state in another place what was changed here."""
+    return (trial.worst, trial.parameters, trial.flops) != (start.worst, start.parameters, start.flops)
 
 
 def _trials(model: Model, options: Options, progress: Callable[[str], None]) -> Iterator[Trial]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 from vgcompile.errors import ModelError
 from vgcompile.graph.attributes import attributes_of
+from vgcompile.graph.batching import sample_axes
 from vgcompile.graph.emit import dims, is_real
 from vgcompile.graph.grouping import group
 from vgcompile.graph.network import Input, Network
@@ -22,11 +23,18 @@ from vgcompile.ops import lookup
 from vgcompile.ops.op import Case
 
 
-def load(given: str | Path | onnx.ModelProto, *, loss: str | None = None, output: str | None = None) -> Network:
+def load(
+    given: str | Path | onnx.ModelProto,
+    *,
+    loss: str | None = None,
+    output: str | None = None,
+    batch_axes: Mapping[str, int] | int | None = None,
+) -> Network:
     """Read an ONNX file of any opset (external data lie beside it), or a model in memory.
 
     ``loss`` names a real value with one element (default: the output called ``loss``, if it is one), ``output`` the value that is
-    y. Every real initializer with an axis that some node learns from becomes a parameter: a graph input with a default.
+    y. ``batch_axes`` says of inputs which axis counts samples (graph/batching.py finds it where nobody does). Every real
+    initializer with an axis that some node learns from becomes a parameter: a graph input with a default.
 
     Raises ModelError for a file that is not ONNX, is incomplete, or holds operators or values that are not supported.
     """
@@ -42,16 +50,20 @@ def load(given: str | Path | onnx.ModelProto, *, loss: str | None = None, output
         raise ModelError(f"{path}: {error}") from None
     group(model, set(parameters), found)
     data = [value for value in model.graph.inputs if value.name not in model.graph.initializers]
+    axes, notes = sample_axes(data, {} if batch_axes is None else batch_axes, str(path))
     return Network(
         name=path.stem,
         source=str(path),
         model=model,
-        inputs={str(value.name): declared(value, "target" if value in found.targets else "input") for value in data},
+        inputs={
+            str(value.name): declared(value, "target" if value in found.targets else "input", axes.get(str(value.name), 0))
+            for value in data
+        },
         outputs=tuple(str(value.name) for value in found.outputs),
         loss=found.loss.name if found.loss is not None else None,
         reduction=_reduction(found.loss),
         parameters=tuple(parameters),
-        notes=read.notes,
+        notes=(*read.notes, *notes),
     )
 
 
@@ -123,13 +135,13 @@ def _set_inputs(model: ir.Model, parameters: Sequence[str]) -> None:
     model.graph.inputs[:] = [*data, *(held[name] for name in parameters)]
 
 
-def declared(value: ir.Value, role: Literal["input", "target"] = "input") -> Input:
+def declared(value: ir.Value, role: Literal["input", "target"] = "input", batch_axis: int = 0) -> Input:
     """An input; real numbers drawn from a normal distribution, classes where an operator counts them."""
     assert value.name is not None and value.dtype is not None
     if is_real(value):
-        return Input(value.name, dims(value), value.dtype, role=role)
+        return Input(value.name, dims(value), value.dtype, role=role, batch_axis=batch_axis)
     classes = 2 if value.dtype == ir.DataType.BOOL else _classes(value)
-    return Input(value.name, dims(value), value.dtype, distribution="classes", classes=classes, role=role)
+    return Input(value.name, dims(value), value.dtype, distribution="classes", classes=classes, role=role, batch_axis=batch_axis)
 
 
 def _classes(value: ir.Value) -> int | None:

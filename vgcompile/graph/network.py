@@ -23,10 +23,11 @@ Drawn = Literal["normal", "uniform", "classes", "bernoulli", "constant", "linear
 class Input:
     """A graph input that data are fed to.
 
-    ``shape`` holds ints and symbols (the first symbol is the batch). ``range`` is the stated set [lo, hi] that every element
-    lies in, or None: anywhere. ``distribution`` is what data are drawn from where none are given: ``normal`` (mean, sd),
-    ``uniform`` over the range, ``classes`` each as likely as another, ``bernoulli`` (1 with probability mean), ``constant``
-    (mean), or ``linear``: what a teacher makes of the input ``of``, plus normal noise of standard deviation sd.
+    ``shape`` holds ints and symbols, of which ``batch_axis`` counts samples: the first one of a YAML model. ``range`` is the
+    stated set [lo, hi] that every element lies in, or None: anywhere. ``distribution`` is what data are drawn from where none
+    are given: ``normal`` (mean, sd), ``uniform`` over the range, ``classes`` each as likely as another, ``bernoulli`` (1 with
+    probability mean), ``constant`` (mean), or ``linear``: what a teacher makes of the input ``of``, plus normal noise of standard
+    deviation sd.
     """
 
     name: str
@@ -40,7 +41,13 @@ class Input:
     classes: int | None = None
     ignored: int | None = None  # a class number beside them, which the loss passes over
     role: Literal["input", "target"] = "input"
+    batch_axis: int = 0
     mark: Mark | None = None  # where it is declared
+
+    @property
+    def samples(self) -> int | str | None:
+        """How many samples it holds: a number or a symbol; None of a scalar."""
+        return self.shape[self.batch_axis] if self.shape else None
 
 
 @dataclass(frozen=True)

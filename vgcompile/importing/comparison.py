@@ -48,15 +48,15 @@ def require_equal(original: Network, outputs: Sequence[str], text: str, weights:
 
 def _of_known_extents(network: Network) -> Network:
     """With a number for each extent that a file leaves open, but for the batch."""
-    shapes = {name: declared.shape for name, declared in network.inputs.items()}
     fixed = {
-        name: (*shape[:1], *(EXTENT if isinstance(dim, str) else dim for dim in shape[1:])) for name, shape in shapes.items()
+        name: tuple(EXTENT if isinstance(dim, str) and axis != one.batch_axis else dim for axis, dim in enumerate(one.shape))
+        for name, one in network.inputs.items()
     }
     return replace(network, inputs={name: replace(one, shape=fixed[name]) for name, one in network.inputs.items()})
 
 
 def _samples(network: Network) -> int:
-    sizes = (declared.shape[0] for declared in network.inputs.values() if declared.shape)
+    sizes = (declared.samples for declared in network.inputs.values())
     return next((size for size in sizes if isinstance(size, int)), SAMPLES)
 
 

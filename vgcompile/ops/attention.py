@@ -236,7 +236,7 @@ def _layout(case: Case, signals: Sequence[Signal | None]) -> Layout:
     if any(given[4:]) or max(int(case.attributes.get(f"{side}_window_size", -1)) for side in ("left", "right")) >= 0:
         raise NotImplementedError("caches and windows of keys are not predicted")
     q, k, v = (case.shapes[i] or () for i in range(3))
-    heads = [int(case.attributes.get(f"{side}_num_heads", 0)) for side in ("q", "kv", "kv")]
+    heads = [int(case.attributes.get(f"{side}_num_heads") or 0) for side in ("q", "kv", "kv")]
     counts, sizes = zip(*(_divided(dims, n) for dims, n in zip((q, k, v), heads, strict=True)), strict=True)
     queries, keys = number(q[-2]), number(k[-2])
     hidden, bias = _mask(case, signals) if given[3] else (None, None)
@@ -245,7 +245,8 @@ def _layout(case: Case, signals: Sequence[Signal | None]) -> Layout:
         hidden = late if hidden is None else hidden | late
     scale, cap = case.attributes["scale"] or 1.0 / math.sqrt(sizes[0]), float(case.attributes["softcap"])
     seen = seen_by(queries, keys, hidden)
-    return Layout(queries, keys, sizes[0], sizes[2], counts[0] / max(counts[1], 1), float(scale), cap, seen, bias)
+    lead, groups = (q[0], counts[0]), counts[0] / max(counts[1], 1)
+    return Layout(queries, keys, sizes[0], sizes[2], groups, lead, float(scale), cap, seen, bias)
 
 
 def _divided(dims: Sequence[Dim], heads: int) -> tuple[int, int]:

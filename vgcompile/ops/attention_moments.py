@@ -20,7 +20,7 @@ from functools import cached_property
 import numpy as np
 
 from vgcompile.ops.concentration import Concentration, concentration
-from vgcompile.ops.moments import gathered
+from vgcompile.ops.moments import gathered, signal_of
 from vgcompile.ops.op import Array, Case, Dim
 from vgcompile.quadrature import gaussian
 from vgcompile.signal import Signal, replace
@@ -31,13 +31,15 @@ ROWS_COMPARED = 256  # queries whose pairs are looked at: more are a sample of t
 @dataclass(frozen=True)
 class Layout:
     """``queries`` and ``keys`` positions, ``size`` entries of a head in queries and keys and ``value_size`` in values, ``groups``
-    heads of queries to one of keys; ``visible`` [queries, keys] or None for all; ``bias`` what is added to the scores."""
+    heads of queries to one of keys; ``lead`` the axes of the scores before those two; ``visible`` [queries, keys] or None for
+    all; ``bias`` what is added to the scores."""
 
     queries: int
     keys: int
     size: int
     value_size: int
     groups: float
+    lead: tuple[Dim, ...]
     scale: float
     softcap: float = 0.0
     visible: Array | None = None
@@ -121,7 +123,7 @@ class Attended:
     layout: Callable[[Case, Sequence[Signal | None]], Layout]
 
     def forward(self, case: Case, signals: Sequence[Signal | None]) -> Signal:
-        weights, v = self._weights(case, signals), _known(signals, 2)
+        weights, v = self._weights(case, signals), signal_of(signals, 2)
         alive = float(weights.alive.mean())
         return replace(
             v,
@@ -135,7 +137,7 @@ class Attended:
     def backward(self, case: Case, position: int, adjoint: Signal, signals: Sequence[Signal | None]) -> Signal:
         if case.output:
             raise NotImplementedError("only the adjoint of the attended values is predicted")
-        weights, v = self._weights(case, signals), _known(signals, 2)
+        weights, v = self._weights(case, signals), signal_of(signals, 2)
         if position == 2:
             return _by_values(weights, adjoint)
         if position > 3:
@@ -152,17 +154,10 @@ class Attended:
             return replace(adjoint, mean=0.0, square=row * apart, within=two * apart, across=0.0)
         per_key = at.scale**2 * at.groups * at.queries / at.keys
         square = per_key * (row * weights.q.square + (at.queries - 1) * two * weights.q.within)
-        return replace(adjoint, mean=0.0, square=max(square, 0.0), within=-square / max(at.keys - 1, 1), across=0.0)
+        return replace(adjoint, mean=0.0, square=max(square, 0.0), within=-square / max(at.keys - 1, 1), across=0.0, along=())
 
     def _weights(self, case: Case, signals: Sequence[Signal | None]) -> Weights:
-        return Weights(self.layout(case, signals), _known(signals, 0), _known(signals, 1))
-
-
-def _known(signals: Sequence[Signal | None], position: int) -> Signal:
-    signal = signals[position]
-    if signal is None:
-        raise NotImplementedError("the statistics of queries, keys or values are not known")
-    return signal
+        return Weights(self.layout(case, signals), signal_of(signals, 0), signal_of(signals, 1))
 
 
 def _by_values(weights: Weights, g: Signal) -> Signal:
@@ -172,12 +167,12 @@ def _by_values(weights: Weights, g: Signal) -> Signal:
     total = at.groups * at.queries * (g.square + (at.queries - 1) * g.within) * float(weights.alive.mean())
     within = (total - at.keys * square) / (at.keys * (at.keys - 1)) if at.keys > 1 else square
     across = at.groups * at.queries / at.keys**2 * g.across * (1.0 + (at.queries - 1) * g.coherence)
-    return replace(g, square=square, within=within, across=across)
+    return replace(g, square=square, within=within, across=across, along=())
 
 
 def _by_bias(case: Case, weights: Weights, g: Signal, row: float, two: float) -> Signal:
     at = weights.at
-    scores: tuple[Dim, ...] = (*(case.outputs[0] or ())[:-2], at.queries, at.keys)
+    scores = (*at.lead, at.queries, at.keys)
     ds = replace(g, mean=0.0, square=row / at.keys, within=two / at.keys / max(at.queries, 1), across=0.0)
     return gathered(replace(case, outputs=(scores,)), 3, ds)
 

@@ -12,6 +12,7 @@ import numpy as np
 from vgcompile.interval import Interval, down, up
 from vgcompile.ops import flops
 from vgcompile.ops.maps import after, one_sample, summed_over
+from vgcompile.ops.moments import signal_of
 from vgcompile.ops.op import Array, Case, Op, Tangent, sample
 from vgcompile.ops.pooling import GLOBAL, channelwise, extent_of, infer, refuses, window_of, windows_of
 from vgcompile.ops.shape import extents, full_shape, shaped
@@ -63,8 +64,7 @@ class Average:
     windows: Callable[[Case], tuple[Array, Array]]  # the elements in each window, and its divisor
 
     def forward(self, case: Case, signals: Sequence[Signal | None]) -> Signal:
-        x = signals[0]
-        assert x is not None
+        x = signal_of(signals, 0)
         inside, count = self.windows(case)
         share = float((inside / count).mean())
         square = float(((inside * x.square + inside * (inside - 1.0) * x.within) / count**2).mean())

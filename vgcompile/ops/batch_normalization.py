@@ -16,6 +16,7 @@ import numpy as np
 from vgcompile.interval import WHOLE, Interval, corners, product
 from vgcompile.ops import flops
 from vgcompile.ops.maps import scaled
+from vgcompile.ops.moments import signal_of
 from vgcompile.ops.normalization import (
     ONE,
     added,
@@ -154,15 +155,13 @@ class BatchMoments:
     """
 
     def forward(self, case: Case, signals: Sequence[Signal | None]) -> Signal | tuple[Signal, ...]:
-        x = signals[0]
-        assert x is not None
+        x = signal_of(signals, 0)
         if not case.attributes["training_mode"]:
             return self._inference(case, signals, x)
         return scaled_and_shifted(case, signals, self._normalized(case, x))
 
     def backward(self, case: Case, position: int, adjoint: Signal, signals: Sequence[Signal | None]) -> Signal:
-        x = signals[0]
-        assert x is not None
+        x = signal_of(signals, 0)
         n, p = self._sizes(case)
         if position == 2:
             return summed(adjoint, ONE, n, p)

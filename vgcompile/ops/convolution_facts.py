@@ -11,8 +11,10 @@ import numpy as np
 from vgcompile import interval
 from vgcompile.interval import EPSILON, WHOLE, Interval, corners, point
 from vgcompile.norms import convolution_norm
+from vgcompile.ops.linear import interval_product
 from vgcompile.ops.maps import one_sample
-from vgcompile.ops.op import Case, Tangent
+from vgcompile.ops.moments import signal_of
+from vgcompile.ops.op import Array, Case, Tangent
 from vgcompile.ops.shape import meeting, summed
 from vgcompile.ops.tapped import Tapped, flattened
 from vgcompile.ops.window import Window
@@ -33,25 +35,52 @@ def _channel_hulls(case: Case, padded: bool) -> Interval:
 
 def value_range(case: Case, padded: bool, transposed: bool) -> Interval:
     """Each output channel is an interval dot product of its kernel with the hulls of its input channels; [1, M, 1...]."""
-    dims, weight = case.shapes[0], case.values[1]
-    if dims is None or isinstance(dims[1], str) or weight is None:
+    dims, kernel = case.shapes[0], _kernel(case)
+    if dims is None or isinstance(dims[1], str) or kernel is None:
         return WHOLE
-    group = case.attributes["group"]
-    hull = _channel_hulls(case, padded)
-    w = np.asarray(weight, np.float64).reshape(weight.shape[0], weight.shape[1], -1)
+    group, hull = case.attributes["group"], _channel_hulls(case, padded)
+    if case.values[1] is None and not hull.bounded:
+        return WHOLE
+    w = kernel.map(lambda x: x.reshape(*x.shape[:2], -1))
     parts = []
     for index in range(group):
-        c, m = int(dims[1]) // group, w.shape[0] // group
-        mine = w[index * m : (index + 1) * m]
-        matrix = mine.transpose(0, 2, 1).reshape(-1, w.shape[1]) if transposed else mine.transpose(1, 2, 0).reshape(-1, m)
-        lo, hi = (np.repeat(end[index * c : (index + 1) * c], w.shape[2]) for end in (hull.lo, hull.hi))
-        parts.append(interval.matmul(Interval(lo, hi), matrix))
+        c, m = int(dims[1]) // group, w.lo.shape[0] // group
+
+        def columns(x: Array, rows: slice = slice(index * m, (index + 1) * m), m: int = m) -> Array:
+            mine = x[rows]
+            return mine.transpose(0, 2, 1).reshape(-1, x.shape[1]) if transposed else mine.transpose(1, 2, 0).reshape(-1, m)
+
+        lo, hi = (np.repeat(end[index * c : (index + 1) * c], w.lo.shape[2]) for end in (hull.lo, hull.hi))
+        matrix, x = w.map(columns), Interval(lo, hi)
+        parts.append(interval.matmul(x, matrix.lo) if case.values[1] is not None else interval_product(x, matrix, len(lo)))
     lead = (1, -1, *(1,) * (len(dims) - 2))
     y = Interval(np.concatenate([p.lo for p in parts]).reshape(lead), np.concatenate([p.hi for p in parts]).reshape(lead))
     if len(case.shapes) < 3 or case.shapes[2] is None:
         return y
     bias = case.ranges[2] or (WHOLE if case.values[2] is None else point(case.values[2]))
     return corners(np.add, [y, bias.map(lambda b: b.reshape(lead) if b.ndim else b)])
+
+
+def _kernel(case: Case) -> Interval | None:
+    """The kernel, or where it lies; None where no bound of it is known."""
+    dims, known, bound = case.shapes[1], case.values[1], case.ranges[1]
+    if known is not None:
+        return interval.point(known)
+    if dims is None or bound is None or not bound.bounded or any(isinstance(dim, str) for dim in dims):
+        return None
+    return bound.map(lambda x: np.broadcast_to(x, [int(dim) for dim in dims]))
+
+
+def _kernel_norm(case: Case, at: Window) -> float:
+    """Of the convolution: no kernel has a larger one than that of its greatest magnitudes, tap by tap. One of known singular
+    values reads windows in which an element stands at most ``overlap`` times."""
+    kernel = _kernel(case)
+    if kernel is None:
+        return math.inf
+    known = case.values[1] is not None
+    hi = convolution_norm(kernel.lo if known else kernel.magnitude, at.strides, at.dilations, case.attributes["group"])
+    singular = case.singular[1] if case.singular else None
+    return hi if singular is None else min(hi, float(interval.up(np.asarray(math.sqrt(at.overlap) * singular[1]))))
 
 
 def _input_norm(case: Case) -> float:
@@ -67,12 +96,7 @@ def _input_norm(case: Case) -> float:
 def norms(case: Case, position: int, at: Window) -> tuple[float, float]:
     """The map of the input is a convolution; the kernel sees an element of x once for each tap over it; a bias, all positions."""
     if position == 0:
-        weight = case.values[1]
-        return (
-            (0.0, math.inf)
-            if weight is None
-            else (0.0, convolution_norm(weight, at.strides, at.dilations, case.attributes["group"]))
-        )
+        return (0.0, _kernel_norm(case, at))
     if position == 1:
         return (0.0, math.sqrt(at.overlap) * _input_norm(case))
     positions = meeting(case, 2, case.outputs[0] or ("",)) / case.count(case.shapes[2])
@@ -107,8 +131,7 @@ class Windows:
     transposed: bool = False
 
     def forward(self, case: Case, signals: Sequence[Signal | None]) -> Signal:
-        x, w = signals[0], signals[1]
-        assert x is not None and w is not None
+        x, w = signal_of(signals, 0), signal_of(signals, 1)
         seen, over = self._pairs(case)
         met, along = self._through(case, x.along, forward=True)
         channels = self._channels(case, 0) / case.attributes["group"]
@@ -123,19 +146,17 @@ class Windows:
             along=along,
             doubt=x.doubt,
         )
-        bias = signals[2] if len(signals) > 2 else None
-        return y if bias is None else independent_sum(y, bias)
+        biased = len(case.shapes) > 2 and case.shapes[2] is not None
+        return independent_sum(y, signal_of(signals, 2)) if biased else y
 
     def backward(self, case: Case, position: int, adjoint: Signal, signals: Sequence[Signal | None]) -> Signal:
         if position == 0:
-            w = signals[1]
-            assert w is not None
+            w = signal_of(signals, 1)
             met, along = self._through(case, adjoint.along, forward=False)
             terms = self._channels(case, None) / case.attributes["group"] * met
             return replace(adjoint.scaled(terms * w.square), mean=0.0, along=along)
         seen, _ = self._pairs(case)
-        x = signals[0] if position == 1 else Signal(1.0, 1.0, 1.0, 1.0)
-        assert x is not None
+        x = signal_of(signals, 0) if position == 1 else Signal(1.0, 1.0, 1.0, 1.0)
         out = case.count((case.outputs[0] or ())[2:])
         visits = case.count((case.shapes[0] or ())[2:]) if self.transposed else out
         met = visits * seen / self.window(case).taps if position == 1 else float(out)

@@ -19,6 +19,7 @@ from vgcompile.interval import WHOLE, Interval, interval, point
 from vgcompile.ops.families import layout
 from vgcompile.ops.layout import Moved
 from vgcompile.ops.maps import rearranged
+from vgcompile.ops.moments import signal_of
 from vgcompile.ops.op import Array, Case, sample
 from vgcompile.ops.shape import added_up, constant, extents, meeting, reshaped, shaped
 from vgcompile.signal import Signal, replace
@@ -135,13 +136,27 @@ def _slice_range(case: Case) -> Interval:
     return cut if cut.lo.size else given.scalar()
 
 
+def _places(case: Case) -> dict[int, list[int]]:
+    """Which places of each axis of known extent are read; nothing where that is computed."""
+    dims, found = case.shapes[0] or (), {}
+    for axis, extent in enumerate(dims):
+        if isinstance(extent, int):
+            shape = [extent if i == axis else 1 for i in range(len(dims))]
+            numbers = np.broadcast_to(np.arange(extent).reshape(shape), [d if isinstance(d, int) else 1 for d in dims])
+            try:
+                found[axis] = np.unique(_sliced(numbers, case.values[1:])).tolist()
+            except (ValueError, IndexError):
+                return {}
+    return found
+
+
 Slice = layout(
     "Slice",
     "A part of a tensor, by starts, ends and steps along its axes.",
     vjp=_slice_vjp,
     range=_slice_range,
     tangent=lambda case, position: rearranged(case, 0, lambda x: _sliced(x, case.values[1:])),
-    moments=Moved(),
+    moments=Moved(_places),
     samples=(
         sample(("N", 6), np.array([1]), np.array([4]), np.array([1])),
         sample(("N", 6), np.array([-1]), np.array([-7]), np.array([1]), np.array([-2])),
@@ -212,8 +227,7 @@ class Padded:
     """Moments of a tensor among constants: averages weighted by the number of elements; the adjoint's core is kept."""
 
     def forward(self, case: Case, signals: Sequence[Signal | None]) -> Signal:
-        x = signals[0]
-        assert x is not None
+        x = signal_of(signals, 0)
         if case.attributes.get("mode", "constant") != "constant" or (len(case.shapes) > 2 and case.shapes[2] is not None):
             raise NotImplementedError("only padding with zeros is predicted")
         share = case.count(case.shapes[0]) / case.count(case.outputs[0])

@@ -115,9 +115,10 @@ def _layout(case: Case, signals: Sequence[Signal | None]) -> Layout:
     bias = signals[3] if given[0] and np.isfinite(fixed if fixed is not None else 0.0).all() else None
     if given[0] and bias is None and fixed is None:
         raise NotImplementedError("the statistics of what is added to the scores are not known")
-    groups = case.count((case.outputs[0] or ())[:-2]) / max(case.count(k[:-2]), 1)
+    lead = (case.outputs[0] or ())[:-2]
+    groups = case.count(lead) / max(case.count(k[:-2]), 1)
     scale, cap = float(case.attributes.get("scale", 1.0)), float(case.attributes.get("softcap", 0.0))
-    return Layout(queries, keys, number(q[-1]), number(v[-1]), groups, scale, cap, seen_by(queries, keys, hidden), bias)
+    return Layout(queries, keys, number(q[-1]), number(v[-1]), groups, lead, scale, cap, seen_by(queries, keys, hidden), bias)
 
 
 _HIDDEN = np.array([[False, True, True], [False, False, True]])

@@ -21,7 +21,7 @@ import numpy as np
 from vgcompile.interval import WHOLE, Interval, corners, image
 from vgcompile.ops import flops
 from vgcompile.ops.maps import rearranged
-from vgcompile.ops.moments import Weighted
+from vgcompile.ops.moments import Weighted, signal_of
 from vgcompile.ops.op import Array, Case, Op, Rule, Sample, Tangent, Variadic, at, sample
 from vgcompile.signal import Signal
 
@@ -158,8 +158,7 @@ class Carried:
     """Moments of an operator that only moves elements: what it moves keeps its statistics."""
 
     def forward(self, case: Case, signals: Sequence[Signal | None]) -> Signal:
-        assert signals[0] is not None
-        return signals[0]
+        return signal_of(signals, 0)
 
     def backward(self, case: Case, position: int, adjoint: Signal, signals: Sequence[Signal | None]) -> Signal:
         return adjoint

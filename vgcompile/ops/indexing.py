@@ -13,7 +13,7 @@ from onnx import TensorProto
 from vgcompile.ops.cutting import hull_of
 from vgcompile.ops.families import layout
 from vgcompile.ops.layout import Moved
-from vgcompile.ops.moments import scattered
+from vgcompile.ops.moments import scattered, signal_of
 from vgcompile.ops.op import Case, Dim, sample
 from vgcompile.ops.shape import added_up, constant, extents, is_shared_axis, meeting, shaped, zeros_like
 from vgcompile.signal import Signal, replace
@@ -83,8 +83,7 @@ class LookedUp:
     is known, a position of every sequence, is no draw: the element is moved, and its adjoint is moved back."""
 
     def forward(self, case: Case, signals: Sequence[Signal | None]) -> Signal:
-        x = signals[0]
-        assert x is not None
+        x = signal_of(signals, 0)
         rows = self._rows(case)
         if self._one_place(case) or x.across < x.square * (1.0 - 1e-12) or rows < 2:
             return x
@@ -95,7 +94,8 @@ class LookedUp:
         x, dims = signals[0], case.shapes[0]
         if self._one_place(case) and dims is not None:
             axis = int(case.attributes.get("axis", 0)) % len(dims)
-            return scattered(case, 0, adjoint, [1 if i == axis else dim for i, dim in enumerate(dims)])
+            kept = [1 if i == axis else dim for i, dim in enumerate(dims)]
+            return scattered(case, 0, adjoint, kept, {axis: [int(np.ravel(case.values[1])[0])]})  # type: ignore[arg-type]
         if x is None or x.across < x.square * (1.0 - 1e-12):  # a table's statistics are known
             return adjoint.scaled(case.count(case.outputs[0]) / max(case.count(case.shapes[0]), 1))
         rows, lookups = self._rows(case), case.count(case.shapes[1])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ import onnx_ir as ir
 from vgcompile.interval import WHOLE, Interval
 from vgcompile.ops.families import layout, spread
 from vgcompile.ops.maps import one_sample, rearranged
-from vgcompile.ops.moments import scattered
+from vgcompile.ops.moments import present, scattered, signal_of
 from vgcompile.ops.op import Array, Case, Op, Tangent, sample
 from vgcompile.ops.shape import extents, is_sample_axis, repeats, reshaped, shaped, summed, zeros_like
 from vgcompile.signal import Signal, replace
@@ -21,16 +21,19 @@ from vgcompile.signal import Signal, replace
 
 @dataclass(frozen=True)
 class Moved:
-    """Moments of an operator that moves elements or drops some: the adjoint's total is kept, spread over the input."""
+    """Moments of an operator that moves elements or drops some: the adjoint's total is kept, spread over the input, or at the
+    ``places`` of each axis that are known to be read."""
+
+    places: Callable[[Case], Mapping[int, Sequence[int]]] = lambda case: {}
 
     def forward(self, case: Case, signals: Sequence[Signal | None]) -> Signal | tuple[Signal, ...]:
-        assert signals[0] is not None
-        return signals[0] if len(case.outputs) == 1 else (signals[0],) * len(case.outputs)
+        x = signal_of(signals, 0)
+        return x if len(case.outputs) == 1 else (x,) * len(case.outputs)
 
     def backward(self, case: Case, position: int, adjoint: Signal, signals: Sequence[Signal | None]) -> Signal:
         out, mine = case.outputs[case.output], case.shapes[position]
         if out is not None and mine is not None and len(out) == len(mine):
-            return scattered(case, position, adjoint, out)
+            return scattered(case, position, adjoint, out, self.places(case))
         return adjoint.scaled(case.count(out) / max(case.count(mine), 1))
 
 
@@ -39,8 +42,7 @@ class Repeated:
     """Moments of an operator that repeats elements: an element's adjoint is the sum over its copies."""
 
     def forward(self, case: Case, signals: Sequence[Signal | None]) -> Signal:
-        assert signals[0] is not None
-        return signals[0]
+        return signal_of(signals, 0)
 
     def backward(self, case: Case, position: int, adjoint: Signal, signals: Sequence[Signal | None]) -> Signal:
         copies = max(case.count(case.outputs[0]) // max(case.count(case.shapes[position]), 1), 1)
@@ -240,8 +242,7 @@ class Mixture:
     """Moments of tensors joined: averages weighted by the number of elements; each part of the adjoint keeps its statistics."""
 
     def forward(self, case: Case, signals: Sequence[Signal | None]) -> Signal:
-        known = [signal for signal in signals if signal is not None]
-        assert len(known) == len(signals)
+        known = present(signals)
         weights = np.array([case.count(dims) for dims in case.shapes], float)
         weights /= weights.sum()
 

@@ -15,6 +15,7 @@ from vgcompile.interval import EPSILON, WHOLE, Interval, corners, point
 from vgcompile.norms import singular_extremes
 from vgcompile.ops import flops
 from vgcompile.ops.maps import matrix, one_sample
+from vgcompile.ops.moments import signal_of
 from vgcompile.ops.op import Array, Case, Dim, Op, Tangent, sample
 from vgcompile.ops.shape import is_sample_axis, is_shared_axis, repeats, shaped, summed
 from vgcompile.signal import Signal, independent_sum, replace
@@ -149,9 +150,21 @@ def _norms(case: Case, position: int) -> tuple[float, float]:
         return (0.0, 0.0)
     other = operands[1 - position].matrix
     if other is None:
-        return (0.0, scale * _largest_slice(case, operands, position))
-    lo, hi = _known_factor(case, operands, position, other)
+        lo, hi = _drawn_factor(case, operands, position)
+    else:
+        lo, hi = _known_factor(case, operands, position, other)
     return (scale * lo, scale * hi)
+
+
+def _drawn_factor(case: Case, operands: tuple[_Operand, _Operand], position: int) -> tuple[float, float]:
+    """Of a factor that is not known: by its range or, of a matrix that all samples share, by its singular values."""
+    other, box = operands[1 - position], _largest_slice(case, operands, position)
+    singular = case.singular[1 - position] if case.singular else None
+    if singular is None or len(other.dims) != 2 or _broadcast_copies(case, position, operands) != 1:
+        return (0.0, box)
+    rows, columns = (case.count([dim]) for dim in other.dims)
+    injective = rows >= columns if position == 0 else columns >= rows
+    return (singular[0] if injective else 0.0, min(box, singular[1]))
 
 
 def _known_factor(case: Case, operands: tuple[_Operand, _Operand], position: int, other: Array) -> tuple[float, float]:
@@ -230,8 +243,7 @@ class Product:
     """
 
     def forward(self, case: Case, signals: Sequence[Signal | None]) -> Signal:
-        a, b = signals[0], signals[1]
-        assert a is not None and b is not None
+        a, b = signal_of(signals, 0), signal_of(signals, 1)
         k = self._terms(case)
         mixed = not (_drawn_once(a) or _drawn_once(b))
         cross = k * (k - 1) * a.mean**2 * (b.within if mixed else b.mean**2)
@@ -245,11 +257,9 @@ class Product:
         )
         alpha = float(case.attributes.get("alpha", 1.0))
         product = replace(product.scaled(alpha**2), mean=alpha * product.mean)
-        bias = signals[2] if len(signals) > 2 else None
-        if bias is None:
-            assert len(case.shapes) < 3 or case.shapes[2] is None
+        if len(case.shapes) < 3 or case.shapes[2] is None:
             return product
-        beta = float(case.attributes["beta"])
+        beta, bias = float(case.attributes["beta"]), signal_of(signals, 2)
         return independent_sum(product, replace(bias.scaled(beta**2), mean=beta * bias.mean))
 
     def backward(self, case: Case, position: int, adjoint: Signal, signals: Sequence[Signal | None]) -> Signal:
@@ -259,8 +269,7 @@ class Product:
             if len(bias) == 2 and bias[0] != 1:  # one for each row: at most summed over features, which are independent
                 return adjoint.scaled(beta**2 * case.count(case.outputs[0]) / max(case.count(bias), 1))
             return self._shared(case, 2, adjoint, Signal(1.0, 1.0, 1.0, 1.0)).scaled(beta**2)
-        mine, other = signals[position], signals[1 - position]
-        assert other is not None
+        mine, other = signals[position], signal_of(signals, 1 - position)
         scale = float(case.attributes.get("alpha", 1.0)) ** 2
         if mine is not None and _drawn_once(mine) and not _drawn_once(other):
             return self._shared(case, position, adjoint, other).scaled(scale)

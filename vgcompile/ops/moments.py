@@ -1,14 +1,15 @@
 """How sums and products of independent operands, and sums over axes, move statistics (vgcompile/signal.py).
 
 An axis has a role: the first is the batch, the second the features, the rest positions; of three axes, as in [batch, tokens,
-features], the last one is the features, and the only axis of a vector is. Features are independent; positions correlate by
-``within``, samples by ``across``.
+features], the last one is the features, and the only axis of a vector is. Where samples are counted along another axis, as in
+[time, batch, features], the last of the others is the features. Features are independent; positions correlate by ``within``,
+samples by ``across``.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, reduce
 from typing import Literal
@@ -18,16 +19,16 @@ import numpy as np
 from vgcompile import special
 from vgcompile.ops.op import Array, Case, Dim, Rule, Variadic
 from vgcompile.quadrature import Gaussian
-from vgcompile.signal import Signal, constant, independent_sum, replace
+from vgcompile.signal import Profile, Signal, constant, independent_sum, replace
 
 Role = Literal["batch", "features", "position"]
 
 
-def role(rank: int, axis: int) -> Role:
-    """What an axis of a tensor of this rank means."""
-    if axis == {1: 0, 3: 2}.get(rank, 1):
-        return "features"
-    return "batch" if axis == 0 else "position"
+def role(shape: Sequence[Dim], axis: int, samples: Dim | None = None) -> Role:
+    """What an axis of a tensor of this shape means, ``samples`` the extent that counts them where it is told apart."""
+    rank, batch = len(shape), shape.index(samples) if samples in shape else 0
+    features = {1: 0, 3: 2}.get(rank, 1) if batch == 0 else rank - 1 - (batch == rank - 1)
+    return "features" if axis == features else "batch" if axis == batch else "position"
 
 
 def multiple(weight: float, x: Signal) -> Signal:
@@ -45,7 +46,7 @@ def total(case: Case, x: Signal, shape: Sequence[Dim], axes: Sequence[int], cohe
     ``coherence`` times what they have at the same one."""
     for axis in axes:
         n = case.count(shape[axis : axis + 1])
-        x = _total(x, n, role(len(shape), axis), coherence)
+        x = _total(x, n, role(shape, axis, case.samples), coherence)
     return x
 
 
@@ -55,24 +56,31 @@ def _total(x: Signal, n: int, over: Role, coherence: float) -> Signal:
     free, apart = x.mean * x.mean, min(x.across * coherence, max(x.within, 0.0))
     different = {"features": (free, free, free), "position": (x.within, x.within, apart), "batch": (x.across,) * 3}[over]
     square, within, across = (n * s + n * (n - 1) * d for s, d in zip(same, different, strict=True))
-    return replace(x, mean=n * x.mean, square=square, within=within, across=across)
+    along = () if over == "position" else x.along
+    return replace(x, mean=n * x.mean, square=square, within=within, across=across, along=along)
 
 
-def scattered(case: Case, position: int, adjoint: Signal, kept: Sequence[Dim]) -> Signal:
+def scattered(
+    case: Case, position: int, adjoint: Signal, kept: Sequence[Dim], places: Mapping[int, Sequence[int]] | None = None
+) -> Signal:
     """The adjoint of an operand of which a part is read, of extents ``kept`` along the operand's own axes: zeros elsewhere.
 
-    Of pairs of positions only those are left that were both kept.
+    Of pairs of positions only those are left that were both kept. Which ``places`` of an axis were, where that is known, is its
+    profile, for an operand with one axis of positions.
     """
     shape = case.shapes[position]
     assert shape is not None and len(kept) == len(shape)
     share, have, left = 1.0, 1, 1
     for axis, (extent, part) in enumerate(zip(shape, kept, strict=True)):
         n, k = case.count([extent]), case.count([part])
-        if role(len(shape), axis) == "position":
+        if role(shape, axis, case.samples) == "position":
             have, left = have * n, left * k
         else:
             share *= k / max(n, 1)
     pairs = left * (left - 1) / (have * (have - 1)) if have > 1 else 1.0
+    axes = [axis for axis in range(len(shape)) if role(shape, axis, case.samples) == "position"]
+    read = (places or {}).get(axes[0]) if len(axes) == 1 else None
+    along = _profile(read, have) if read is not None and len(set(read)) < have else adjoint.along
     rows = share * left / max(have, 1)
     return replace(
         adjoint,
@@ -80,7 +88,14 @@ def scattered(case: Case, position: int, adjoint: Signal, kept: Sequence[Dim]) -
         square=adjoint.square * rows,
         within=adjoint.within * share * pairs,
         across=adjoint.across * rows,
+        along=along,
     )
+
+
+def _profile(places: Sequence[int], extent: int) -> Profile:
+    """Of squares that are at these places alone."""
+    counts = np.bincount(np.asarray(places) % extent, minlength=extent)
+    return (tuple((counts * (extent / max(len(places), 1))).tolist()),)
 
 
 def gathered(case: Case, position: int, adjoint: Signal) -> Signal:
@@ -89,7 +104,7 @@ def gathered(case: Case, position: int, adjoint: Signal) -> Signal:
     assert out is not None and mine is not None
     padded = (1,) * (len(out) - len(mine)) + tuple(mine)
     axes = [axis for axis, (have, want) in enumerate(zip(out, padded, strict=True)) if want == 1 != have]
-    positions_first = sorted(axes, key=lambda axis: role(len(out), axis) == "batch")
+    positions_first = sorted(axes, key=lambda axis: role(out, axis, case.samples) == "batch")
     return total(case, adjoint, out, positions_first, adjoint.coherence)
 
 
@@ -100,12 +115,25 @@ def read(x: Signal, nodes: Gaussian, f: Array) -> Signal:
     return replace(x, mean=nodes.mean(f), square=nodes.mean(f * f), within=nodes.pair(f, within), across=nodes.pair(f, across))
 
 
+class Unknown(NotImplementedError):
+    """There are no statistics of a node's operand at ``position``: the reason is whatever lost them."""
+
+    def __init__(self, position: int) -> None:
+        super().__init__(f"the statistics of operand {position} are not known")
+        self.position = position
+
+
+def signal_of(signals: Sequence[Signal | None], position: int) -> Signal:
+    """Those of one operand; raises Unknown where there are none."""
+    signal = signals[position]
+    if signal is None:
+        raise Unknown(position)
+    return signal
+
+
 def present(signals: Sequence[Signal | None]) -> list[Signal]:
-    """The signals, where all of them are known; raises NotImplementedError where one is not."""
-    known = [signal for signal in signals if signal is not None]
-    if len(known) < len(signals):
-        raise NotImplementedError("the statistics of an operand are unknown")
-    return known
+    """The signals, where all of them are known; raises Unknown where one is not."""
+    return [signal_of(signals, position) for position in range(len(signals))]
 
 
 @dataclass(frozen=True)
@@ -135,14 +163,14 @@ class Product:
 
     def backward(self, case: Case, position: int, adjoint: Signal, signals: Sequence[Signal | None]) -> Signal:
         (other,) = (i for i in range(len(signals)) if i != position)
-        return gathered(case, position, independent_product(adjoint, present([signals[other]])[0]))
+        return gathered(case, position, independent_product(adjoint, signal_of(signals, other)))
 
 
 class Quotient:
     """A number over a divisor that is known, or that does not vary."""
 
     def forward(self, case: Case, signals: Sequence[Signal | None]) -> Signal:
-        return independent_product(present(signals[:1])[0], _reciprocal(case, signals[1]))
+        return independent_product(signal_of(signals, 0), _reciprocal(case, signals[1]))
 
     def backward(self, case: Case, position: int, adjoint: Signal, signals: Sequence[Signal | None]) -> Signal:
         if position == 1:
@@ -156,6 +184,8 @@ def _reciprocal(case: Case, divisor: Signal | None) -> Signal:
         return constant(float(inverse.mean()), float((inverse * inverse).mean()))
     if divisor is not None and divisor.mean != 0.0 and divisor.variance <= 1e-12 * divisor.square:
         return constant(1.0 / divisor.mean, 1.0 / divisor.mean**2)
+    if divisor is None:
+        raise Unknown(1)
     raise NotImplementedError("E[1/b^2] of a divisor that varies is not a function of its first two moments")
 
 
@@ -169,13 +199,13 @@ class Reduced:
     def forward(self, case: Case, signals: Sequence[Signal | None]) -> Signal:
         shape = case.shapes[0]
         assert shape is not None
-        return multiple(self._weight(case), total(case, present(signals[:1])[0], shape, self.axes(case)))
+        return multiple(self._weight(case), total(case, signal_of(signals, 0), shape, self.axes(case)))
 
     def backward(self, case: Case, position: int, adjoint: Signal, signals: Sequence[Signal | None]) -> Signal:
         """Every summand gets the adjoint of the sum: samples, or positions, that were summed over now have one and the same."""
         shape = case.shapes[0]
         assert shape is not None
-        over = {role(len(shape), axis) for axis in self.axes(case)}
+        over = {role(shape, axis, case.samples) for axis in self.axes(case)}
         same = replace(
             adjoint,
             within=adjoint.square if "position" in over else adjoint.within,
@@ -209,7 +239,7 @@ class Extreme:
     sign: float
 
     def forward(self, case: Case, signals: Sequence[Signal | None]) -> Signal:
-        x, (n, positions) = present(signals[:1])[0], self._over(case)
+        x, (n, positions) = signal_of(signals, 0), self._over(case)
         common = min(max((x.within if positions else x.mean**2) - x.mean**2, 0.0), x.variance)
         top, rest = largest_of(n)
         mean = x.mean + self.sign * math.sqrt(x.variance - common) * top
@@ -226,7 +256,8 @@ class Extreme:
         shape = case.shapes[0]
         assert shape is not None
         over = self.axes(case)
-        return max(case.count([shape[axis] for axis in over]), 1), all(role(len(shape), axis) == "position" for axis in over)
+        positions = all(role(shape, axis, case.samples) == "position" for axis in over)
+        return max(case.count([shape[axis] for axis in over]), 1), positions
 
 
 @dataclass(frozen=True)
@@ -234,7 +265,7 @@ class Turned:
     """Features turned among themselves, differently at each position: every square stays, and is taken to stay for pairs."""
 
     def forward(self, case: Case, signals: Sequence[Signal | None]) -> Signal:
-        return present(signals[:1])[0]
+        return signal_of(signals, 0)
 
     def backward(self, case: Case, position: int, adjoint: Signal, signals: Sequence[Signal | None]) -> Signal:
         if position:
@@ -249,7 +280,7 @@ class Separable:
     matrices: Callable[[Case], Sequence[Array | None]]
 
     def forward(self, case: Case, signals: Sequence[Signal | None]) -> Signal:
-        x = present(signals[:1])[0]
+        x = signal_of(signals, 0)
         own, every = self._sums(case, 1)
         return replace(
             x,

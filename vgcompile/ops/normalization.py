@@ -19,6 +19,7 @@ import onnx_ir as ir
 
 from vgcompile.interval import WHOLE, Interval, corners, interval, point, product
 from vgcompile.ops import flops
+from vgcompile.ops.moments import Unknown, signal_of
 from vgcompile.ops.op import Case, Dim, Op, Tangent, sample
 from vgcompile.ops.shape import meeting, reshaped, shaped, summed
 from vgcompile.ops.standardizing import least_square, meeting_ranges, near, value_range
@@ -120,7 +121,7 @@ def parameter(case: Case, signals: Sequence[Signal | None], position: int, defau
     if signal is not None:
         return signal
     if value is None:
-        raise NotImplementedError("the statistics of scale or bias are not known")
+        raise Unknown(position)
     return constant(float(np.mean(value)), float(np.mean(np.square(value, dtype=np.float64))))
 
 
@@ -247,13 +248,11 @@ class InnerMoments:
     centred: bool = True  # else a division by the root mean square alone, which loses one direction
 
     def forward(self, case: Case, signals: Sequence[Signal | None]) -> Signal:
-        x = signals[0]
-        assert x is not None
+        x = signal_of(signals, 0)
         return scaled_and_shifted(case, signals, self._normalized(case, x))
 
     def backward(self, case: Case, position: int, adjoint: Signal, signals: Sequence[Signal | None]) -> Signal:
-        x = signals[0]
-        assert x is not None
+        x = signal_of(signals, 0)
         if case.output:
             raise NotImplementedError("only the adjoint of the normalized values is predicted")
         if position:

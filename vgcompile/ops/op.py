@@ -51,10 +51,12 @@ INTERNAL = "vgcompile"  # domain of composites; passes/lower.py opens every node
 
 @dataclass(frozen=True)
 class Through:
-    """Along which axis of an input an operator goes, and whether it begins at the end."""
+    """Along which axis of its first input an operator goes, whether it begins at the end, and which axis counts samples in each
+    input that has one."""
 
     axis: int
     backwards: bool
+    samples: Mapping[int, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -63,10 +65,12 @@ class Case:
 
     Shapes hold ints and symbols. ``ranges`` enclose the inputs (``None`` for an absent one); ``values`` holds the inputs that
     are known arrays, as they are in this model (parameters, constants). ``data`` are the positions of inputs that depend on
-    data; the others are the same for every sample. ``balls`` are, for inputs of a ``round`` row where one is known, a point
-    [n] and how far in the l2 norm one flattened sample may be from it. ``batch`` is the number of samples, 1 where it does not
-    matter; ``output`` is the one that an adjoint arrives at, and ``unread`` are outputs that none arrives at. A run reads
-    operands with a relative error of ``unit``, where that is asked about.
+    data; the others are the same for every sample. ``singular`` are the extreme singular values of inputs that are matrices
+    [rows, the rest], where these are known and the array is not. ``balls`` are, for inputs of a ``round`` row where one is
+    known, a point [n] and how far in the l2 norm one flattened sample may be from it. ``batch`` is the number of samples, 1
+    where it does not matter, ``samples`` the extent that counts them where that is told apart; ``output`` is the one that an
+    adjoint arrives at, and ``unread`` are outputs that none arrives at. A run reads operands with a relative error of ``unit``,
+    where that is asked about.
     """
 
     attributes: Attributes = field(default_factory=dict)
@@ -75,8 +79,10 @@ class Case:
     ranges: tuple[Interval | None, ...] = ()
     values: tuple[Array | None, ...] = ()
     batch: int = 1
+    samples: Dim | None = None
     output: int = 0
     data: frozenset[int] = frozenset()
+    singular: tuple[tuple[float, float] | None, ...] = ()
     balls: tuple[tuple[Array, float] | None, ...] = ()
     unread: frozenset[int] = frozenset()
     unit: float = 0.0

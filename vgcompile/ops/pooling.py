@@ -14,7 +14,7 @@ import numpy as np
 
 from vgcompile.interval import WHOLE, Interval
 from vgcompile.ops import flops
-from vgcompile.ops.moments import LARGEST, largest_of
+from vgcompile.ops.moments import LARGEST, largest_of, signal_of
 from vgcompile.ops.op import INTERNAL, Array, Body, Case, Dim, Op, sample
 from vgcompile.ops.shape import added_up, extents, reshaped, shaped, zeros_like
 from vgcompile.ops.window import Window, disputed, same_extents, window
@@ -131,8 +131,7 @@ class Largest:
     taps: Any  # (case) -> k
 
     def forward(self, case: Case, signals: Sequence[Signal | None]) -> Signal:
-        x = signals[0]
-        assert x is not None
+        x = signal_of(signals, 0)
         shared = min(max(x.within - x.mean**2, 0.0), x.variance)
         top, rest = largest_of(self.taps(case))
         mean = x.mean + math.sqrt(x.variance - shared) * top

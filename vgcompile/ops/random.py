@@ -11,6 +11,7 @@ import numpy as np
 from vgcompile.interval import WHOLE, Interval, corners, interval, point
 from vgcompile.ops.families import broadcasting
 from vgcompile.ops.maps import scaled
+from vgcompile.ops.moments import signal_of
 from vgcompile.ops.op import INTERNAL, Body, Case, Inference, Op, sample
 from vgcompile.ops.shape import constant
 from vgcompile.signal import Signal, replace
@@ -78,8 +79,7 @@ class Dropped:
     """E[(m x / (1 - p))^2] = E[x^2] / (1 - p); different elements have different masks, so that products of two are kept."""
 
     def forward(self, case: Case, signals: Sequence[Signal | None]) -> Signal:
-        x = signals[0]
-        assert x is not None
+        x = signal_of(signals, 0)
         return self._kept(case, x)
 
     def backward(self, case: Case, position: int, adjoint: Signal, signals: Sequence[Signal | None]) -> Signal:
@@ -119,9 +119,7 @@ class Chosen:
     """Moments of one input, chosen by the mode: the others' adjoints are 0."""
 
     def forward(self, case: Case, signals: Sequence[Signal | None]) -> Signal:
-        x = signals[self._taken(case)]
-        assert x is not None
-        return x
+        return signal_of(signals, self._taken(case))
 
     def backward(self, case: Case, position: int, adjoint: Signal, signals: Sequence[Signal | None]) -> Signal:
         return adjoint.scaled(1.0 if position == self._taken(case) else 0.0)

@@ -107,6 +107,12 @@ def _average(case: Case, f: Activation, g: Activation) -> Interval:
     return g.range.hull(known(case, 5).scalar()) if f.row.name in _AVERAGING else WHOLE
 
 
+def _through(attributes: Attributes) -> Through:
+    """Time, then samples, or the other way round; the initial states have directions in the place of time."""
+    time = 1 if attributes["layout"] else 0
+    return Through(time, attributes["direction"] == "reverse", dict.fromkeys((0, 5, 6), 1 - time) | {4: 0})
+
+
 def _lengths(case: Case) -> dict[int, int]:
     """A sequence has 0 to T steps."""
     x = case.shapes[0]
@@ -136,7 +142,7 @@ def _row(
         saved=(0,),
         bodies=(Body("time first", partial(_time_first, name)),),
         opens=lambda attributes: bool(attributes["layout"]),
-        through=lambda attributes: Through(1 if attributes["layout"] else 0, attributes["direction"] == "reverse"),
+        through=_through,
         classes=_lengths,
         flops=work,
         samples=samples,

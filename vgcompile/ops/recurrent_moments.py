@@ -11,12 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vgcompile.ops.moments import Unknown
 from vgcompile.ops.op import Array, Case, Stepwise
 from vgcompile.ops.reading import NumpyReading
 from vgcompile.ops.recurrent_activation import activations, unsuited
 from vgcompile.ops.recurrent_cells import Moment, Step, gate, gru_step, lstm_step, rnn_step
 from vgcompile.ops.recurrent_pairs import Back, Pairs, Problem, Trace, back
-from vgcompile.signal import Signal, constant, replace
+from vgcompile.signal import Profile, Signal, constant, replace
 
 ZERO = constant(0.0, 0.0)
 
@@ -71,7 +72,7 @@ class ThroughTime(Stepwise):
 
     def backward(self, case: Case, position: int, adjoint: Signal, signals: Sequence[Signal | None]) -> Signal:
         p, run = self._run(case, signals)
-        b = self._back(p, run, case.output, adjoint)
+        b = self._back(case, p, run, adjoint)
         doubt, d = adjoint.doubt or p.doubt, b.gates
         if position in (0, 5, 6):
             rows = {0: d * p.units * p.w.square * p.directions, 5: b.h[None], 6: b.s[None]}[position]
@@ -80,7 +81,8 @@ class ThroughTime(Stepwise):
             weights = d if position == 0 else np.ones(1)
             total = float(weights.sum())
             spread = float(weights @ (b.spread if position == 0 else b.spread[:1])) / total if total > 0 else 0.0
-            return replace(adjoint, mean=0.0, square=square, within=0.0, across=across, spread=spread, doubt=doubt)
+            along = _along(case, position, d)
+            return replace(adjoint, mean=0.0, square=square, within=0.0, across=across, spread=spread, along=along, doubt=doubt)
         square = max(self._parameter(p, run, position, d, _shared(run, adjoint)), 0.0)
         return replace(adjoint, mean=0.0, square=square, within=square, across=square, doubt=doubt)
 
@@ -89,19 +91,22 @@ class ThroughTime(Stepwise):
         if position:
             return np.zeros(0)
         p, run = self._run(case, signals)
-        profile = self._back(p, run, case.output, adjoint).gates * p.units * p.w.square * p.features * p.samples
+        profile = self._back(case, p, run, adjoint).gates * p.units * p.w.square * p.features * p.samples
         return np.asarray(profile + profile[::-1] if p.directions == 2 else profile)
 
     @staticmethod
-    def _back(p: Problem, run: Trace, output: int, adjoint: Signal) -> Back:
-        """Two samples' adjoints are as much smaller as the slopes of two pre-activations that correlate as theirs do."""
-        seeds, memory, within = np.zeros(p.steps), 0.0, 0.0
-        if output == 2:
+    def _back(case: Case, p: Problem, run: Trace, adjoint: Signal) -> Back:
+        """From an adjoint of all states, whose profile over the steps is kept but for both ways at once, or of the last ones."""
+        seeds, memory, within = np.zeros(p.steps), 0.0, np.zeros((p.steps, p.steps))
+        if case.output == 2:
             memory = adjoint.square
-        elif output == 1:
+        elif case.output == 1:
             seeds[-1] = adjoint.square
         else:
-            seeds[:], within = adjoint.square, adjoint.within
+            told = tuple(map(len, adjoint.along)) == (p.steps,) and p.directions == 1
+            shares = np.array(adjoint.along[0]) if told else np.ones(p.steps)
+            shares = _in_order(case, shares)
+            seeds[:], within = adjoint.square * shares, adjoint.within * _pairs(shares)
         return back(p, run, seeds, within, memory, adjoint.spread, adjoint.alignment)
 
     def _parameter(self, p: Problem, run: Trace, position: int, d: Array, shared: float) -> float:
@@ -128,8 +133,9 @@ class ThroughTime(Stepwise):
         attributes = case.attributes
         if there[4] or there[7] or attributes.get("input_forget"):
             raise NotImplementedError("sequences of different lengths, peepholes and coupled gates are not predicted")
-        if any(there[i] and given[i] is None for i in (0, 1, 2, 3, 5, 6)):
-            raise NotImplementedError("the statistics of an operand are not known")
+        unknown = next((i for i in (0, 1, 2, 3, 5, 6) if there[i] and given[i] is None), None)
+        if unknown is not None:
+            raise Unknown(unknown)
         directions = 2 if attributes["direction"] == "bidirectional" else 1
         if why := unsuited(attributes, self.default, directions):
             raise NotImplementedError(why)
@@ -144,6 +150,26 @@ class ThroughTime(Stepwise):
             replace(x_signal, spread=0.0), w_signal, r_signal, given[3] or ZERO, given[5] or ZERO, given[6] or ZERO,
             bool(attributes.get("linear_before_reset", 0)),
         )  # fmt: skip
+
+
+def _in_order(case: Case, profile: Array) -> Array:
+    """Of a sequence that is read from its end: steps as the operator goes, from steps as they stand, or back."""
+    return profile[::-1] if case.attributes["direction"] == "reverse" else profile
+
+
+def _pairs(shares: Array) -> Array:
+    """How what two steps share is spread over the pairs: as their lengths are, with 1 for the mean pair."""
+    lengths = np.sqrt(np.outer(shares, shares))
+    total = lengths.sum() - np.trace(lengths)
+    return lengths * (len(shares) * (len(shares) - 1) / total) if total > 0 else np.zeros_like(lengths)
+
+
+def _along(case: Case, position: int, gates: Array) -> Profile:
+    """How the adjoint of the inputs differs from step to step."""
+    both = case.attributes["direction"] == "bidirectional"
+    profile = _in_order(case, gates + gates[::-1] if both else gates)
+    mean = float(profile.mean())
+    return (tuple((profile / mean).tolist()),) if position == 0 and mean > 0 else ()
 
 
 def _shared(run: Trace, adjoint: Signal) -> float:

@@ -156,8 +156,8 @@ class Back:
     spread: Array
 
 
-def back(p: Problem, run: Trace, seeds: Array, within: float, memory_seed: float, spread: float, alignment: float) -> Back:
-    """``seeds`` [steps] arrive at h and share ``within`` between two steps, ``memory_seed`` at the last s."""
+def back(p: Problem, run: Trace, seeds: Array, within: Array, memory_seed: float, spread: float, alignment: float) -> Back:
+    """``seeds`` [steps] arrive at h and share ``within`` [steps, steps] between two of them, ``memory_seed`` at the last s."""
     n, gain = p.steps, p.units * p.r.square
     h, s, passed = (
         np.zeros((n + 1, n + 1)) for _ in range(3)
@@ -167,7 +167,7 @@ def back(p: Problem, run: Trace, seeds: Array, within: float, memory_seed: float
     gates, spreads, log = np.zeros(n), np.zeros(n), spread
     for j in range(n, -1, -1):
         step = run.steps[j - 1] if j else None
-        h[j, j:] = within if j else 0.0
+        h[j, j:] = within[j - 1, j - 1 :] if j else 0.0
         h[j, j] = seeds[j - 1] if j else 0.0
         if j < n:
             h[j, j:n] += gain * _fed(run, j, *(each[j + 1, j + 1 :] for each in (h, s, passed)))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vgcompile.ops.concentration import Concentration, concentration
-from vgcompile.ops.moments import present, role
+from vgcompile.ops.moments import role, signal_of
 from vgcompile.ops.op import Case
 from vgcompile.signal import Signal, replace
 
@@ -36,7 +36,7 @@ def along(case: Case, x: Signal) -> Along:
     extent = dims[axis]
     if isinstance(extent, str):
         raise NotImplementedError("a softmax is predicted for a known number of entries")
-    positions = role(len(dims), axis) == "position"
+    positions = role(dims, axis, case.samples) == "position"
     common = x.within if positions else x.mean**2
     return Along(extent, common, max(x.square - common, 0.0), positions)
 
@@ -46,7 +46,7 @@ class Shares:
     """p = softmax(x): positive, and 1 in all. Backward, p_j (g_j - sum p g) of an adjoint less what its entries share."""
 
     def forward(self, case: Case, signals: Sequence[Signal | None]) -> Signal:
-        x = present(signals[:1])[0]
+        x = signal_of(signals, 0)
         at = along(case, x)
         focus, k = float(at.weights.focus[0]), at.size
         rho = [(pair - at.common) / at.variance if at.variance > 0 else 0.0 for pair in (x.within, x.across)]
@@ -57,7 +57,7 @@ class Shares:
     def backward(self, case: Case, position: int, adjoint: Signal, signals: Sequence[Signal | None]) -> Signal:
         if position:
             raise NotImplementedError("a condition has no gradient")
-        at = along(case, present(signals[:1])[0])
+        at = along(case, signal_of(signals, 0))
         shared = adjoint.within if at.positions else adjoint.mean**2
         passed = float(at.weights.passed[0]) / at.size
         square = max(adjoint.square - shared, 0.0) * passed
@@ -70,7 +70,7 @@ class LogShares:
     """x - log sum exp(x). Backward g_j - p_j sum g: 1 - 2/k + focus of independent adjoints."""
 
     def forward(self, case: Case, signals: Sequence[Signal | None]) -> Signal:
-        x = present(signals[:1])[0]
+        x = signal_of(signals, 0)
         at = along(case, x)
         total = math.log(at.size) + at.variance / 2.0 - math.expm1(min(at.variance, 30.0)) / (2.0 * at.size)
         mean = -max(total, 0.0)
@@ -80,7 +80,7 @@ class LogShares:
         return replace(x, mean=mean, square=square, within=within, across=max(across, free))
 
     def backward(self, case: Case, position: int, adjoint: Signal, signals: Sequence[Signal | None]) -> Signal:
-        at = along(case, present(signals[:1])[0])
+        at = along(case, signal_of(signals, 0))
         focus, k = float(at.weights.focus[0]), at.size
         gain, of_shared = 1.0 - 2.0 / k + focus, max(k * focus - 1.0, 0.0)
         shared = adjoint.within if at.positions else adjoint.mean**2

@@ -94,7 +94,7 @@ def _feeds(question: Question, file: str | None, size: int | None, seed: int) ->
         outputs=(),
         data=network.data if network is not None else None,
     )
-    fixed = any(declared.shape and isinstance(declared.shape[0], int) for declared in inputs.values())
+    fixed = any(isinstance(declared.samples, int) for declared in inputs.values())
     drawn = file is None and not fixed
     return data.batch(source, file=file, size=BATCH if size is None and drawn else size, seed=seed)
 

@@ -15,6 +15,7 @@ from vgcompile.analysis.activations import bends
 from vgcompile.analysis.bounds.reach import Reach
 from vgcompile.analysis.bounds.region import Piece
 from vgcompile.analysis.bounds.slopes import blurred, bounds_differences, slopes_anywhere, tangent, terms
+from vgcompile.analysis.bounds.support import Support
 from vgcompile.analysis.bounds.zonotope import Step, Zonotopes
 from vgcompile.analysis.uses import learned
 from vgcompile.graph.case import case_of
@@ -24,6 +25,7 @@ from vgcompile.interval import WHOLE, Interval, interval, point
 from vgcompile.ops import lookup
 from vgcompile.ops.op import Case, Dim, Tangent
 
+Drawn = Mapping[ir.Value, Support]
 SAMPLES, UNKNOWN_SYMBOL = "N", "?"  # symbols, as rows read them
 MOST_UNTOLD = 16  # activations, from which on ranges are worth no more than interval arithmetic
 NARROWER = 0.01  # of all slopes: what a range leaves out of them at least, to have said something
@@ -38,17 +40,22 @@ class Enclosure:
     sizes: Mapping[ir.Value, int]  # elements of one sample, where a sample axis leads and all extents are known
 
 
-def enclose(network: Network, piece: Piece, unit: float) -> Enclosure:
-    """With a ``unit``, what a run may show that reads every operand with this relative error, and computes functions of one
-    number with an error of so much of their largest term."""
+def enclose(network: Network, piece: Piece, unit: float, parameters: Mapping[str, Support] | None = None) -> Enclosure:
+    """``parameters`` are those that may lie anywhere in their support; others are as they stand.
+
+    With a ``unit``, what a run may show that reads every operand with this relative error, and computes functions of one number
+    with an error of so much of their largest term.
+    """
     graph, shared = network.model.graph, learned(network)
     cases: dict[ir.Node, Case] = {}
     ranges: dict[ir.Value, Interval] = {}
     sizes = {value: size for value in graph.inputs if (size := _size(network, value)) is not None}
     for value in graph.inputs:
         ranges[value] = piece[value.name or ""].box if value.name in piece else WHOLE
+    drawn = {value: (parameters or {})[str(value.name)] for value in graph.inputs if value.name in (parameters or {})}
+    ranges.update({value: support.box for value, support in drawn.items()})
     for value in graph.initializers.values():
-        array = known_array(value)
+        array = known_array(value) if value not in drawn else None
         if array is not None and array.dtype.kind == "f":
             ranges[value] = point(array)
     zonotopes = Zonotopes()
@@ -59,7 +66,7 @@ def enclose(network: Network, piece: Piece, unit: float) -> Enclosure:
         reach.enter(given)
     untold = 0  # activations one after the other of which the ranges said nothing
     for node in graph:
-        case = _case(network, node, ranges, shared)
+        case = _case(network, node, ranges, shared, drawn)
         if unit:
             ranges_of_run = tuple(bound and blurred(bound, bound.magnitude, unit) for bound in case.ranges)
             case = replace(case, ranges=ranges_of_run, unit=unit)
@@ -93,9 +100,9 @@ def _discrete(dtype: ir.DataType) -> Interval:
 
 
 def _samples(network: Network) -> str | None:
-    """The symbol that counts samples, as the batch's size is taken: the first one of the first input."""
+    """The symbol that counts samples, as the batch's size is taken: that of the first input."""
     first = next(iter(network.inputs.values()), None)
-    return first.shape[0] if first is not None and first.shape and isinstance(first.shape[0], str) else None
+    return first.samples if first is not None and isinstance(first.samples, str) else None
 
 
 def _size(network: Network, value: ir.Value) -> int | None:
@@ -113,9 +120,11 @@ def known_array(value: ir.Value) -> np.ndarray | None:
     return value.const_value.numpy() if value.const_value is not None else constant_of(value)
 
 
-def _value(value: ir.Value, ranges: Mapping[ir.Value, Interval], shared: Set[ir.Value]) -> np.ndarray | None:
+def _value(value: ir.Value, ranges: Mapping[ir.Value, Interval], shared: Set[ir.Value], drawn: Drawn) -> np.ndarray | None:
     """Its array where that is known, in float64 where its range is: of what is computed from parameters, where nothing was
     rounded."""
+    if value in drawn:
+        return None
     bound = ranges.get(value)
     if value.const_value is not None and bound is not None:
         return bound.lo
@@ -167,7 +176,7 @@ def _untold(node: ir.Node, step: Step, before: int) -> int:
     return 0 if told else before + 1
 
 
-def _case(network: Network, node: ir.Node, ranges: Mapping[ir.Value, Interval], shared: Set[ir.Value]) -> Case:
+def _case(network: Network, node: ir.Node, ranges: Mapping[ir.Value, Interval], shared: Set[ir.Value], drawn: Drawn) -> Case:
     """A symbol that does not count samples may stand for anything, as its name then tells; an unread output is left out."""
 
     def anonymous(dims: tuple[Dim, ...] | None) -> tuple[Dim, ...] | None:
@@ -182,7 +191,8 @@ def _case(network: Network, node: ir.Node, ranges: Mapping[ir.Value, Interval], 
         shapes=tuple(map(anonymous, case.shapes)),
         outputs=tuple(anonymous(dims) if used else None for dims, used in zip(case.outputs, [True, *uses[1:]], strict=True)),
         ranges=tuple(None if v is None else ranges.get(v, WHOLE) for v in node.inputs),
-        values=tuple(None if v is None else _value(v, ranges, shared) for v in node.inputs),
+        values=tuple(None if v is None else _value(v, ranges, shared, drawn) for v in node.inputs),
+        singular=tuple(drawn[v].singular if v is not None and v in drawn else None for v in node.inputs) if drawn else (),
         data=frozenset(i for i, v in enumerate(node.inputs) if v not in shared),
         unread=frozenset(i for i, used in enumerate(uses) if not used),
     )

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 
+from vgcompile.analysis.bounds.support import Support
 from vgcompile.errors import UserError, nearest
 from vgcompile.graph.network import Input, Network
 from vgcompile.interval import WHOLE, Array, Interval, corners, interval, point
@@ -52,11 +53,17 @@ Piece = Mapping[str, InputSet]
 
 @dataclass(frozen=True)
 class Region:
-    """``text`` says in words which set it is; ``form`` is how it was asked for."""
+    """``text`` says in words which set it is; ``form`` is how it was asked for. ``parameters`` are those that may lie anywhere in
+    their support; the others are taken as they stand."""
 
     form: str
     text: str
     pieces: tuple[Piece, ...]
+    parameters: Mapping[str, Support] = field(default_factory=dict)
+
+    def over(self, parameters: Mapping[str, Support]) -> Region:
+        """The same inputs, and these parameters anywhere in their support."""
+        return replace(self, text=f"{self.text}; all weights that their initializers may draw", parameters=parameters)
 
     def contains(self, feeds: Mapping[str, Array]) -> bool:
         """Whether a batch lies in it. A batch that a ball was laid around does."""
@@ -130,17 +137,17 @@ def declared_box(declared: Input) -> Interval:
 
 
 def _centres(declared: Input, batch: np.ndarray[Any, Any] | None) -> list[Array]:
-    """The points that balls lie around, each with a leading axis of one sample where samples are counted."""
+    """The points that balls lie around, each with an axis of one sample where samples are counted."""
     if batch is not None:
         whole = np.asarray(batch, np.float64)
-        counted = bool(declared.shape) and isinstance(declared.shape[0], str)
-        return [whole[index : index + 1] for index in range(len(whole))] if counted else [whole]
+        axis = declared.batch_axis
+        return np.split(whole, whole.shape[axis], axis) if isinstance(declared.samples, str) else [whole]
     if declared.range is None:
         raise UserError(
             f"--region ball: input {declared.name!r} has neither data nor a range that a ball could lie around; "
             "give --data FILE.npz, or the input a range"
         )
-    if any(isinstance(dim, str) for dim in declared.shape[1:]):
+    if any(isinstance(dim, str) for axis, dim in enumerate(declared.shape) if axis != declared.batch_axis):
         raise UserError(f"--region ball: input {declared.name!r} is of no known extent; give --data FILE.npz")
     dims = [1 if isinstance(dim, str) else dim for dim in declared.shape]
     return [np.full(dims, 0.5 * (declared.range[0] + declared.range[1]))]

@@ -15,10 +15,10 @@ from vgcompile.analysis.activations import bends
 from vgcompile.analysis.findings.subject import Subject
 from vgcompile.analysis.result import Blame, Cause, Evidence, Layer, Path, Step
 from vgcompile.analysis.verdicts import last_hidden
-from vgcompile.graph.emit import dims
+from vgcompile.graph.emit import constant_of, dims
 from vgcompile.ops import lookup
 
-CAUSES: tuple[Cause, ...] = ("weights", "slopes", "normalization", "fan-out", "other")
+CAUSES: tuple[Cause, ...] = ("weights", "slopes", "scales", "normalization", "fan-out", "other")
 NAMED = 5  # edges that are named at most,
 MOST = 0.5  # fewer where these are to blame for half of the log
 
@@ -59,6 +59,9 @@ def cause(node: ir.Node, value: str, shared: Set[ir.Value]) -> Cause:
     if bends(node):
         return "slopes"
     others = [other for other in node.inputs if other is not None and other.name != value]
+    fixed = all(other in shared or constant_of(other) is not None for other in others)
+    if row is not None and row.elementwise and not row.linear and others and fixed:
+        return "scales"
     return "weights" if any(other in shared and len(dims(other)) >= 2 for other in others) else "other"
 
 

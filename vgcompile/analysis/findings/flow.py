@@ -23,6 +23,10 @@ _RULES: Mapping[tuple[Kind, Grade], Rule] = {
 _HINTS: Mapping[tuple[Kind, Cause | None], str] = {
     ("vanishing", "slopes"): "an activation with a slope near 1, as relu or gelu, or a residual connection around each layer",
     ("vanishing", "weights"): "initial weights with a larger gain, orthogonal ones, or a residual connection around each layer",
+    (
+        "vanishing",
+        "scales",
+    ): "a branch scale that begins larger, or an optimizer that divides gradients by their size, as Adam",
     ("vanishing", "normalization"): "smaller values in front of the normalization, or a residual connection around it",
     ("vanishing", None): "a residual connection around each layer",
     ("exploding", "weights"): "initial weights with a smaller gain, or a branch that starts at 0 beside a skip",
@@ -66,7 +70,7 @@ def _off_scale(subject: Subject, layer: Layer, rule: Rule) -> Finding:
         layer.name,
         subject.mark(layer.name),
         verdict.grade,
-        severity(subject.preset, layer),
+        "warning" if verdict.kind == "vanishing" and _worst(verdict.kind, found) == "scales" else severity(subject.preset, layer),
         verdict.why,
         verdict.log,
         _hint(verdict.kind, found),
@@ -87,7 +91,10 @@ def severity(preset: Preset, layer: Layer) -> Severity:
 
 def _hint(kind: Kind, found: Evidence | None) -> str:
     """What would do, by the cause that moves the gradient most in that direction."""
+    return _HINTS.get((kind, _worst(kind, found)), _HINTS[kind, None])
+
+
+def _worst(kind: Kind, found: Evidence | None) -> Cause | None:
     if found is None:
-        return _HINTS[kind, None]
-    worst = (min if kind == "vanishing" else max)(found.causes, key=lambda cause: found.causes[cause])
-    return _HINTS.get((kind, worst), _HINTS[kind, None])
+        return None
+    return (min if kind == "vanishing" else max)(found.causes, key=lambda cause: found.causes[cause])

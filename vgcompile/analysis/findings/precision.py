@@ -55,8 +55,8 @@ def element_sizes(subject: Subject, layer: Layer, value: ir.Value) -> dict[TierN
 def elements(subject: Subject, value: ir.Value) -> int | None:
     """The number of elements of a value; None where another extent than the batch's is open."""
     shape = dims(value)
-    first = next(iter(subject.network.inputs.values())).shape[:1]
-    extents = [subject.tiers.batch if dim in first else dim for dim in shape]
+    samples = next(iter(subject.network.inputs.values())).samples
+    extents = [subject.tiers.batch if dim == samples else dim for dim in shape]
     return None if any(isinstance(dim, str) for dim in extents) else math.prod(int(dim) for dim in extents)
 
 

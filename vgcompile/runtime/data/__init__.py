@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from vgcompile.errors import Complaint, DataError, Fault, Note, nearest
 from vgcompile.graph.network import DataFile, Input, Network
 from vgcompile.rules.data import UNFIT_DATA
@@ -40,6 +42,22 @@ def batch(
     """
     if size is not None and size < 1:
         raise DataError(f"a batch of {size} samples; it needs at least 1")
+    led = replace(network, inputs={name: _led(declared) for name, declared in network.inputs.items()})
+    found = _batch(led, file, size, seed, part)
+    return {name: _back(array, network.inputs[name].batch_axis) for name, array in found.items()}
+
+
+def _back(array: Array, axis: int) -> Array:
+    return np.ascontiguousarray(np.moveaxis(array, 0, axis)) if axis else array
+
+
+def _led(declared: Input) -> Input:
+    """The input with its samples in front, as everything below has it."""
+    axis, shape = declared.batch_axis, declared.shape
+    return replace(declared, shape=(*shape[axis : axis + 1], *shape[:axis], *shape[axis + 1 :]))
+
+
+def _batch(network: Network, file: str | None, size: int | None, seed: int, part: PartName | None) -> dict[str, Array]:
     own = network.data or _NOTHING
     if file is not None:
         if part is not None:
@@ -128,7 +146,9 @@ def _given(inputs: Mapping[str, Input], path: Path, data: DataFile, own: bool) -
         mapped = data.arrays.get(name)
         found = mapped if mapped is not None and (own or mapped in arrays) else name
         if found in arrays:
-            given[name] = _Given(declared, arrays[found], ready=found != mapped)
+            as_it_is = path.suffix.lower() == ".npz" or data.apart
+            samples = arrays[found].led(declared.batch_axis) if as_it_is else arrays[found]
+            given[name] = _Given(declared, samples, ready=found != mapped)
         elif name not in data.drawn:
             hint = nearest(mapped or name, arrays)
             there = (f"{hint} " if hint else "") + f"it holds {', '.join(arrays) or 'nothing'}"
@@ -188,5 +208,6 @@ def _drawn_size(network: Network, size: int | None) -> int:
     if size is None:
         return int(fixed[0]) if fixed else DRAWN
     if fixed and fixed[0] != size:
-        raise DataError(f"the model's batch is fixed at {fixed[0]} samples; --batch {size} does not fit")
+        other = "" if network.text else "; where another axis counts the samples, --batch-axis names it"
+        raise DataError(f"the model's batch is fixed at {fixed[0]} samples; --batch {size} does not fit{other}")
     return size

@@ -34,6 +34,18 @@ class Samples:
         """Of an array that is there."""
         return cls(what, array.shape, array.dtype, lambda rows: array[rows] if array.ndim else array, place)
 
+    def led(self, axis: int) -> Samples:
+        """The same array with its samples, which this axis counts, in front."""
+        if not axis or len(self.shape) <= axis:
+            return self
+        shape = (self.shape[axis], *self.shape[:axis], *self.shape[axis + 1 :])
+
+        def take(rows: Array) -> Array:
+            return np.asarray(np.moveaxis(self.take(np.arange(self.shape[0])), axis, 0)[rows])
+
+        what = f"{self.what}, its samples (axis {axis}) first"
+        return Samples(what, shape, self.dtype, take, lambda at: f"{self.what}, sample {at}")
+
 
 @dataclass(frozen=True)
 class Affine:

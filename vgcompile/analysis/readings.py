@@ -1,0 +1,68 @@
+"""A value as a function of a Gaussian base, kept as its values at the base's quadrature nodes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from vgcompile.graph.case import case_of
+from vgcompile.ops import lookup
+from vgcompile.ops.op import at
+from vgcompile.quadrature import Gaussian
+from vgcompile.signal import Signal
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Base:
+    """A Gaussian value, with the correlation of two of its positions and of two of its samples."""
+
+    value: ir.Value
+    signal: Signal
+    nodes: Gaussian
+    within: float
+    across: float
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A value as a function of a base; without a base it is a known constant."""
+
+    base: Base | None
+    at_nodes: Array
+
+
+def alignment_after(base: Base, f: Array, square: float, across: float) -> float:
+    """E[cos^2] between two samples' centred vectors after an elementwise function.
+
+    It is the dual of f at correlations one root mean square above and below the mean one.
+    """
+    if square - across <= 1e-12 * square:
+        return 0.0
+    step = (1.0 - base.across) * math.sqrt(max(base.signal.alignment, 0.0))
+    sides = (base.nodes.pair(f, base.across + step) - across, base.nodes.pair(f, base.across - step) - across)
+    return min(0.5 * sum(side * side for side in sides) / (square - across) ** 2, 1.0)
+
+
+def kinks_of_consumers(graph: ir.Graph) -> dict[ir.Value, tuple[float, ...]]:
+    """Where the functions that a value is put into have corners."""
+    found: dict[ir.Value, set[float]] = {}
+    for node in graph:
+        row = lookup(node.op_type, node.domain)
+        source = node.inputs[0] if node.inputs else None
+        if row is None or not row.kinks or source is None:
+            continue
+        found.setdefault(source, set()).update(at(row.kinks, case_of(node).attributes))
+    return {value: tuple(sorted(kinks)) for value, kinks in found.items()}
+
+
+def correlations(signal: Signal) -> tuple[float, float]:
+    if signal.variance <= 1e-14 * signal.square:
+        return (1.0, 1.0)
+    square = signal.mean**2
+    return ((signal.within - square) / signal.variance, (signal.across - square) / signal.variance)
