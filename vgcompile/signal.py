@@ -20,11 +20,40 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
-__all__ = ["Profile", "Signal", "bent", "blended", "constant", "independent_sum", "replace"]
+import numpy as np
+
+__all__ = ["Profile", "Signal", "Table", "bent", "blended", "constant", "independent_sum", "joined", "replace"]
 
 
+Array = np.ndarray[Any, Any]
 Profile = tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Of a value whose last two axes are both positions, as the scores of queries (rows) and keys (columns) are: what two entries
+    of one row share, and two of one column; ``within`` is then what two share that have neither in common.
+
+    ``open`` [rows, columns] says where there is a number: elsewhere is minus infinity, or what amounts to it, and the statistics
+    are those of the open places. Columns are made from vectors whose cosines, less what all have in common, have the mean square
+    ``aligned``; ``others`` counts the entries of a row beside each one, weighed as the row weighs them.
+    """
+
+    row: float
+    column: float
+    open: Array | None = None
+    aligned: float = 0.0
+    others: float = 0.0
+
+    def scaled(self, factor: float) -> Table:
+        return replace(self, row=self.row * factor, column=self.column * factor)
+
+    @property
+    def turned(self) -> Table:
+        """Rows as columns. What columns are made from, rows do not say."""
+        return Table(self.column, self.row, None if self.open is None else self.open.T)
 
 
 @dataclass(frozen=True)
@@ -37,6 +66,7 @@ class Signal:
     spread: float = 0.0
     tail: float = 1.0  # of adjoints: E|g|^4 / E[|g|^2 |g'|^2], g and g' of two samples or positions
     along: Profile = ()  # of each spatial axis, the square at its places against the mean one; empty where all are alike
+    table: Table | None = None  # of a value of rows and columns of positions
     doubt: str = ""  # which assumption (Gaussian, independent) is known to be broken, and by what
 
     @property
@@ -59,8 +89,16 @@ class Signal:
             self.spread,
             self.tail,
             self.along,
+            self.table and self.table.scaled(factor),
             self.doubt,
         )
+
+    @property
+    def plain(self) -> Signal | None:
+        """What is left to who does not tell rows from columns; None where some places hold no number."""
+        if self.table is None:
+            return self
+        return replace(self, table=None) if self.table.open is None else None
 
 
 def constant(mean: float, square: float) -> Signal:
@@ -96,6 +134,16 @@ def blended(parts: Sequence[tuple[float, Profile]]) -> Profile:
         known = along if tuple(map(len, along)) == shape else tuple((1.0,) * extent for extent in shape)
         mixed = [[m + square / total * k for m, k in zip(*pair, strict=True)] for pair in zip(mixed, known, strict=True)]
     return tuple(map(tuple, mixed))
+
+
+def joined(parts: Sequence[tuple[float, Table | None]]) -> Table | None:
+    """Rows and columns of a sum of independent parts, from the square and the table of each; None where one has none."""
+    tables, total = [(square, table) for square, table in parts if table is not None], sum(square for square, _ in parts)
+    if len(tables) < len(parts) or total <= 0.0:
+        return None
+    aligned = sum(square * table.aligned for square, table in tables) / total
+    others = sum(square * table.others for square, table in tables) / total
+    return Table(sum(table.row for _, table in tables), sum(table.column for _, table in tables), None, aligned, others)
 
 
 def bent(along: Profile, power: float) -> Profile:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
+MODELS = Path(__file__).parents[2] / "models"
 CRITICAL = "{kind: normal, sd: 0.22360679774997896}"  # a bias variance of 0.05
 
 
@@ -74,6 +77,12 @@ def transformer(name: str, norm: str, depth: int) -> str:
     return _document(name, "32, 256", "{weight: pytorch_default, bias: pytorch_default}", layers)
 
 
+def language_model(depth: int, width: int, heads: int, time: int, words: int) -> str:
+    """models/gpt2_small.yaml at another size: a causal mask and dropout on the weights of attention, an embedding shared."""
+    sizes = f"params: {{depth: {depth}, width: {width}, heads: {heads}, time: {time}, words: {words}}}"
+    return re.sub(r"^params: .*$", sizes, (MODELS / "gpt2_small.yaml").read_text(), flags=re.MULTILINE)
+
+
 def recurrent(name: str, kind: str, steps: int, scale: float) -> str:
     """A recurrence whose last state is classified."""
     layers = f"  - {{kind: {kind}, name: memory, units: 256, output: last}}"
@@ -95,6 +104,8 @@ NETS: tuple[Net, ...] = (
     Net("batchnorm_relu", normalized("batchnorm_relu", 20, "relu"), batch=64),
     Net("transformer_pre", transformer("transformer_pre", "pre", 5), batch=8),
     Net("transformer_post", transformer("transformer_post", "post", 5), batch=8),
+    Net("gpt2_tiny", language_model(2, 64, 4, 32, 500), batch=4),
+    Net("gpt2", language_model(12, 256, 8, 64, 500), batch=4),
     Net("rnn", recurrent("rnn", "rnn", 50, 1.0), batch=16, recurrent=True),
     Net("lstm", recurrent("lstm", "lstm", 50, 1.0), batch=16, recurrent=True),
     Net("gru", recurrent("gru", "gru", 50, 1.0), batch=16, recurrent=True),

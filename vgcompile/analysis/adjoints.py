@@ -25,9 +25,9 @@ from vgcompile.graph.network import Network
 from vgcompile.ops import NUMPY, lookup
 from vgcompile.ops.families import Carried
 from vgcompile.ops.moments import gathered
-from vgcompile.ops.op import Case, Moments, Op, Stepwise
+from vgcompile.ops.op import Case, Moments, Op, Stepwise, Tabular
 from vgcompile.ops.reading import slope
-from vgcompile.signal import Profile, Signal, bent, blended
+from vgcompile.signal import Profile, Signal, Table, bent, blended, joined
 
 Array = np.ndarray[Any, Any]
 ONE = np.ones(())  # a profile that is the same at every node
@@ -168,9 +168,17 @@ class Adjoints:
         elif row is None or row.moments is None:
             self._lose(node, self.forward.unpredicted(node, row))
         elif isinstance(row.moments, Carried):
-            self._hand_on(node, 0, arriving[0])
+            self._hand_on(node, 0, self._carried(node, row.moments, arriving[0]))
         else:
             self._put_through(node, row.moments, arriving)
+
+    def _carried(self, node: ir.Node, moments: Carried, waves: Waves) -> Waves:
+        """The waves where elements come from, their rows and columns read as they are there."""
+        if all(source.adjoint.table is None for source, _ in waves.values()):
+            return waves
+        case = self.forward.case(node)
+        moved = {number: (moments.backward(case, 0, source.adjoint, ()), source, p) for number, (source, p) in waves.items()}
+        return {number: (replace(source, adjoint=adjoint), p) for number, (adjoint, source, p) in moved.items()}
 
     def _put_through(self, node: ir.Node, moments: Moments, arriving: Mapping[int, Waves]) -> None:
         """New waves, one for each output and input: what the operator's row makes of the adjoint's statistics."""
@@ -181,7 +189,8 @@ class Adjoints:
                 continue
             waves: Waves = {}
             try:
-                for k, (total, log) in totals.items():
+                for k, (arrived, log) in totals.items():
+                    total = arrived if isinstance(moments, Tabular) else replace(arrived, table=None)
                     there = replace(case, output=k) if k else case
                     adjoint = moments.backward(there, position, total, signals)
                     waves |= self._mixed(node, position, case, adjoint, total, log)
@@ -296,7 +305,8 @@ class Adjoints:
             tail += part * a.tail * share.longer
             alignment += part * a.alignment * (far / share.mean) ** 2
         along = blended([(share.square, _along(share.source.adjoint.along, base, share.profile)) for share in shares])
-        total = Signal(0.0, 1.0, within, across, min(alignment, 1.0), spread, tail, along, _doubt(waves))
+        table = joined([(share.square, _table(share, base, share.square / square)) for share in shares if share.square > 0])
+        total = Signal(0.0, 1.0, within, across, min(alignment, 1.0), spread, tail, along, table, _doubt(waves))
         return total, log + math.log(square)
 
 
@@ -305,6 +315,16 @@ def _sums(shares: Sequence[Share]) -> tuple[float, float]:
     square = sum(share.square for share in shares)
     spread = sum(share.square * (share.source.adjoint.spread + share.added) for share in shares)
     return square, spread / square if square > 0 else 0.0
+
+
+def _table(share: Share, base: Base | None, part: float) -> Table | None:
+    """What a wave brings of a sum's rows and columns, of whose square it is this part."""
+    table, slopes = share.source.adjoint.table, base.read(share.profile) if base is not None else None
+    if table is None:
+        return None
+    row, column = (slopes.row, slopes.column) if slopes is not None else (share.mean, share.mean)
+    scale = part / (share.source.adjoint.square * share.mean)
+    return replace(table, row=table.row * row * scale, column=table.column * column * scale)
 
 
 def _along(along: Profile, base: Base | None, profile: Array) -> Profile:

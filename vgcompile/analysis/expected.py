@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import onnx_ir as ir
 
 from vgcompile.analysis.adjoints import Adjoints, Flow
-from vgcompile.analysis.forward import Forward
+from vgcompile.analysis.forward import Array, Forward
 from vgcompile.analysis.readings import Reading
 from vgcompile.analysis.result import Expected
 from vgcompile.graph.network import Network
@@ -38,11 +38,15 @@ class ExpectedTier:
 
 
 def expected(
-    network: Network, batch: int, inputs: Mapping[str, Signal], extents: Mapping[str, int] | None = None
+    network: Network,
+    batch: int,
+    inputs: Mapping[str, Signal],
+    extents: Mapping[str, int] | None = None,
+    numbers: Mapping[str, Array] | None = None,
 ) -> ExpectedTier:
     """Predict every gain at this batch size. ``inputs`` describes the data: one Signal for each graph input; ``extents`` says
-    what symbols stand for there."""
-    forward = Forward(network, batch, extents or {})
+    what symbols stand for there, ``numbers`` holds inputs of whole numbers, of which masks are made."""
+    forward = Forward(network, batch, extents or {}, numbers)
     forward.run(inputs)
     backward = Adjoints(network, batch, forward)
     backward.run()

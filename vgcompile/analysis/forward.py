@@ -18,24 +18,23 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from vgcompile.analysis.known import alike, extent, named, value_of
 from vgcompile.analysis.readings import Base, Reading, alignment_after, correlations, kinks_of_consumers
-from vgcompile.graph.attributes import attributes_of
 from vgcompile.graph.case import case_of
-from vgcompile.graph.emit import constant_of, dims, is_real
+from vgcompile.graph.emit import Emitter, constant_of, dims, is_real
 from vgcompile.graph.network import Network
 from vgcompile.graph.provenance import fact
 from vgcompile.initial import Initial
 from vgcompile.ops import lookup
 from vgcompile.ops.families import Carried
 from vgcompile.ops.moments import Unknown, role
-from vgcompile.ops.op import Case, Dim, Moments, Op
+from vgcompile.ops.op import Case, Dim, Moments, Op, Tabular
 from vgcompile.quadrature import gaussian
 from vgcompile.signal import Signal, bent, constant
 
 Array = np.ndarray[Any, Any]
 UNSTABLE = 3.0  # a length map that amplifies a fluctuation of q by more than this makes the prediction unreliable
 LONGER = 1.01  # what a square is multiplied by, to see what becomes of it
-LARGEST_CONSTANT = 1 << 22
 TOO_LARGE = "its moments are beyond what a double holds"
 CANCELLED = "its moments are of terms that cancel"
 APART = "its operands depend on different random values, of which it takes a product or a function"
@@ -44,16 +43,25 @@ APART = "its operands depend on different random values, of which it takes a pro
 class Forward:
     """Statistics of every value, in graph order; ``unknown`` says why a value has none, where it is asked for."""
 
-    def __init__(self, network: Network, batch: int, extents: Mapping[str, int] | None = None) -> None:
+    def __init__(
+        self,
+        network: Network,
+        batch: int,
+        extents: Mapping[str, int] | None = None,
+        numbers: Mapping[str, Array] | None = None,
+    ) -> None:
         self.network, self.batch = network, batch
         self.samples = _samples(network)
-        self.extents = {dim: extent for dim, extent in (extents or {}).items() if dim != self.samples}
+        self.extents: dict[str, Dim] = {dim: extent for dim, extent in (extents or {}).items() if dim != self.samples}
+        self._emitter = Emitter(network.model.graph, network.model.opset_imports[""])
         self.signals: dict[ir.Value, Signal] = {}
         self.readings: dict[ir.Value, Reading] = {}
         self.sensitivity: dict[ir.Value, float] = {}
         self.unknown: dict[ir.Value, str] = {}
         self.random: set[ir.Value] = set()  # parameters that are drawn anew with each initialization
-        self.constants: dict[ir.Value, Array] = {}  # what follows from constants and shapes alone
+        fed = {value: (numbers or {}).get(value.name or "") for value in network.model.graph.inputs}
+        self.constants = {value: array for value, array in fed.items() if array is not None}  # what is known before a run
+        self._told = set(self.constants)  # of these, what follows from the data
         self._cases: dict[ir.Node, Case] = {}
         self._kinks = kinks_of_consumers(network.model.graph)
 
@@ -70,6 +78,7 @@ class Forward:
 
     def _parameter(self, value: ir.Value) -> None:
         assert value.const_value is not None
+        self._learn(dict(zip(dims(value), value.const_value.shape.numpy(), strict=True)))
         initial = fact(value, "initial")
         array = constant_of(value)
         if array is not None and (array.dtype.kind not in "f" or array.size == 1):
@@ -80,6 +89,8 @@ class Forward:
             mean, square = drawn.mean, drawn.square
         else:
             weights = value.const_value.numpy().astype(np.float64)
+            if not np.isfinite(weights).all():
+                return  # a mask: rows read it as it is
             mean, square = float(weights.mean()), float((weights * weights).mean())
         if square <= mean * mean:
             self.readings[value] = Reading(None, np.asarray(mean))
@@ -100,6 +111,7 @@ class Forward:
         row = lookup(node.op_type, node.domain)
         if row is not None and self._is_constant(node, row):
             return
+        self._learn_extents(node)
         base = self.common_base(node)
         if row is None or (row.moments is None and (row.blocked or not row.elementwise or base is None)):
             self._lose(node, self.unpredicted(node, row))
@@ -124,21 +136,46 @@ class Forward:
         return self.unknown.get(value, str(error)) if value is not None else str(error)
 
     def _is_constant(self, node: ir.Node, row: Op) -> bool:
-        """Whether a node follows from constants alone, as a mask from positions does; then it is worked out."""
-        values = self.case(node).values
-        if row.numpy is None or row.random or len(node.outputs) > 1 or self.random.intersection(node.inputs):
+        """Whether a node follows from what is known before a run, as a mask from positions does; then it is worked out. Real
+        numbers that follow from the data do where all samples have the same, for no statistics tell samples apart."""
+        operands = zip(node.inputs, self.case(node).values, strict=True)
+        if not row.by_shape and any(v is not None and v not in self._told and known is None for v, known in operands):
             return False
-        if any(value is None or value.size > LARGEST_CONSTANT for value in values):
+        if self.random.intersection(node.inputs) and not row.by_shape:
             return False
-        try:
-            found = np.asarray(row.numpy(*values, **attributes_of(node)))
-        except (ValueError, TypeError, IndexError):
+        told = any(value in self._told for value in node.inputs) and not row.by_shape
+        found = value_of(node, row, self._whole_case(node), self.network.model.opset_imports[""])
+        output = node.outputs[0]
+        if found is None or (told and found.dtype.kind == "f" and not alike(found, self.batch)):
             return False
-        self.constants[node.outputs[0]] = found
-        if found.dtype.kind == "f":
-            self.readings[node.outputs[0]] = Reading(None, found)
-            self.signals[node.outputs[0]] = constant(float(found.mean()), float((found * found).mean()))
+        self.constants[output] = found
+        if told:
+            self._told.add(output)
+        if output.shape is not None and len(output.shape) == found.ndim:
+            self._learn(dict(zip(dims(output), found.shape, strict=True)))
+        if found.dtype.kind == "f" and np.isfinite(found).all():
+            self.readings[output] = Reading(None, found)
+            wide = found.astype(np.float64)
+            self.signals[output] = constant(float(wide.mean()), float((wide * wide).mean()))
         return True
+
+    def _learn_extents(self, node: ir.Node) -> None:
+        """What symbols of a node's outputs stand for that nobody has named."""
+        known = [dim for v in node.outputs if v.shape is not None for dim in self.dims(v)]
+        if any(isinstance(dim, str) and dim != self.samples for dim in known):
+            self._learn(named(node, self._whole_case(node), self._emitter))
+            self._cases.pop(node, None)  # its own outputs are better known now
+
+    def _learn(self, found: Mapping[Dim, Dim]) -> None:
+        new = {dim: known for dim, known in found.items() if isinstance(dim, str) and dim not in (self.samples, known)}
+        self.extents = {**new, **self.extents}
+
+    def _whole_case(self, node: ir.Node) -> Case:
+        """With whole numbers of the data, and all extents: the number of samples, too."""
+        case, whole = self.case(node), self._told.intersection(node.inputs)
+        shapes = tuple(dims and tuple(self.batch if dim == self.samples else dim for dim in dims) for dims in case.shapes)
+        values = tuple(self.constants[v] if v in whole else known for v, known in zip(node.inputs, case.values, strict=True))
+        return replace(case, shapes=shapes, values=values)
 
     def _put_through(self, node: ir.Node, moments: Moments) -> None:
         """What the operator's row makes of its inputs' statistics; a case that the row has no formula for stays
@@ -190,24 +227,30 @@ class Forward:
         alignment, reading = self.signals[operand].alignment, self.readings.get(operand)
         if reading is not None and reading.base is not None and reading.base.value.producer() is not None:
             alignment = mixed(alignment, self.features(operand, matrices[0]))
-        return alignment / math.prod(int(dim) for dim in dims(matrices[0])[2:])
+        return alignment / math.prod(dim for dim in self.dims(matrices[0])[2:] if isinstance(dim, int))
 
     def signals_of(self, node: ir.Node) -> list[Signal | None]:
-        """Statistics of a node's inputs; None for one that is absent or of which nothing is known."""
-        return [None if value is None else self.signals.get(value) for value in node.inputs]
+        """Statistics of a node's inputs, as far as its row can tell; None for one that is absent or of which nothing is known."""
+        row = lookup(node.op_type, node.domain)
+        found = [None if value is None else self.signals.get(value) for value in node.inputs]
+        tabular = row is not None and isinstance(row.moments, Tabular)
+        return found if tabular else [None if signal is None else signal.plain for signal in found]
 
     def case(self, node: ir.Node) -> Case:
         if node in self._cases:
             return self._cases[node]
         case = case_of(node)
         shapes, outputs = (tuple(dims and self._known(dims) for dims in each) for each in (case.shapes, case.outputs))
-        known = [
-            self.constants.get(v, given) if v is not None else None for v, given in zip(node.inputs, case.values, strict=True)
-        ]
+        known = [self._value(v, given) for v, given in zip(node.inputs, case.values, strict=True)]
         self._cases[node] = replace(
             case, shapes=shapes, outputs=outputs, batch=self.batch, samples=self.samples, values=tuple(known)
         )
         return self._cases[node]
+
+    def _value(self, value: ir.Value | None, given: Array | None) -> Array | None:
+        """What a row is told of a value: no class numbers of the data, of which it has the statistics."""
+        known = self.constants.get(value, given) if value is not None else None
+        return None if value in self._told and known is not None and known.dtype.kind in "iu" else known
 
     def features(self, value: ir.Value, matrix: ir.Value) -> int | None:
         """The extent of a value's feature axis, where it is known: the second one, where the ``matrix`` that it meets is of its
@@ -224,7 +267,10 @@ class Forward:
         return self._known(dims(value))
 
     def _known(self, shape: tuple[Dim, ...]) -> tuple[Dim, ...]:
-        return tuple(self.extents.get(dim, dim) if isinstance(dim, str) else dim for dim in shape) if self.extents else shape
+        if all(isinstance(dim, int) or dim == self.samples for dim in shape):
+            return shape
+        known: Mapping[str, Dim] = {**self.extents, str(self.samples): self.batch}
+        return tuple(dim if dim == self.samples else extent(dim, known) for dim in shape)
 
     def common_base(self, node: ir.Node) -> Base | None:
         """The one base that all inputs of a node are functions of, or None."""
@@ -233,14 +279,15 @@ class Forward:
             reading = self.readings.get(value) if value is not None else None
             if value is None:
                 continue
-            if reading is None:
+            if reading is None or (reading.base is None and reading.at_nodes.size > 1):
                 return None
             if reading.base is not None:
                 bases.append(reading.base)
         return bases[0] if bases and all(base is bases[0] for base in bases) else None
 
     def operands(self, node: ir.Node) -> tuple[Any, ...]:
-        return tuple(None if v is None else self.readings[v].at_nodes for v in node.inputs)
+        given = (None if v is None else self.readings[v] for v in node.inputs)
+        return tuple(x and (x.at_nodes.reshape(()) if x.base is None and x.at_nodes.size == 1 else x.at_nodes) for x in given)
 
     def _read_jointly(self, node: ir.Node, row: Op, base: Base) -> None:
         assert row.numpy is not None
@@ -255,7 +302,8 @@ class Forward:
         alignment = alignment_after(base, f, square, across)
         elasticity = base.nodes.sensitivity(f)
         along = bent(base.signal.along, elasticity)
-        self.signals[output] = Signal(base.nodes.mean(f), square, base.nodes.pair(f, base.within), across, alignment, along=along)
+        within, table = base.nodes.pair(f, base.within), base.read(f)
+        self.signals[output] = Signal(base.nodes.mean(f), square, within, across, alignment, along=along, table=table)
         self.sensitivity[output] = self.sensitivity.get(base.value, 0.0) * max(elasticity, 0.0)
 
     def _found(self, value: ir.Value, signal: Signal) -> None:
@@ -263,7 +311,7 @@ class Forward:
             self.unknown[value] = TOO_LARGE if signal.square > 0.0 else CANCELLED
             return
         self.signals[value] = signal
-        if not is_real(value):
+        if not is_real(value) or signal.plain is None:
             return  # of class numbers it says how often two are the same; no function of them is Gaussian
         nodes = gaussian(signal.mean, signal.variance, self._kinks.get(value, ()))
         self.readings[value] = Reading(Base(value, signal, nodes, *correlations(signal)), nodes.x)

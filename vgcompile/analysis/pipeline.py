@@ -105,7 +105,8 @@ def analyze(network: Network, options: Options = Options(), progress: Callable[[
     with np.errstate(over="ignore"):  # a bound beyond float64 is infinite
         bounds = sound(network, region) if "sound" in options.tiers else None
     progress("predicting")
-    predicted = partial(expected, network, batch, input_signals(network, feeds), _extents(network, feeds))
+    numbers = {name: array for name, array in feeds.items() if array.dtype.kind in "iub"}
+    predicted = partial(expected, network, batch, input_signals(network, feeds), _extents(network, feeds), numbers)
     prediction = predicted() if "expected" in options.tiers else None
     progress("measuring")
     # One prediction costs less than a second compilation, which sums that leave float32 would need.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from vgcompile.graph.case import case_of
 from vgcompile.ops import lookup
 from vgcompile.ops.op import at
 from vgcompile.quadrature import Gaussian
-from vgcompile.signal import Signal
+from vgcompile.signal import Signal, Table
 
 Array = np.ndarray[Any, Any]
 
@@ -27,6 +27,14 @@ class Base:
     nodes: Gaussian
     within: float
     across: float
+
+    def read(self, f: Array) -> Table | None:
+        """What a function of the value makes of its rows and columns."""
+        table, variance, free = self.signal.table, self.signal.variance, self.signal.mean**2
+        if table is None:
+            return None
+        row, column = ((pair - free) / variance if variance > 0.0 else 1.0 for pair in (table.row, table.column))
+        return replace(table, row=self.nodes.pair(f, row), column=self.nodes.pair(f, column))
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import numpy as np
 
 from vgcompile.interval import WHOLE, Interval, corners, image, interval, product
 from vgcompile.ops.families import broadcasting
+from vgcompile.ops.masking import Masked
 from vgcompile.ops.moments import Product, Quotient
 from vgcompile.ops.op import Array, Case, Op, Rule, Variadic, sample
 from vgcompile.ops.shape import constant
@@ -278,6 +279,7 @@ Where = broadcasting(
     vjp=lambda op, g, y, c, a, b: (None, op.Where(c, g, 0.0), op.Where(c, 0.0, g)),
     range=_where_range,
     slope=_where_slope,
+    moments=Masked(),
     samples=(sample(np.array([[True], [False]]), (2, 3), (3,)), sample(np.array([True, False, True]), ("N", 3), ())),
 )
 

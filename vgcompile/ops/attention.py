@@ -19,7 +19,8 @@ import numpy as np
 from vgcompile.interval import WHOLE, Interval, corners, interval, point
 from vgcompile.ops import flops
 from vgcompile.ops.attention_mask import bias_of, full_mask, sees_a_key, visible
-from vgcompile.ops.attention_moments import Attended, Layout, number, seen_by
+from vgcompile.ops.attention_moments import Attended, Layout, bias_read, number
+from vgcompile.ops.attention_weights import seen_by
 from vgcompile.ops.cutting import bound_of
 from vgcompile.ops.normalization import added, adjoints_of
 from vgcompile.ops.op import Array, Attributes, Case, Dim, Op, sample
@@ -259,13 +260,7 @@ def _divided(dims: Sequence[Dim], heads: int) -> tuple[int, int]:
 def _mask(case: Case, signals: Sequence[Signal | None]) -> tuple[Array | None, Signal | None]:
     """What is hidden, and what is added: a mask of conditions, one with minus infinity in it, or numbers."""
     value = case.values[3]
-    if value is None:
-        if signals[3] is None:
-            raise NotImplementedError("which keys are hidden is known at run time only")
-        return None, signals[3]
-    if value.dtype == bool:
-        return ~value, None
-    return (np.isneginf(value), None) if np.isneginf(value).any() else (None, signals[3])
+    return (~value, None) if value is not None and value.dtype == bool else bias_read(case, signals, 3)
 
 
 def _self(*dims: Dim) -> tuple[tuple[Dim, ...], ...]:

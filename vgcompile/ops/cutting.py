@@ -228,7 +228,9 @@ class Padded:
 
     def forward(self, case: Case, signals: Sequence[Signal | None]) -> Signal:
         x = signal_of(signals, 0)
-        if case.attributes.get("mode", "constant") != "constant" or (len(case.shapes) > 2 and case.shapes[2] is not None):
+        given = len(case.shapes) > 2 and case.shapes[2] is not None
+        zeros = not given or (case.values[2] is not None and not case.values[2].any())
+        if case.attributes.get("mode", "constant") != "constant" or not zeros:
             raise NotImplementedError("only padding with zeros is predicted")
         share = case.count(case.shapes[0]) / case.count(case.outputs[0])
         pairs = share * share

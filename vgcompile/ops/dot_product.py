@@ -18,11 +18,13 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from vgcompile.ops.attention_moments import Attended, Layout, number, seen_by
+from vgcompile.ops.attention_moments import Attended, Layout, bias_read, number
+from vgcompile.ops.attention_weights import seen_by
 from vgcompile.ops.dot_product_bounds import norms, tangent, value_range
 from vgcompile.ops.linear import swapped
 from vgcompile.ops.op import INTERNAL, Body, Case, Op, sample
 from vgcompile.ops.shape import extents
+from vgcompile.ops.tables import LOW
 from vgcompile.signal import Signal
 
 
@@ -106,15 +108,12 @@ def _layout(case: Case, signals: Sequence[Signal | None]) -> Layout:
     q, k, v = (case.shapes[i] or () for i in range(3))
     queries, keys = number(q[-2]), number(k[-2])
     given = [i < len(case.shapes) and case.shapes[i] is not None for i in (3, 4)]
-    hidden = case.values[4] if given[1] else None
-    if given[1] and (hidden is None or case.attributes.get("fill", -math.inf) != -math.inf):
+    hidden, fill = case.values[4] if given[1] else None, float(case.attributes.get("fill", -math.inf))
+    if given[1] and (hidden is None or fill > LOW or (np.isfinite(fill) and hidden.all(-1).any())):
         raise NotImplementedError("which keys are hidden is known at run time only")
-    fixed = case.values[3] if given[0] else None
-    if fixed is not None and np.isneginf(fixed).any():
-        hidden = np.isneginf(fixed) if hidden is None else hidden | np.isneginf(fixed)
-    bias = signals[3] if given[0] and np.isfinite(fixed if fixed is not None else 0.0).all() else None
-    if given[0] and bias is None and fixed is None:
-        raise NotImplementedError("the statistics of what is added to the scores are not known")
+    low, bias = bias_read(case, signals, 3) if given[0] else (None, None)
+    if low is not None:
+        hidden = low if hidden is None else hidden | low
     lead = (case.outputs[0] or ())[:-2]
     groups = case.count(lead) / max(case.count(k[:-2]), 1)
     scale, cap = float(case.attributes.get("scale", 1.0)), float(case.attributes.get("softcap", 0.0))

@@ -22,8 +22,8 @@ from vgcompile.interval import WHOLE, Interval, corners, image
 from vgcompile.ops import flops
 from vgcompile.ops.maps import rearranged
 from vgcompile.ops.moments import Weighted, signal_of
-from vgcompile.ops.op import Array, Case, Op, Rule, Sample, Tangent, Variadic, at, sample
-from vgcompile.signal import Signal
+from vgcompile.ops.op import Array, Case, Op, Rule, Sample, Tabular, Tangent, Variadic, at, sample
+from vgcompile.signal import Signal, Table, replace
 
 Positions = Callable[..., Sequence[float]] | Sequence[float]
 
@@ -154,14 +154,28 @@ def broadcasting(
 
 
 @dataclass(frozen=True)
-class Carried:
-    """Moments of an operator that only moves elements: what it moves keeps its statistics."""
+class Carried(Tabular):
+    """Moments of an operator that only moves elements: what it moves keeps its statistics. Rows and columns are still told apart
+    where the last two axes stay."""
 
     def forward(self, case: Case, signals: Sequence[Signal | None]) -> Signal:
-        return signal_of(signals, 0)
+        return self._moved(case, signal_of(signals, 0))
 
     def backward(self, case: Case, position: int, adjoint: Signal, signals: Sequence[Signal | None]) -> Signal:
-        return adjoint
+        return self._moved(case, adjoint)
+
+    def _moved(self, case: Case, x: Signal) -> Signal:
+        if x.table is None:
+            return x
+        table = self.table(case, x.table)
+        if table is None and x.table.open is not None:
+            raise NotImplementedError("where minus infinity has been moved to")
+        return replace(x, table=table)
+
+    def table(self, case: Case, table: Table) -> Table | None:
+        """What becomes of rows and columns."""
+        before, after = case.shapes[0] or (), case.outputs[0] or ()
+        return table if before[-2:] == after[-2:] else None
 
 
 def isometry(case: Case, position: int) -> tuple[float, float]:

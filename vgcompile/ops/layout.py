@@ -11,12 +11,12 @@ import numpy as np
 import onnx_ir as ir
 
 from vgcompile.interval import WHOLE, Interval
-from vgcompile.ops.families import layout, spread
+from vgcompile.ops.families import Carried, layout, spread
 from vgcompile.ops.maps import one_sample, rearranged
 from vgcompile.ops.moments import present, scattered, signal_of
 from vgcompile.ops.op import Array, Case, Op, Tangent, sample
 from vgcompile.ops.shape import extents, is_sample_axis, repeats, reshaped, shaped, summed, zeros_like
-from vgcompile.signal import Signal, replace
+from vgcompile.signal import Signal, Table, replace
 
 
 @dataclass(frozen=True)
@@ -135,6 +135,16 @@ Unsqueeze = _reshape(
 )
 
 
+@dataclass(frozen=True)
+class Permuted(Carried):
+    """Axes in another order: rows may become columns."""
+
+    def table(self, case: Case, table: Table) -> Table | None:
+        rank = len(case.shapes[0] or ())
+        last = tuple(case.attributes.get("perm") or range(rank)[::-1])[-2:]
+        return {(rank - 2, rank - 1): table, (rank - 1, rank - 2): table.turned}.get(last)
+
+
 def _transpose_vjp(op: Any, g: Any, y: Any, x: Any, perm: Sequence[int] | None = None) -> tuple[Any, ...]:
     return (shaped(op.Transpose(g, perm=None if perm is None else np.argsort(perm).tolist()), x),)
 
@@ -145,6 +155,7 @@ Transpose = layout(
     vjp=_transpose_vjp,
     numpy=lambda x, perm=None: np.transpose(x, perm),
     samples=(sample(("N", 3)), sample(("N", 2, 3), perm=[1, 2, 0]), sample((2, "N", "T", 3), perm=[0, 2, 1, 3])),
+    moments=Permuted(),
     rearranges=True,
 )
 

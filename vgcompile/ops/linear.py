@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -14,11 +14,10 @@ from vgcompile import interval
 from vgcompile.interval import EPSILON, WHOLE, Interval, corners, point
 from vgcompile.norms import singular_extremes
 from vgcompile.ops import flops
+from vgcompile.ops.linear_moments import Product
 from vgcompile.ops.maps import matrix, one_sample
-from vgcompile.ops.moments import signal_of
 from vgcompile.ops.op import Array, Case, Dim, Op, Tangent, sample
-from vgcompile.ops.shape import is_sample_axis, is_shared_axis, repeats, shaped, summed
-from vgcompile.signal import Signal, independent_sum, replace
+from vgcompile.ops.shape import is_sample_axis, is_shared_axis, repeats, shaped
 
 
 def swapped(op: Any, x: Any) -> Any:
@@ -224,95 +223,6 @@ def _tangent(case: Case, position: int) -> Tangent | None:
         return None
     columns = known.T if case.attributes.get("transB") else known.reshape(known.shape[0], -1)
     return Tangent(matrix(columns, float(case.attributes.get("alpha", 1.0))))
-
-
-def _drawn_once(signal: Signal) -> bool:
-    """A parameter: the same in each sample and at each position."""
-    return signal.across >= signal.square * (1.0 - 1e-12) and signal.within >= signal.square * (1.0 - 1e-12)
-
-
-MIXED = "two factors that both depend on the data are taken to be independent"
-
-
-@dataclass(frozen=True)
-class Product:
-    """Mean-field moments of y = A B with K terms a sum (Poole et al. 2016; Schoenholz et al. 2017).
-
-    E[y y'] = K E[a a'] E[b b'] + K (K - 1) m, m the mean of a product of different terms: E[a]^2 E[b]^2, except that an
-    activation on the right contracts its positions (attention's probabilities times values), whose correlation is `within`.
-    """
-
-    def forward(self, case: Case, signals: Sequence[Signal | None]) -> Signal:
-        a, b = signal_of(signals, 0), signal_of(signals, 1)
-        k = self._terms(case)
-        mixed = not (_drawn_once(a) or _drawn_once(b))
-        cross = k * (k - 1) * a.mean**2 * (b.within if mixed else b.mean**2)
-        product = Signal(
-            mean=k * a.mean * b.mean,
-            square=k * a.square * b.square + cross,
-            within=k * a.within * b.within + cross,
-            across=k * a.across * b.across + cross,
-            alignment=max(a.alignment, b.alignment),
-            doubt=a.doubt or b.doubt or (MIXED if mixed else ""),
-        )
-        alpha = float(case.attributes.get("alpha", 1.0))
-        product = replace(product.scaled(alpha**2), mean=alpha * product.mean)
-        if len(case.shapes) < 3 or case.shapes[2] is None:
-            return product
-        beta, bias = float(case.attributes["beta"]), signal_of(signals, 2)
-        return independent_sum(product, replace(bias.scaled(beta**2), mean=beta * bias.mean))
-
-    def backward(self, case: Case, position: int, adjoint: Signal, signals: Sequence[Signal | None]) -> Signal:
-        if position == 2:
-            beta = float(case.attributes["beta"])
-            bias = case.shapes[2] or ()
-            if len(bias) == 2 and bias[0] != 1:  # one for each row: at most summed over features, which are independent
-                return adjoint.scaled(beta**2 * case.count(case.outputs[0]) / max(case.count(bias), 1))
-            return self._shared(case, 2, adjoint, Signal(1.0, 1.0, 1.0, 1.0)).scaled(beta**2)
-        mine, other = signals[position], signal_of(signals, 1 - position)
-        scale = float(case.attributes.get("alpha", 1.0)) ** 2
-        if mine is not None and _drawn_once(mine) and not _drawn_once(other):
-            return self._shared(case, position, adjoint, other).scaled(scale)
-        terms = max(case.count(case.outputs[0]) * self._terms(case) // max(case.count(case.shapes[position]), 1), 1)
-        if _drawn_once(other):
-            return replace(
-                adjoint,
-                mean=0.0,
-                square=scale * terms * adjoint.square * other.square,
-                within=scale * terms * adjoint.within * other.within,
-                across=scale * terms * adjoint.across * other.across,
-            )
-        return self._unshared(adjoint, other, terms, position).scaled(scale)
-
-    @staticmethod
-    def _terms(case: Case) -> int:
-        dims = case.shapes[0]
-        assert dims
-        return case.count(dims[-2:-1] if case.attributes.get("transA", 0) else dims[-1:])
-
-    def _shared(self, case: Case, position: int, adjoint: Signal, other: Signal) -> Signal:
-        """Each element of a parameter serves every row of the batch, or, for a bias, every element it is broadcast to."""
-        out, own = case.count(case.outputs[0]), max(case.count(case.shapes[position]), 1)
-        rows = max((out if position == 2 else out * self._terms(case)) // own, 1)
-        return (
-            summed(adjoint, other, case.batch, max(rows // case.batch, 1))
-            if rows >= case.batch
-            else summed(adjoint, other, 1, rows)
-        )
-
-    @staticmethod
-    def _unshared(adjoint: Signal, other: Signal, terms: int, position: int) -> Signal:
-        """Both factors are activations: the right one's adjoint sums over the positions of the left one."""
-        cross = terms * (terms - 1) * adjoint.within * other.within if position == 1 else 0.0
-        return replace(
-            adjoint,
-            mean=0.0,
-            square=terms * adjoint.square * other.square + cross,
-            within=terms * adjoint.within * other.within + cross,
-            across=terms * adjoint.across * other.across
-            + (terms * (terms - 1) * adjoint.across * other.across if cross else 0.0),
-            doubt=adjoint.doubt or MIXED,
-        )
 
 
 MatMul = Op(

@@ -17,11 +17,13 @@ from typing import Literal
 import numpy as np
 
 from vgcompile import special
-from vgcompile.ops.op import Array, Case, Dim, Rule, Variadic
+from vgcompile.ops.op import Array, Case, Dim, Rule, Tabular, Variadic
+from vgcompile.ops.tables import low_places, masked, shown, summed_up
 from vgcompile.quadrature import Gaussian
-from vgcompile.signal import Profile, Signal, constant, independent_sum, replace
+from vgcompile.signal import Profile, Signal, constant, replace
 
 Role = Literal["batch", "features", "position"]
+CANCELLED = 1e-12  # of what it is a sum of: less is rounding
 
 
 def role(shape: Sequence[Dim], axis: int, samples: Dim | None = None) -> Role:
@@ -55,9 +57,14 @@ def _total(x: Signal, n: int, over: Role, coherence: float) -> Signal:
     same = (x.square, x.within, x.square if over == "batch" else x.across)
     free, apart = x.mean * x.mean, min(x.across * coherence, max(x.within, 0.0))
     different = {"features": (free, free, free), "position": (x.within, x.within, apart), "batch": (x.across,) * 3}[over]
-    square, within, across = (n * s + n * (n - 1) * d for s, d in zip(same, different, strict=True))
+    square, within, across = (_settled(n * s, n * (n - 1) * d) for s, d in zip(same, different, strict=True))
     along = () if over == "position" else x.along
-    return replace(x, mean=n * x.mean, square=square, within=within, across=across, along=along)
+    return replace(x, mean=n * x.mean, square=square, within=within, across=across, along=along, table=None)
+
+
+def _settled(own: float, others: float) -> float:
+    """A sum, of which nothing is left where only rounding is."""
+    return 0.0 if abs(own + others) <= CANCELLED * abs(own) else own + others
 
 
 def scattered(
@@ -137,14 +144,20 @@ def present(signals: Sequence[Signal | None]) -> list[Signal]:
 
 
 @dataclass(frozen=True)
-class Weighted:
-    """A sum of independent operands, each times a weight: its constant derivative."""
+class Weighted(Tabular):
+    """A sum of independent operands, each times a weight: its constant derivative. An operand that is minus infinity in places is
+    a mask, and the rest of its numbers what it adds."""
 
     derivatives: tuple[Rule | None, ...] | Variadic
 
     def forward(self, case: Case, signals: Sequence[Signal | None]) -> Signal:
-        known = present(signals)
-        return reduce(independent_sum, (multiple(self._weight(i, signals), x) for i, x in enumerate(known)))
+        places = [low_places(value) for value in case.values]
+        if any(low is not None and self._weight(i, signals) < 0.0 for i, low in enumerate(places)):
+            raise NotImplementedError("infinity in places")
+        whole = zip(signals, case.values, places, strict=True)
+        left = [shown(value, low) if value is not None and low is not None else x for x, value, low in whole]
+        total = summed_up(case, [multiple(self._weight(i, signals), x) for i, x in enumerate(present(left))])
+        return reduce(lambda x, low: masked(case, x, low), (low for low in places if low is not None), total)
 
     def backward(self, case: Case, position: int, adjoint: Signal, signals: Sequence[Signal | None]) -> Signal:
         return gathered(case, position, multiple(self._weight(position, signals), adjoint))

@@ -110,6 +110,10 @@ class Stepwise(ABC):
         """E||.||^2 of what each step sends to this input, [steps] in the order of time; empty where steps do not apply."""
 
 
+class Tabular:
+    """Moments that tell rows from columns of a value that has both (``Signal.table``); others are shown what is left without."""
+
+
 @dataclass(frozen=True)
 class Sample:
     """Inputs for the laws: shapes (a string is a symbolic dimension, run at extents 1, 2 and 5), literal arrays, None where one

@@ -12,7 +12,7 @@ from vgcompile.interval import WHOLE, Interval, corners, interval, point
 from vgcompile.ops.families import broadcasting
 from vgcompile.ops.maps import scaled
 from vgcompile.ops.moments import signal_of
-from vgcompile.ops.op import INTERNAL, Body, Case, Inference, Op, sample
+from vgcompile.ops.op import INTERNAL, Body, Case, Inference, Op, Tabular, sample
 from vgcompile.ops.shape import constant
 from vgcompile.signal import Signal, replace
 
@@ -75,7 +75,7 @@ def _kept_slopes(case: Case) -> Interval:
 
 
 @dataclass(frozen=True)
-class Dropped:
+class Dropped(Tabular):
     """E[(m x / (1 - p))^2] = E[x^2] / (1 - p); different elements have different masks, so that products of two are kept."""
 
     def forward(self, case: Case, signals: Sequence[Signal | None]) -> Signal:
@@ -90,7 +90,8 @@ class Dropped:
         share = _share(case)
         if share is None or share >= 1:
             raise NotImplementedError("dropout's ratio or mode is not known")
-        return replace(x, square=x.square / (1.0 - share))
+        table = x.table and replace(x.table, others=x.table.others * (1.0 - share))
+        return replace(x, square=x.square / (1.0 - share), table=table)
 
 
 Dropout = Op(
