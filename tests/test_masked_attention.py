@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,13 @@ from onnx import numpy_helper, parser
 import vgcompile
 from benchmarks.expected.cases import language_model
 from benchmarks.expected.measuring import Sample, sample
-from vgcompile import special
+from vgcompile import spec, special
 from vgcompile.analysis.expected import CANCELS
 from vgcompile.analysis.known import extent
 from vgcompile.analysis.pipeline import Options, analyze
 from vgcompile.analysis.result import Expected
 from vgcompile.analysis.uses import uses
+from vgcompile.build import build
 from vgcompile.graph.network import Network
 from vgcompile.ops import OPS
 from vgcompile.ops.op import Case
@@ -247,3 +249,26 @@ def test_a_file_whose_mask_is_computed(tmp_path: Path, mask: str, padded: bool) 
         expected, measured = edge.gain.expected, edge.gain.measured
         if edge.role == "activation" and expected is not None and expected.mean is not None:
             assert expected.mean == pytest.approx(measured, abs=0.06), edge.id
+
+
+def test_a_class_token_smaller_than_the_words_gets_the_gradient_that_its_norm_gives_it() -> None:
+    """It starts at 0.02 where words are of size 1: the first norm divides by that, which no mean over positions tells."""
+    text = """
+    inputs: {x: {shape: [batch, 24, 32], distribution: normal}, t: {shape: [batch], type: int64, classes: 10}}
+    init: {weight: {kind: normal, sd: 0.15}, bias: zeros}
+    layers:
+      - {kind: class_token, name: token, init: {weight: {kind: normal, sd: 0.02}}}
+      - {kind: transformer_encoder, name: block, repeat: 2, heads: 4, norm: pre}
+      - {kind: layer_norm, name: norm}
+      - {kind: select, name: first, axis: 1, index: 0}
+      - {kind: dense, name: logits, units: 10}
+    loss: {kind: cross_entropy, target: t}
+    """
+    network = build(spec.loads(textwrap.dedent(text)))
+    analysis = analyze(network, Options(tiers=("expected", "measured"), batch=16, seeds=8))
+    edges = {edge.id: edge.gain for edge in analysis.edges}
+    joined = ["/token/Concat_2#0", "/token/Concat_2#1"]
+    for edge in joined:
+        assert edges[edge].expected.mean == pytest.approx(edges[edge].measured, abs=0.15)
+    token, words = (edges[edge].measured for edge in joined)
+    assert token > words + 1.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,10 +14,10 @@ import onnx_ir as ir
 from vgcompile.interval import WHOLE, Interval
 from vgcompile.ops.families import Carried, layout, spread
 from vgcompile.ops.maps import one_sample, rearranged
-from vgcompile.ops.moments import present, scattered, signal_of
+from vgcompile.ops.moments import present, role, scattered, signal_of
 from vgcompile.ops.op import Array, Case, Op, Tangent, sample
 from vgcompile.ops.shape import extents, is_sample_axis, repeats, reshaped, shaped, summed, zeros_like
-from vgcompile.signal import Signal, Table, replace
+from vgcompile.signal import Signal, Table, bent, replace
 
 
 @dataclass(frozen=True)
@@ -250,7 +251,10 @@ def _joined(case: Case, position: int) -> Tangent | None:
 
 @dataclass(frozen=True)
 class Mixture:
-    """Moments of tensors joined: averages weighted by the number of elements; each part of the adjoint keeps its statistics."""
+    """Moments of tensors joined: averages weighted by the number of elements; each part of the adjoint keeps its statistics.
+
+    Of parts joined along the one axis of positions, as a class token and the words behind it, the profile is known.
+    """
 
     def forward(self, case: Case, signals: Sequence[Signal | None]) -> Signal:
         known = present(signals)
@@ -260,12 +264,41 @@ class Mixture:
         def mean(field: str) -> float:
             return float(weights @ [getattr(signal, field) for signal in known])
 
+        places = self._places(case)
+        squares = [signal.square * _profile(signal, len(place)) for signal, place in zip(known, places, strict=False)]
         return Signal(
-            mean("mean"), mean("square"), mean("within"), mean("across"), doubt=next((s.doubt for s in known if s.doubt), "")
+            mean("mean"),
+            mean("square"),
+            mean("within"),
+            mean("across"),
+            along=bent((tuple(np.concatenate(squares).tolist()),), 1.0) if squares and np.ptp(np.concatenate(squares)) else (),
+            doubt=next((s.doubt for s in known if s.doubt), ""),
         )
 
     def backward(self, case: Case, position: int, adjoint: Signal, signals: Sequence[Signal | None]) -> Signal:
-        return adjoint
+        places = self._places(case)
+        if not places or len(adjoint.along) != 1 or len(adjoint.along[0]) != places[-1].stop:
+            return adjoint
+        mine = np.array(adjoint.along[0])[places[position].start : places[position].stop]
+        share = float(mine.mean())
+        return replace(adjoint.scaled(share), along=(tuple((mine / share).tolist()),) if share > 0.0 and np.ptp(mine) else ())
+
+    def _places(self, case: Case) -> Sequence[range]:
+        """Where each part lies along the axis of positions; nothing where they are joined along another one."""
+        shape = case.outputs[0] or ()
+        axis = int(case.attributes["axis"]) % max(len(shape), 1)
+        if [a for a in range(len(shape)) if role(shape, a, case.samples) == "position"] != [axis]:
+            return ()
+        extents = [(dims or ())[axis] for dims in case.shapes if dims is not None]
+        if len(extents) < len(case.shapes) or not all(isinstance(extent, int) for extent in extents):
+            return ()
+        ends = np.cumsum([0, *(int(extent) for extent in extents)]).tolist()
+        return [range(start, stop) for start, stop in itertools.pairwise(ends)]
+
+
+def _profile(signal: Signal, extent: int) -> Array:
+    """The square at each place of an axis against the mean one."""
+    return np.array(signal.along[0]) if [len(axis) for axis in signal.along] == [extent] else np.ones(extent)
 
 
 Concat = layout(

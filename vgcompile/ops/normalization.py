@@ -23,7 +23,7 @@ from vgcompile.ops.moments import Unknown, signal_of
 from vgcompile.ops.op import Case, Dim, Op, Tangent, sample
 from vgcompile.ops.shape import meeting, reshaped, shaped, summed
 from vgcompile.ops.standardizing import least_square, meeting_ranges, near, value_range
-from vgcompile.signal import Signal, constant, independent_sum, replace
+from vgcompile.signal import Signal, bent, constant, independent_sum, replace
 
 ONE = constant(1.0, 1.0)
 
@@ -241,6 +241,7 @@ class InnerMoments:
     """Normalization over n elements of one sample, of which two directions are lost: the mean and z.
 
     s^2 is 1/n times a chi-square variable of n - 1 degrees, so that E[1/s^2] = (n - 1) / (n - 3) / E[s^2] for Gaussian elements.
+    Positions that are told apart have an s each: afterwards they are alike, and the small ones get most of the gradient.
     """
 
     over_positions: bool = False  # the elements are positions of one feature, which correlate by `within`
@@ -262,10 +263,15 @@ class InnerMoments:
         if not 3 < n < math.inf:
             raise NotImplementedError("a normalization's gain needs the number of elements that it takes together, more than 3")
         lost = 1.0 if self.centred else 0.0
-        variance = (x.square - self._common(x)) * (n - lost) / n
+        apart = not self.over_positions and len(x.along) == 1
+        variance = (x.square - self._common(x)) * (n - lost) / n * (np.array(x.along[0]) if apart else np.ones(1))
         share = variance / (variance + epsilon)
         inverse = (1.0 + 2.0 / (n - lost - 2.0) * share**2) / (variance + epsilon)
-        return adjoint.scaled((n - 1.0 - lost) / n * inverse * parameter(case, signals, 1, 1.0).square)
+        if apart:
+            arriving = np.array(adjoint.along[0]) if [len(axis) for axis in adjoint.along] == [len(inverse)] else 1.0
+            inverse = inverse * arriving
+            adjoint = replace(adjoint, along=bent((tuple(inverse.tolist()),), 1.0))
+        return adjoint.scaled((n - 1.0 - lost) / n * float(inverse.mean()) * parameter(case, signals, 1, 1.0).square)
 
     def _common(self, x: Signal) -> float:
         if not self.centred:
@@ -280,7 +286,8 @@ class InnerMoments:
         total = variance + float(case.attributes["epsilon"])
         across = 0.0 if self.over_positions else (x.across - common) / total
         mean = 0.0 if self.centred else x.mean / math.sqrt(total)
-        return replace(x, mean=mean, square=variance / total, within=(x.within - common) / total, across=across)
+        along = x.along if self.over_positions else ()
+        return replace(x, mean=mean, square=variance / total, within=(x.within - common) / total, across=across, along=along)
 
 
 LayerNormalization = Op(
