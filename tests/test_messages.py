@@ -57,7 +57,7 @@ def test_an_option_is_complained_about_in_our_own_words_and_once(setting: str, s
     [
         (
             ["--view", "depht"],
-            "'--view': 'depht' is not one of 'forward', 'butterfly', 'depth', 'activations'; did you mean 'depth'?",
+            "'--view': 'depht' is not one of 'forward', 'butterfly', 'depth', 'steps', 'activations'; did you mean 'depth'?",
         ),
         (["--batch", "x"], "'--batch': it should be a valid integer\n"),
         (["--batch", "0"], "'--batch': it should be greater than or equal to 1\n"),

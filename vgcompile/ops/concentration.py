@@ -19,6 +19,7 @@ from vgcompile.quadrature import gaussian
 
 Array = np.ndarray[Any, Any]
 POINTS = 500
+MANY = 128  # numbers of keys
 WIDEST = 400.0  # variance of scores: exp(4 * 8 sd) is a double up to 480
 
 
@@ -49,9 +50,18 @@ def concentration(variance: float, keys: Array) -> Concentration:
     if variance > WIDEST:
         raise NotImplementedError("scores so far apart that one key takes all of the weight")
     wanted = np.maximum(np.asarray(keys, np.float64).reshape(-1), 1.0)
-    distinct, place = np.unique(wanted, return_inverse=True)
-    focus, passed = _moments(float(f"{max(variance, 0.0):.9g}"), tuple(distinct.tolist()))
-    return Concentration(wanted, focus[place], passed[place])
+    told = _told(np.unique(wanted))
+    moments = _moments(float(f"{max(variance, 0.0):.9g}"), tuple(told.tolist()))
+    focus, passed = (np.exp(np.interp(np.log(wanted), np.log(told), np.log(np.maximum(x, 1e-300)))) for x in moments)
+    return Concentration(wanted, focus, passed)
+
+
+def _told(keys: Array) -> Array:
+    """The numbers of keys that moments are worked out for: of very many, as a causal mask has, some at equal ratios, between
+    which they are smooth (to 1e-4)."""
+    if len(keys) <= MANY:
+        return keys
+    return np.unique(np.concatenate([keys[: MANY // 3], np.geomspace(keys[MANY // 3], keys[-1], MANY - MANY // 3)]))
 
 
 @lru_cache(maxsize=256)
