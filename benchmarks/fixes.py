@@ -1,6 +1,6 @@
 """What `vgcompile fix` advises, verified: each unhealthy model before and after its first change, measured and trained.
 
-    python -m benchmarks.fixes [MODEL.yaml ...] [--steps 300] [--largest 5000000]
+    python -m benchmarks.fixes [MODEL.yaml[:VARIANT] ...] [--steps 300] [--largest 5000000]
 
 Training is plain SGD over NAME.grad.onnx, on batches of the model's own data in one order. Every net gets the rate of 0.001,
 0.003, ... 1.0 that leaves it with the least loss after a fifth of the steps, so that neither is held back by the other's. A loss
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 from rich.progress import track
 
 import vgcompile
@@ -41,19 +42,20 @@ Array = np.ndarray[Any, Any]
 
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser("python -m benchmarks.fixes", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("models", nargs="*", metavar="MODEL.yaml", help="else all unhealthy ones of models/")
+    parser.add_argument("models", nargs="*", metavar="MODEL.yaml[:VARIANT]", help="else all unhealthy ones of models/")
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--largest", type=int, default=5_000_000, help="parameters of a net that is trained")
     parser.add_argument("--batch", type=int, default=64)
     given = parser.parse_args(arguments)
     failed = 0
     print(f"{'model':28}{'change':34}{'gain before':>12}{'after':>8}{'verdict':>10}{'loss before':>18}{'loss after':>18}")
-    for path in given.models or unhealthy(given.batch):
-        options = Options(batch=given.batch)
-        found = advice(Model(str(path), Path(path).read_text()), options)
+    for subject in given.models or unhealthy(given.batch):
+        path, _, variant = subject.partition(":")
+        name, options = Path(subject).name.replace(".yaml", ""), Options(batch=given.batch)
+        found = advice(Model(path, Path(path).read_text(), variant or None), options)
         if not found.helpful:
             failed += 1
-            print(f"{Path(path).stem:28}nothing helps")
+            print(f"{name:28}nothing helps", flush=True)
             continue
         best = found.helpful[0]
         before, after = (analysis for _, analysis in islice(in_all_tiers(found, options), 2))
@@ -63,7 +65,7 @@ def main(arguments: Sequence[str]) -> int:
         failed += not healed
         gains = (measured(before), measured(after))
         print(
-            f"{Path(path).stem:28}{best.name:34}{gains[0]:>12}{gains[1]:>8}{after.verdict.kind:>10}"
+            f"{name:28}{best.name:34}{gains[0]:>12}{gains[1]:>8}{after.verdict.kind:>10}"
             + "".join(f"{told(pair):>18}" for pair in losses)
             + ("" if healed else "  NOT HEALED"),
             flush=True,
@@ -71,14 +73,20 @@ def main(arguments: Sequence[str]) -> int:
     return int(failed > 0)
 
 
-def unhealthy(size: int) -> list[Path]:
+def unhealthy(size: int) -> list[str]:
+    """All models, and variants of them, whose measured verdict is ill."""
+    paths = sorted((ROOT / "models").glob("*.yaml"))
+    subjects = [
+        (path, variant) for path in paths for variant in (None, *(yaml.safe_load(path.read_text()).get("variants") or ()))
+    ]
     found = []
-    for path in track(sorted((ROOT / "models").glob("*.yaml")), "looking for unhealthy models", transient=True):
-        network = vgcompile.open_network(path)
+    for path, variant in track(subjects, "looking for unhealthy models", transient=True):
+        network = vgcompile.open_network(path, variant=variant)
+        name = f"{path}:{variant}" if variant else str(path)
         if sum(network.sizes().values()) > 60_000_000:
-            print(f"{path.stem}: more than 60 million parameters, passed over", file=sys.stderr)
-        elif vgcompile.analyze(network, Options(batch=size, tiers=("expected", "measured"))).verdict.kind != "healthy":
-            found.append(path)
+            print(f"{name}: more than 60 million parameters, passed over", file=sys.stderr)
+        elif vgcompile.analyze(network, Options(batch=size, tiers=("expected", "measured"))).verdict.ill:
+            found.append(name)
     return found
 
 
