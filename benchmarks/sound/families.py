@@ -63,14 +63,18 @@ def _batch_normalized(rng: np.random.Generator) -> Layers:
 
 
 def _convolutional(rng: np.random.Generator) -> Layers:
-    lines = []
+    lines, size = [], 8
     for _ in range(int(rng.integers(1, 3))):
         kernel, stride = rng.choice([1, 3]), rng.choice([1, 2])
         lines.append(
             f"{{kind: conv2d, filters: {rng.integers(1, 4)}, kernel: {kernel}, stride: {stride}, padding: same, "
             f"activation: {rng.choice(ACTIVATIONS)}}}"
         )
-        lines += [[], ["{kind: max_pool, kernel: 2}"], ["{kind: average_pool, kernel: 2}"]][int(rng.integers(3))]
+        pools = [[], ["{kind: max_pool, kernel: 2}"], ["{kind: average_pool, kernel: 2}"]][int(rng.integers(3))]
+        size = -(-size // int(stride))
+        pools = pools if size > 1 else []
+        size = size // 2 if pools else size
+        lines += pools
     end = ["{kind: flatten}"] if rng.integers(2) else ["{kind: global_average_pool}", "{kind: flatten}"]
     return "2, 8, 8", [*lines, *end, "{kind: dense, units: 3}"]
 
