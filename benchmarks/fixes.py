@@ -124,7 +124,7 @@ def descend(
     names = [f"grad.{name}" for name in held]
     for step in range(steps):
         slopes = session.run(names, {**needed(session, feeds[step % len(feeds)]), **held})
-        held = {name: array - np.float32(rate) * slopes[f"grad.{name}"] for name, array in held.items()}
+        held = {name: np.asarray(array - np.float32(rate) * slopes[f"grad.{name}"]) for name, array in held.items()}
     return held
 
 
