@@ -93,6 +93,10 @@ class Signal:
             self.doubt,
         )
 
+    def places(self, extent: int) -> Array:
+        """The square at each place of an axis of this extent against the mean one: ones where they are not told apart."""
+        return np.array(self.along[0]) if [len(axis) for axis in self.along] == [extent] else np.ones(extent)
+
     @property
     def plain(self) -> Signal | None:
         """What is left to who does not tell rows from columns; None where some places hold no number."""

@@ -265,7 +265,7 @@ class Mixture:
             return float(weights @ [getattr(signal, field) for signal in known])
 
         places = self._places(case)
-        squares = [signal.square * _profile(signal, len(place)) for signal, place in zip(known, places, strict=False)]
+        squares = [signal.square * signal.places(len(place)) for signal, place in zip(known, places, strict=False)]
         return Signal(
             mean("mean"),
             mean("square"),
@@ -277,9 +277,9 @@ class Mixture:
 
     def backward(self, case: Case, position: int, adjoint: Signal, signals: Sequence[Signal | None]) -> Signal:
         places = self._places(case)
-        if not places or len(adjoint.along) != 1 or len(adjoint.along[0]) != places[-1].stop:
+        if not places or not adjoint.along:
             return adjoint
-        mine = np.array(adjoint.along[0])[places[position].start : places[position].stop]
+        mine = adjoint.places(places[-1].stop)[places[position].start : places[position].stop]
         share = float(mine.mean())
         return replace(adjoint.scaled(share), along=(tuple((mine / share).tolist()),) if share > 0.0 and np.ptp(mine) else ())
 
@@ -294,11 +294,6 @@ class Mixture:
             return ()
         ends = np.cumsum([0, *(int(extent) for extent in extents)]).tolist()
         return [range(start, stop) for start, stop in itertools.pairwise(ends)]
-
-
-def _profile(signal: Signal, extent: int) -> Array:
-    """The square at each place of an axis against the mean one."""
-    return np.array(signal.along[0]) if [len(axis) for axis in signal.along] == [extent] else np.ones(extent)
 
 
 Concat = layout(

@@ -268,8 +268,7 @@ class InnerMoments:
         share = variance / (variance + epsilon)
         inverse = (1.0 + 2.0 / (n - lost - 2.0) * share**2) / (variance + epsilon)
         if apart:
-            arriving = np.array(adjoint.along[0]) if [len(axis) for axis in adjoint.along] == [len(inverse)] else 1.0
-            inverse = inverse * arriving
+            inverse = inverse * adjoint.places(len(inverse))
             adjoint = replace(adjoint, along=bent((tuple(inverse.tolist()),), 1.0))
         return adjoint.scaled((n - 1.0 - lost) / n * float(inverse.mean()) * parameter(case, signals, 1, 1.0).square)
 

@@ -103,8 +103,7 @@ class ThroughTime(Stepwise):
         elif case.output == 1:
             seeds[-1] = adjoint.square
         else:
-            told = tuple(map(len, adjoint.along)) == (p.steps,) and p.directions == 1
-            shares = np.array(adjoint.along[0]) if told else np.ones(p.steps)
+            shares = adjoint.places(p.steps) if p.directions == 1 else np.ones(p.steps)
             shares = _in_order(case, shares)
             seeds[:], within = adjoint.square * shares, adjoint.within * _pairs(shares)
         return back(p, run, seeds, within, memory, adjoint.spread, adjoint.alignment)
