@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,10 +10,7 @@ from vgcompile.analysis.result import Analysis, Tiers
 from vgcompile.render.canvas import ImageFormat, figure, observed, predicted, thresholds, window, written
 from vgcompile.render.labels import best, number
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-NAMED = 6  # recurrences whose names are written beside them, at most
+NAMED = 6  # recurrences whose names are written down, at most
 
 Profile = tuple[str, Sequence[Tiers]]  # the layer, and each step's gain against the last one's
 
@@ -37,8 +32,6 @@ def step_chart(analysis: Analysis, format: ImageFormat = "svg") -> bytes:
         x = np.arange(len(steps)) + 1.0
         predicted(axes, x, steps, "" if place else "E predicted")
         observed(axes, x, steps, lo, "" if place else "M measured")
-    for name, steps in _most_telling(profiles):
-        _named(axes, name, steps)
     thresholds(axes, "left")  # a gradient that dies crosses its limit at the right
     axes.axhline(0.0, color="#cccccc", linewidth=0.8, zorder=0)
     axes.set_ylim(lo, hi)
@@ -48,7 +41,16 @@ def step_chart(analysis: Analysis, format: ImageFormat = "svg") -> bytes:
     axes.set_ylabel("log10 of the gradient against\nthe last step's")
     axes.set_xlabel("steps, in the order in which they are read")
     axes.set_title(f"{analysis.model}: {analysis.verdict.text}", loc="left", fontweight="bold")
-    axes.legend(loc="lower right", frameon=True, framealpha=0.9, edgecolor="none", fontsize=8)
+    axes.legend(
+        loc="lower right",
+        title="\n".join(_named(profiles)),  # beside their first steps, names would lie upon each other's points
+        title_fontproperties={"weight": "bold", "size": 9},
+        alignment="left",
+        frameon=True,
+        framealpha=0.9,
+        edgecolor="none",
+        fontsize=8,
+    )
     return written(drawn, format)
 
 
@@ -62,22 +64,8 @@ def profiles_of(analysis: Analysis) -> Sequence[Profile]:
     return found
 
 
-def _most_telling(profiles: Sequence[Profile]) -> Sequence[Profile]:
-    """Those whose first step's gradient is farthest from the last one's."""
-    return sorted(profiles, key=lambda profile: -abs(best(profile[1][0]) or 0.0))[:NAMED]
-
-
-def _named(axes: Axes, name: str, steps: Sequence[Tiers]) -> None:
-    """The layer's name and number beside the first step."""
-    value = best(steps[0])
-    if value is None:
-        return
-    axes.annotate(
-        f"{name}: first step 10^{number(value)}",
-        (1.0, value if math.isfinite(value) else axes.get_ylim()[0]),
-        xytext=(9, -4 if value < 0 else 4),
-        textcoords="offset points",
-        va="top" if value < 0 else "bottom",
-        fontweight="bold",
-        zorder=6,
-    )
+def _named(profiles: Sequence[Profile]) -> list[str]:
+    """Name and first step's number of the recurrences that tell most, from the uppermost to the lowest one."""
+    known = [(value, name) for name, steps in profiles if (value := best(steps[0])) is not None]
+    telling = sorted(known, key=lambda pair: -abs(pair[0]))[:NAMED]
+    return [f"{name}: first step 10^{number(value)}" for value, name in sorted(telling, reverse=True)]
