@@ -183,29 +183,41 @@ def _seed(y: ir.Value, k: int) -> ir.Value:
     return ir.Value(name=f"g{k}", shape=ir.Shape(dims(y)), type=ir.TensorType(y.dtype))
 
 
-def _forward(row: Op, sample: Sample, dtype: ir.DataType) -> tuple[ir.Model, ir.Node, Emitter]:
+def _forward(row: Op, sample: Sample, dtype: ir.DataType) -> tuple[ir.Model, ir.Node]:
+    model, (node,) = alike(row, sample, dtype, 1)
+    return model, node
+
+
+def alike(row: Op, sample: Sample, dtype: ir.DataType, count: int) -> tuple[ir.Model, list[ir.Node]]:
+    """A model of ``count`` nodes of one kind, each with inputs and outputs of its own."""
     opset = opset_of(row)
     graph = ir.Graph([], [], nodes=[], opset_imports={"": opset, INTERNAL: 1}, name=row.name)
     emitter = Emitter(graph, opset)
     emitter.dtype = dtype
-    operands: list[Any] = []
-    for position, given in enumerate(sample.shapes):
-        if isinstance(given, tuple):
-            given = ir.Value(name=f"x{position}", shape=ir.Shape(given), type=ir.TensorType(dtype))
-            graph.inputs.append(given)
-        elif given is not None and given.dtype == np.float64:  # a float32 literal is one that the standard has in float32 only
-            given = given.astype(dtype.numpy())
-        operands.append(given)
-    attributes = {
-        key: int(dtype) if key in ("to", "dtype") and value == FLOAT else value for key, value in sample.attributes.items()
-    }
-    attributes = {key: value(emitter, dtype) if callable(value) else value for key, value in attributes.items()}
-    made = emitter.emit(row.name, *operands, outputs=sample.outputs, **attributes)
-    outputs = made if isinstance(made, tuple) else (made,)
-    graph.outputs.extend(outputs)
-    node = outputs[0].producer()
-    assert node is not None
-    return ir.Model(graph, ir_version=10), node, emitter
+    nodes = []
+    for copy in range(count):
+        operands: list[Any] = []
+        for position, given in enumerate(sample.shapes):
+            if isinstance(given, tuple):
+                name = f"x{position}.{copy}" if copy else f"x{position}"
+                given = ir.Value(name=name, shape=ir.Shape(given), type=ir.TensorType(dtype))
+                graph.inputs.append(given)
+            elif (
+                given is not None and given.dtype == np.float64
+            ):  # a float32 literal is one that the standard has in float32 only
+                given = given.astype(dtype.numpy())
+            operands.append(given)
+        attributes = {
+            key: int(dtype) if key in ("to", "dtype") and value == FLOAT else value for key, value in sample.attributes.items()
+        }
+        attributes = {key: value(emitter, dtype) if callable(value) else value for key, value in attributes.items()}
+        made = emitter.emit(row.name, *operands, outputs=sample.outputs, **attributes)
+        outputs = made if isinstance(made, tuple) else (made,)
+        graph.outputs.extend(outputs)
+        node = outputs[0].producer()
+        assert node is not None
+        nodes.append(node)
+    return ir.Model(graph, ir_version=10), nodes
 
 
 def case_in(one: OneNode, ranges: Mapping[int, Interval], values: Mapping[int, Array] | None = None) -> Case:

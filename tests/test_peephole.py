@@ -55,3 +55,26 @@ def test_a_joined_output_keeps_its_name() -> None:
     made = grad(_model([(0, 3), (3, 6)]), wrt="inputs")
     assert [value.name for value in made.graph.output] == ["loss", "grad.x"]
     assert next(node for node in made.graph.node if "grad.x" in node.output).op_type == "Concat"
+
+
+TURNS = (("1, 0, 2", "1, 0, 2", True), ("1, 2, 0", "2, 0, 1", True), ("1, 2, 0", "1, 2, 0", False), (None, None, True))
+
+
+@pytest.mark.parametrize(("first", "second", "undone"), TURNS)
+def test_a_transpose_that_is_undone(first: str | None, second: str | None, undone: bool) -> None:
+    """What reads it reads what both were taken of."""
+    one, two = ("Transpose" + (f"<perm = [{order}]>" if order else "") for order in (first, second))
+    text = f"""<ir_version: 10, opset_import: ["" : 21]>
+        m (float[A, A, A] x) => (float loss) {{
+          n = Neg(x)
+          y = {one}(n)
+          z = {two}(y)
+          s = Sin(z)
+          loss = ReduceSum<keepdims = 0>(s)
+        }}"""
+    made = grad(onnx.parser.parse_model(text), wrt="inputs", loss="loss")
+    assert [value.name for value in made.graph.output] == ["loss", "grad.x"]
+    assert sum(node.op_type == "Transpose" for node in made.graph.node) == (0 if undone else 4)
+    x = np.random.default_rng(0).standard_normal((3, 3, 3)).astype(np.float32)
+    _, found = ReferenceEvaluator(made).run(None, {"x": x})
+    np.testing.assert_allclose(found, -np.cos(x), rtol=1e-5, atol=1e-6)

@@ -1,4 +1,4 @@
-"""A model is written as onnx_ir writes it, byte for byte."""
+"""A model is written as onnx_ir writes it, byte for byte, and read as onnx_ir reads it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.exports.synthetic import KINDS, synthetic
 from vgcompile import derivatives
-from vgcompile.graph.protos import proto_of
+from vgcompile.graph.protos import model_of, proto_of
 
 HEAD = '<ir_version: 10, opset_import: ["" : 21]>'
 TEXTS = (
@@ -27,18 +27,37 @@ def same(model: ir.Model) -> bool:
     return ours.SerializeToString(deterministic=True) == theirs.SerializeToString(deterministic=True)
 
 
+def read_alike(proto: onnx.ModelProto) -> bool:
+    ours, theirs = onnx.ModelProto(), onnx.ModelProto()
+    ours.CopyFrom(proto)
+    theirs.CopyFrom(proto)
+    written = [ir.to_proto(model) for model in (model_of(ours), ir.from_proto(theirs))]
+    return written[0].SerializeToString(deterministic=True) == written[1].SerializeToString(deterministic=True)
+
+
 @pytest.mark.parametrize("text", TEXTS)
 def test_a_small_model(text: str) -> None:
     proto = onnx.parser.parse_model(f"{HEAD} {text}")
     maximum = onnx.numpy_helper.from_array(np.ones((), np.float32), "x_max")
     proto.graph.initializer.append(maximum)
     assert same(ir.from_proto(proto))
-    assert same(ir.from_proto(onnx.shape_inference.infer_shapes(proto)))
+    typed = onnx.shape_inference.infer_shapes(proto)
+    assert same(ir.from_proto(typed))
+    assert read_alike(proto)
+    assert read_alike(typed)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_joint_graph(kind: str) -> None:
-    assert same(ir.from_proto(derivatives.grad(synthetic(kind, 60))))
+    made = derivatives.grad(synthetic(kind, 60))
+    assert same(ir.from_proto(made))
+    assert read_alike(made)
+
+
+def test_values_of_one_type_share_it() -> None:
+    model = model_of(derivatives.grad(synthetic("dense", 60)))
+    shapes = [value.shape for node in model.graph for value in node.outputs if not value.is_graph_output()]
+    assert len({id(shape) for shape in shapes}) < len(shapes) / 4
 
 
 def test_a_value_of_unknown_shape_is_no_scalar() -> None:
@@ -62,6 +81,8 @@ def test_what_few_models_say() -> None:
     assert same(model)
     mask.metadata_props["fact"] = "1"
     assert same(model)
+    assert read_alike(ir.to_proto(model))
     mask.meta["quant_parameter_tensor_names"] = {"SCALE_TENSOR": "s"}
     assert proto_of(model).graph.quantization_annotation
     assert same(model)
+    assert read_alike(ir.to_proto(model))

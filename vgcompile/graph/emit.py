@@ -11,19 +11,19 @@ shape; a dimension that it cannot name gets a fresh symbol, so that no dimension
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from copy import copy
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
-import onnx
 import onnx_ir as ir
-from onnx import defs, shape_inference
 
-from vgcompile.errors import ModelError
+from vgcompile.graph.inference import IR_VERSION as IR_VERSION
+from vgcompile.graph.inference import TypeAndDims, freeze, infer_node, signature
+from vgcompile.graph.inference import dims as dims
 from vgcompile.graph.provenance import PREFIX
 from vgcompile.graph.view import graphs_of
 from vgcompile.ops import INTERNAL, lookup
@@ -32,20 +32,9 @@ from vgcompile.ops.shape import constant
 from vgcompile.ops.shape import is_real as is_real
 
 OPSET = 21
-IR_VERSION = 10
 
 Operand = ir.Value | float | int | bool | Sequence[int] | np.ndarray[Any, Any] | None
 _HELD = "vgcompile.constant"  # of a small constant that an emitter made: its key; a file's own may be learned, and are not shared
-TypeAndDims = tuple[ir.DataType, tuple[Dim | None, ...] | None]
-
-
-def dims(value: ir.Value) -> tuple[Dim, ...]:
-    """A value's shape as ints and symbols. Raises ModelError where it is unknown."""
-    if value.shape is None:
-        raise ModelError(f"the shape of {value.name!r} is unknown; run shape inference on the model first")
-    return tuple([dim if isinstance(dim, int) else str(dim.value) for dim in value.shape])  # a list: asked for very often
-
-
 constant_of = constant  # of a value that is there
 
 
@@ -59,6 +48,18 @@ def arithmetic(op: Emitter) -> Iterator[Emitter]:
         ir.set_value_magic_handler(previous)
 
 
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A node that was emitted, less what it read: ``name`` is behind the prefix, ``outputs`` are the types and shapes of what it
+    made."""
+
+    domain: str
+    operator: str
+    attributes: tuple[ir.Attr, ...]
+    name: str
+    outputs: tuple[tuple[ir.TypeProtocol | None, ir.Shape | None], ...]
+
+
 class Emitter:
     """Appends nodes to a graph, or puts them before a given node of it."""
 
@@ -69,6 +70,7 @@ class Emitter:
         self._prefix = ""
         self._metadata: dict[str, str] = {}
         self._main = graph  # where constants stand: subgraphs read them from around
+        self._record: list[tuple[ir.Node, str]] | None = None
         self._taken: dict[str, int] = {}
         self._values: set[str | None] = set()
         for scope in graphs_of(graph):
@@ -125,24 +127,59 @@ class Emitter:
             inputs.pop()
         given = {key: value for key, value in attributes.items() if value is not None}
         types = self._infer(operator, domain, inputs, given, outputs)
-        node_name = self._unique(f"/{self._prefix}{name or operator}")
-        node = ir.Node(
-            domain,
-            operator,
-            inputs,
-            [_attribute(key, value) for key, value in given.items()],
-            num_outputs=outputs,
-            name=node_name,
-            metadata_props=dict(self._metadata),
-        )
-        for index, (value, (dtype, shape)) in enumerate(zip(node.outputs, types, strict=True)):
-            value.name = self.fresh_value_name(node_name.lstrip("/") + (f".{index}" if index else ""))
+        node = self._made(domain, operator, inputs, [_attribute(key, value) for key, value in given.items()], outputs, name)
+        for value, (dtype, shape) in zip(node.outputs, types, strict=True):
             _settle(value, dtype, shape)
+        return node.outputs[0] if outputs == 1 else tuple(node.outputs)
+
+    def _made(
+        self,
+        domain: str,
+        operator: str,
+        inputs: Sequence[ir.Value | None],
+        attributes: Sequence[ir.Attr],
+        outputs: int,
+        name: str,
+    ) -> ir.Node:
+        """A new node in its place, its outputs named."""
+        label = f"{self._prefix}{name or operator}"
+        node_name = self._unique("/" + label)
+        node = ir.Node(
+            domain, operator, inputs, attributes, num_outputs=outputs, name=node_name, metadata_props=dict(self._metadata)
+        )
+        base = node_name.lstrip("/")
+        for index, value in enumerate(node.outputs):
+            value.name = self.fresh_value_name(f"{base}.{index}" if index else base)
         if self._before is None:
             self.graph.append(node)
         else:
             self.graph.insert_before(self._before, node)
-        return node.outputs[0] if outputs == 1 else tuple(node.outputs)
+        if self._record is not None:
+            self._record.append((node, label))
+        return node
+
+    @contextmanager
+    def recorded(self) -> Iterator[list[tuple[ir.Node, str]]]:
+        """The nodes that are emitted within it, each with its name behind the prefix of now."""
+        made: list[tuple[ir.Node, str]] = []
+        depth = len(self._prefix)
+        self._record = made
+        try:
+            yield made
+        finally:
+            self._record = None
+            made[:] = [(node, label[depth:]) for node, label in made]
+
+    def repeat(self, step: Step, inputs: Sequence[ir.Value | None]) -> Sequence[ir.Value]:
+        """Emit a step that was recorded, on other operands of the same types and shapes; returns its outputs."""
+        node = self._made(step.domain, step.operator, inputs, step.attributes, len(step.outputs), step.name)
+        for value, (kind, shape) in zip(node.outputs, step.outputs, strict=True):
+            value.type, value.shape = kind, shape
+        return node.outputs
+
+    def holds(self, value: ir.Value) -> bool:
+        """Whether a value is a constant that whoever asks for its bytes gets."""
+        return _HELD in value.meta
 
     def constant(self, array: Any, name: str = "") -> ir.Value:
         """An initializer that holds ``array``; equal small constants are one value."""
@@ -213,7 +250,7 @@ class Emitter:
             return self._declared(operator, inputs, attributes)
         types = tuple([None if value is None else signature(value) for value in inputs])
         frozen = tuple(sorted([(key, freeze(value)) for key, value in attributes.items()]))
-        found = _infer_node(operator, self.opset, types, frozen, outputs)
+        found = infer_node(operator, self.opset, types, frozen, outputs)
         if all(shape is not None and None not in shape for _, shape in found):
             return found
         row = lookup(operator)
@@ -280,10 +317,6 @@ def _attribute(name: str, value: Any) -> ir.Attr:
     return ir.convenience.convert_attribute(name, value)
 
 
-def _renamed(shape: tuple[Dim | None, ...] | None, names: Mapping[str, str]) -> tuple[Dim | None, ...] | None:
-    return None if shape is None else tuple([names.get(dim, dim) if isinstance(dim, str) else dim for dim in shape])
-
-
 class _Scope(AbstractContextManager[Emitter]):
     """What an emitter puts on the nodes made within. A class, for every node of a gradient is made within two of them."""
 
@@ -323,83 +356,3 @@ def _constant_name(data: np.ndarray[Any, Any]) -> str:
         text = "x".join(str(x) for x in data.ravel().tolist())
         return f"const.{kind}{'v' if data.ndim else ''}.{text}"
     return f"const.{kind}.{'x'.join(map(str, data.shape))}"
-
-
-def signature(value: ir.Value) -> tuple[Any, ...]:
-    """What an inference may know of a value: its type, its dimensions, and its bytes where it is a small constant."""
-    shape = None if value.shape is None else dims(value)
-    held = value.const_value is not None and math.prod(dim for dim in shape or () if isinstance(dim, int)) <= 64
-    data = constant_of(value) if held else None  # a large one is not even made
-    whole = data is not None and data.dtype.kind in "ib"
-    small = whole or (data is not None and data.dtype == np.float32 and data.ndim == 1 and data.size <= 8)  # scales of a resize
-    return (value.dtype, shape, (data.dtype.str, data.shape, data.tobytes()) if small and data is not None else None)
-
-
-def freeze(value: Any) -> Any:
-    """An attribute that may be looked up by."""
-    if isinstance(value, list | tuple):
-        return tuple(value)
-    if isinstance(value, int | float | str):
-        return value
-    assert isinstance(value, ir.TensorProtocol)
-    return ("tensor", value.numpy().dtype.str, value.numpy().shape, value.numpy().tobytes())
-
-
-def _thaw(value: Any) -> Any:
-    if isinstance(value, tuple) and value[:1] == ("tensor",):
-        return onnx.numpy_helper.from_array(np.frombuffer(value[3], value[1]).reshape(value[2]))
-    return list(value) if isinstance(value, tuple) else value
-
-
-@lru_cache(maxsize=65536)
-def _infer_node(
-    operator: str, opset: int, inputs: tuple[Any, ...], attributes: tuple[Any, ...], outputs: int
-) -> Sequence[TypeAndDims]:
-    """ONNX's own inference of one node, memoized, for a deep net repeats its layers. How symbols are called makes no difference
-    to it but in messages: layers whose symbols alone have other names are inferred once."""
-    symbols = dict.fromkeys(dim for known in inputs if known is not None for dim in known[1] or () if isinstance(dim, str))
-    short = {symbol: f"s{index}" for index, symbol in enumerate(symbols)}
-    types = tuple(None if known is None else (known[0], _renamed(known[1], short), known[2]) for known in inputs)
-    try:
-        found = _infer_alike(operator, opset, types, attributes, outputs)
-    except ModelError:
-        found = _infer_alike(operator, opset, inputs, attributes, outputs)  # in its own words
-    long = {name: symbol for symbol, name in short.items()}
-    return tuple((dtype, _renamed(shape, long)) for dtype, shape in found)
-
-
-@lru_cache(maxsize=65536)
-def _infer_alike(
-    operator: str, opset: int, inputs: tuple[Any, ...], attributes: tuple[Any, ...], outputs: int
-) -> Sequence[TypeAndDims]:
-    """The inference itself, as strict as it gets."""
-    try:
-        schema = defs.get_schema(operator, opset, "")
-    except defs.SchemaError:
-        raise ModelError(f"operator {operator!r} does not exist in opset {opset}") from None
-    names = ["" if signature is None else f"i{index}" for index, signature in enumerate(inputs)]
-    node = onnx.helper.make_node(operator, names, [f"o{i}" for i in range(outputs)], **{k: _thaw(v) for k, v in attributes})
-    types, data = {}, {}
-    for name, signature in zip(names, inputs, strict=True):
-        if signature is None:
-            continue
-        dtype, shape, known = signature
-        types[name] = onnx.helper.make_tensor_type_proto(int(dtype), shape)
-        if known is not None:
-            data[name] = onnx.numpy_helper.from_array(np.frombuffer(known[2], known[0]).reshape(known[1]))
-    try:
-        found = shape_inference.infer_node_outputs(
-            schema, node, types, data, opset_imports=[onnx.helper.make_opsetid("", opset)], ir_version=IR_VERSION
-        )
-    except (shape_inference.InferenceError, onnx.checker.ValidationError, RuntimeError) as error:
-        text = str(error).split("] ")[-1].strip()
-        shapes = ", ".join(str(list(s[1])) if s is not None and s[1] is not None else "?" for s in inputs)
-        raise ModelError(f"{operator} does not fit its inputs {shapes}: {text}") from None
-    result: list[TypeAndDims] = []
-    for i in range(outputs):
-        proto = found[f"o{i}"].tensor_type
-        shape = None
-        if proto.HasField("shape"):
-            shape = tuple(d.dim_value if d.HasField("dim_value") else d.dim_param or None for d in proto.shape.dim)
-        result.append((ir.DataType(proto.elem_type), shape))
-    return tuple(result)

@@ -24,7 +24,7 @@ from vgcompile.graph import adapters, foreign, raising
 from vgcompile.graph.emit import IR_VERSION, OPSET, dims, is_real
 from vgcompile.graph.folding import fold_whole_numbers
 from vgcompile.graph.pause import uncollected
-from vgcompile.graph.protos import proto_of
+from vgcompile.graph.protos import model_of, proto_of
 from vgcompile.graph.shapes import complete, disbelieve, infer_shapes, name_batches
 from vgcompile.graph.skeleton import IN_MEMORY, Held, nodes_of, reattached, stripped
 from vgcompile.graph.view import graphs_of
@@ -248,7 +248,7 @@ def _refuse_unknown(found: set[str], path: Path) -> None:
 
 def _deserialized(proto: onnx.ModelProto, path: Path) -> ir.Model:
     try:
-        model = ir.from_proto(proto)
+        model = model_of(proto)
     except (ir.serde.SerdeError, ValueError, TypeError, KeyError) as error:
         raise ModelError(f"{path}: not valid ONNX: {_line(error)}; export it anew") from None
     if any(isinstance(node.name, bytes) for graph in graphs_of(model.graph) for node in graph):

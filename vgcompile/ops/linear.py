@@ -21,13 +21,9 @@ from vgcompile.ops.shape import is_sample_axis, is_shared_axis, repeats, shaped
 
 
 def swapped(op: Any, x: Any) -> Any:
-    """The transpose of the last two axes; of such a transpose, what it was taken of."""
+    """The transpose of the last two axes."""
     rank = len(x.shape)
-    perm = [*range(rank - 2), rank - 1, rank - 2]
-    node = x.producer()
-    if node is not None and node.op_type == "Transpose" and list(node.attributes["perm"].value) == perm:
-        return node.inputs[0]
-    return op.Transpose(x, perm=perm)
+    return op.Transpose(x, perm=[*range(rank - 2), rank - 1, rank - 2])
 
 
 def _matmul_vjp(op: Any, g: Any, y: Any, a: Any, b: Any) -> tuple[Any, Any]:

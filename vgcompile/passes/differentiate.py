@@ -22,11 +22,12 @@ import onnx_ir as ir
 from vgcompile.errors import GradientRefused, ModelError
 from vgcompile.graph.attributes import attributes_of
 from vgcompile.graph.case import case_of, draws
-from vgcompile.graph.emit import Emitter, arithmetic, dims, is_real
+from vgcompile.graph.emit import Emitter, Step, arithmetic, dims, is_real
 from vgcompile.graph.provenance import origin
 from vgcompile.graph.view import bodies, captured, operands
 from vgcompile.ops import require
 from vgcompile.ops.op import Op
+from vgcompile.passes.alike import Recipes, recipe
 from vgcompile.passes.lower import open_node, opens_for_gradient
 
 
@@ -52,6 +53,7 @@ def _sweep(graph: ir.Graph, seeds: Mapping[ir.Value, ir.Value], wanted: Sequence
     parts: dict[tuple[ir.Node, int], ir.Value] = {}
     contributions: dict[ir.Value, list[ir.Value]] = defaultdict(list)
     totals: dict[ir.Value, ir.Value] = {}
+    recipes = Recipes()
     for value, seed in seeds.items():
         contributions[value].append(seed)
 
@@ -68,7 +70,10 @@ def _sweep(graph: ir.Graph, seeds: Mapping[ir.Value, ir.Value], wanted: Sequence
                 adjoints = [total(output) for output in node.outputs]
                 if all(adjoint is None for adjoint in adjoints):
                     continue
-                for position, operand, part in _fitted(emitter, node, adjoints, active.values):
+                read = operands(node)
+                for position, part in _fitted(emitter, node, adjoints, active.values, recipes):
+                    operand = read[position]
+                    assert operand is not None
                     parts[node, position] = part
                     contributions[operand].append(part)
         for value in wanted:
@@ -161,31 +166,51 @@ def _active(graph: ir.Graph, seeds: Iterable[ir.Value], wanted: Sequence[ir.Valu
 
 
 def _fitted(
-    emitter: Emitter, node: ir.Node, adjoints: Sequence[ir.Value | None], active: Set[ir.Value]
-) -> Iterable[tuple[int, ir.Value, ir.Value]]:
-    """Position, operand and its adjoint, in the operand's shape, for each active operand that the node sends something to."""
-    read = operands(node)
+    emitter: Emitter, node: ir.Node, adjoints: Sequence[ir.Value | None], active: Set[ir.Value], recipes: Recipes
+) -> Sequence[tuple[int, ir.Value]]:
+    """The adjoint of each active operand that the node sends something to, by its position, in the operand's shape."""
+    row = require(node.op_type, node.name or "", node.domain)
+    if row.blocked:
+        return ()
     try:
-        for position, part in _node_adjoints(emitter, node, adjoints, active):
-            operand = read[position]
-            if operand is not None and operand in active and is_real(operand):
-                yield position, operand, fit(emitter, part, operand)
+        if row.nested is not None:
+            return _fit(emitter, operands(node), active, _through_bodies(emitter, row, node, adjoints, active))
+        return _alike(emitter, row, node, adjoints, active, recipes)
     except ModelError as error:
         hint = "export the model with shapes that are known, or exclude this part from the gradient"
         raise GradientRefused(node.op_type, node.name or "", str(error), hint) from error
 
 
-def _node_adjoints(
-    emitter: Emitter, node: ir.Node, adjoints: Sequence[ir.Value | None], active: Set[ir.Value]
-) -> Iterable[tuple[int, ir.Value]]:
-    row = require(node.op_type, node.name or "", node.domain)
-    if row.blocked:
-        return
+def _alike(
+    emitter: Emitter, row: Op, node: ir.Node, adjoints: Sequence[ir.Value | None], active: Set[ir.Value], recipes: Recipes
+) -> Sequence[tuple[int, ir.Value]]:
+    """By what the row's rule emitted for a node like this one, or else by the rule."""
+    question = recipes.likeness(node, adjoints, [operand in active for operand in node.inputs])
+    known = recipes.get(question)
+    if known is not None:
+        return known.repeated(emitter, (*node.inputs, *_with_saved(emitter, row, node), *adjoints))
     _refuse_uncovered(row, node)
-    if row.nested is not None:
-        yield from _through_bodies(emitter, row, node, adjoints, active)
-        return
     outputs = _with_saved(emitter, row, node)
+    with emitter.recorded() as made:
+        parts = _fit(emitter, node.inputs, active, _by_rule(emitter, row, node, outputs, adjoints))
+    if question is not None:
+        recipes.keep(question, recipe(emitter, (*node.inputs, *outputs, *adjoints), made, parts))
+    return parts
+
+
+def _fit(
+    emitter: Emitter, read: Sequence[ir.Value | None], active: Set[ir.Value], parts: Iterable[tuple[int, ir.Value]]
+) -> list[tuple[int, ir.Value]]:
+    """The parts that are asked for, each in its operand's shape."""
+    found = ((position, read[position], part) for position, part in parts)
+    return [
+        (at, fit(emitter, part, value)) for at, value, part in found if value is not None and value in active and is_real(value)
+    ]
+
+
+def _by_rule(
+    emitter: Emitter, row: Op, node: ir.Node, outputs: tuple[ir.Value, ...], adjoints: Sequence[ir.Value | None]
+) -> Iterable[tuple[int, ir.Value]]:
     g = adjoints[0] if len(outputs) == 1 or all(a is None for a in adjoints[1:]) else None
     single = len(outputs) == 1 or (row.saved and g is not None)
     first = next(a for a in adjoints if a is not None)
@@ -207,6 +232,7 @@ def _through_bodies(
     emitter: Emitter, row: Op, node: ir.Node, adjoints: Sequence[ir.Value | None], active: Set[ir.Value]
 ) -> Iterable[tuple[int, ir.Value]]:
     """By the row of an operator that holds graphs, which are run again."""
+    _refuse_uncovered(row, node)
     drawn = {inner.op_type for body in bodies(node) for inner in body.all_nodes() if draws(inner)}
     if drawn:
         reason = f"its body draws random numbers ({', '.join(sorted(drawn))}), and its gradient runs the body again"
@@ -244,9 +270,8 @@ def _with_saved(emitter: Emitter, row: Op, node: ir.Node) -> tuple[ir.Value, ...
 
 def _accumulate(emitter: Emitter, value: ir.Value, parts: Sequence[ir.Value]) -> ir.Value:
     result = parts[0]
-    for part in parts[1:]:
-        with emitter.scope(dtype=part.dtype):
-            result = stamp(emitter.Add(result, part), value)
+    for part in parts[1:]:  # all of the value's type and shape: there is nothing to infer
+        (result,) = emitter.repeat(Step("", "Add", (), "Add", ((part.type, value.shape),)), (result, part))
     return result
 
 

@@ -19,7 +19,8 @@ import onnx_ir as ir
 
 from vgcompile.graph.attributes import attributes_of
 from vgcompile.graph.case import case_of
-from vgcompile.graph.emit import Emitter, arithmetic, constant_of, freeze, signature
+from vgcompile.graph.emit import Emitter, arithmetic, constant_of
+from vgcompile.graph.inference import freeze, signature
 from vgcompile.graph.provenance import PREFIX, fact, origin
 from vgcompile.graph.specified import specified
 from vgcompile.graph.view import bodies, graphs_of

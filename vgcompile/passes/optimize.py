@@ -1,5 +1,5 @@
-"""The clean-up list, in order: Identity nodes taken out, sums of parts joined, what nothing reads dropped, equal nodes merged,
-the stock pass for outputs and inputs that are left idle.
+"""The clean-up list, in order: Identity nodes taken out, and transposes that undo each other, sums of parts joined, what nothing
+reads dropped, equal nodes merged, the stock pass for outputs and inputs that are left idle.
 
 Parameters are graph inputs here, so nothing folds them away, and nodes are merged only where the same operator reads the same
 values; edges have their ids by then.
@@ -14,7 +14,7 @@ from onnx_ir.passes import common
 
 from vgcompile.graph.view import bodies, graphs_of, leading_to
 from vgcompile.ops import lookup
-from vgcompile.passes.peephole import join
+from vgcompile.passes.peephole import cancel, join
 
 SMALL = 10  # elements of a tensor that is compared
 
@@ -24,6 +24,7 @@ def optimize(model: ir.Model) -> ir.Model:
     graphs = graphs_of(model.graph)
     for graph in graphs:
         _skip_identities(graph)
+        cancel(graph)
     join(model)
     _drop_unread(model.graph)
     _merge_repeats(model.graph)

@@ -1,9 +1,15 @@
-"""Pieces laid side by side: what reads a tensor in parts (queries, keys and values; the halves that a rotation turns) sends back
+"""Identities between operators.
+
+Pieces laid side by side: what reads a tensor in parts (queries, keys and values; the halves that a rotation turns) sends back
 each part's adjoint between zeros, and their sum is the parts joined.
 
     Add(Pad(a, after 2), Pad(b, before 2))  ->  Concat(a, b)
 
 Only where the parts are known to fill the axis, each element once: nothing is rounded otherwise than before.
+
+A matrix turned twice: what a forward turns, its gradient turns back.
+
+    Transpose(Transpose(a))  ->  a
 """
 
 from __future__ import annotations
@@ -37,6 +43,28 @@ class _Parts:
 
     def _size(self, start: int) -> int:
         return _extent(self.at[start], self.axis)
+
+
+def cancel(graph: ir.Graph) -> None:
+    """Let what reads a transpose of a transpose read what they were taken of, where one undoes the other. What it leaves unread
+    stays."""
+    for node in graph:
+        if node.op_type != "Transpose" or node.domain or node.outputs[0].is_graph_output():
+            continue
+        first = node.inputs[0].producer() if node.inputs[0] is not None else None
+        if first is None or first.op_type != "Transpose" or first.domain or first.inputs[0] is None:
+            continue
+        order, back = _order(first), _order(node)
+        if order is not None and back is not None and [order[axis] for axis in back] == sorted(order):
+            node.outputs[0].replace_all_uses_with(first.inputs[0])
+
+
+def _order(node: ir.Node) -> list[int] | None:
+    """Which axis of its operand each axis of a transpose is; None where nobody knows how many there are."""
+    stated, y = node.attributes.get("perm"), node.outputs[0]
+    if stated is not None:
+        return list(stated.value)
+    return None if y.shape is None else list(range(len(y.shape)))[::-1]
 
 
 def join(model: ir.Model) -> None:

@@ -1,0 +1,117 @@
+"""A rule is asked once for all nodes that it cannot tell from each other.
+
+    Gemm(x1, w1), y1'  ->  x1' = Gemm(y1', w1),  w1' = Gemm(x1, y1')      the rule is asked, and what it emits is recorded
+    Gemm(x2, w2), y2'  ->  x2' = Gemm(y2', w2),  w2' = Gemm(x2, y2')      the record is emitted again for other operands
+
+A rule knows a node's operator and attributes and of what the node reads and makes, and of the adjoints, types and dimensions; of
+a constant, the constant. It has no other eyes (tests/test_alike.py), so that nodes of which all of this is equal get the same
+steps. A deep net repeats its layers: most of a sweep is then a few records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from vgcompile.graph.emit import Emitter, Step, dims
+from vgcompile.graph.view import bodies
+
+Place = int | ir.Value | None  # in the list of what is known by then; or a constant that all share
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What was emitted for a node: steps with the places of their operands, and which of all that is known then goes to which
+    operand of the node."""
+
+    steps: tuple[tuple[Step, tuple[Place, ...]], ...]
+    parts: tuple[tuple[int, Place], ...]
+
+    def repeated(self, emitter: Emitter, known: Iterable[ir.Value | None]) -> list[tuple[int, ir.Value]]:
+        """Emit the steps for another node, of which ``known`` are the operands, the outputs and their adjoints."""
+        values = list(known)
+        for step, places in self.steps:
+            values.extend(emitter.repeat(step, [_at(values, place) for place in places]))
+        return [(position, value) for position, place in self.parts if (value := _at(values, place)) is not None]
+
+
+def _at(values: Sequence[ir.Value | None], place: Place) -> ir.Value | None:
+    return values[place] if isinstance(place, int) else place
+
+
+class Recipes:
+    """The recipes of one sweep, by what nodes have in common; None where the rule has to be asked each time."""
+
+    def __init__(self) -> None:
+        self._known: dict[Hashable, Recipe | None] = {}
+        self._kinds: dict[tuple[int, int], tuple[Hashable, ir.Value]] = {}  # by type and shape, which the value keeps alive
+
+    def get(self, question: Hashable) -> Recipe | None:
+        return self._known.get(question)
+
+    def keep(self, question: Hashable, found: Recipe | None) -> None:
+        self._known.setdefault(question, found)
+
+    def likeness(self, node: ir.Node, adjoints: Sequence[ir.Value | None], active: Sequence[bool]) -> Hashable:
+        """What nodes of one recipe have in common; None for a node that is like no other: it holds graphs or tensors, or reads a
+        value twice. ``active`` says of each operand whether it wants an adjoint."""
+        known = (*node.inputs, *node.outputs, *adjoints)
+        facts = tuple([None if value is None else self._facts(value) for value in known])
+        if len(set(known)) < len(known) - max(known.count(None) - 1, 0):
+            return None
+        attributes = []
+        for name, attribute in node.attributes.data.items():
+            value = tuple(attribute.value) if isinstance(attribute.value, list | tuple) else attribute.value
+            if not isinstance(value, int | float | str | tuple):
+                return None
+            attributes.append((name, value))
+        return node.op_identifier(), node.version, tuple(attributes), len(node.inputs), len(node.outputs), facts, tuple(active)
+
+    def _facts(self, value: ir.Value) -> Hashable:
+        """All that a rule may know of a value."""
+        if not value.name:  # an output that the node does not give
+            return ()
+        if value.const_value is not None and not value.is_graph_input():
+            return value
+        kind, shape = value.type, value.shape
+        same = id(kind), id(shape)
+        if same not in self._kinds:
+            self._kinds[same] = (kind, None if shape is None else dims(value)), value
+        return self._kinds[same][0]
+
+
+def recipe(
+    emitter: Emitter,
+    known: Sequence[ir.Value | None],
+    made: Sequence[tuple[ir.Node, str]],
+    parts: Iterable[tuple[int, ir.Value]],
+) -> Recipe | None:
+    """The recipe of what was emitted; None where it would not hold for another node: it reads a value that is neither known nor
+    made by it nor a shared constant, holds graphs, or has an extent that got a symbol of its own."""
+    symbols = _symbols(value for value in known if value is not None)
+    places: dict[ir.Value, int] = {value: place for place, value in enumerate(known) if value is not None}
+    count = len(known)
+    steps = []
+    for node, name in made:
+        if bodies(node) or node.metadata_props != made[0][0].metadata_props or not _symbols(node.outputs) <= symbols:
+            return None
+        read = [None if value is None else places.get(value, value) for value in node.inputs]
+        if not all(_shared(emitter, place) for place in read):
+            return None
+        outputs = tuple((value.type, value.shape) for value in node.outputs)
+        steps.append((Step(node.domain, node.op_type, tuple(node.attributes.values()), name, outputs), tuple(read)))
+        places.update(zip(node.outputs, range(count, count + len(outputs)), strict=True))
+        count += len(outputs)
+    given = tuple((position, places.get(value, value)) for position, value in parts)
+    return Recipe(tuple(steps), given) if all(_shared(emitter, place) for _, place in given) else None
+
+
+def _shared(emitter: Emitter, place: Place) -> bool:
+    return not isinstance(place, ir.Value) or emitter.holds(place)
+
+
+def _symbols(values: Iterable[ir.Value]) -> set[str]:
+    """The symbols in the shapes of values; one that is in no shape where a shape is unknown."""
+    return {dim for value in values for dim in (("",) if value.shape is None else dims(value)) if isinstance(dim, str)}
