@@ -46,7 +46,8 @@ class Recipes:
 
     def __init__(self) -> None:
         self._known: dict[Hashable, Recipe | None] = {}
-        self._kinds: dict[tuple[int, int], tuple[Hashable, ir.Value]] = {}  # by type and shape, which the value keeps alive
+        self._numbers: dict[Hashable, int] = {}  # of a type with dimensions: numbers are compared faster
+        self._kinds: dict[tuple[int, int], tuple[int, ir.Value]] = {}  # by type and shape, which the value keeps alive
 
     def get(self, question: Hashable) -> Recipe | None:
         return self._known.get(question)
@@ -78,7 +79,8 @@ class Recipes:
         kind, shape = value.type, value.shape
         same = id(kind), id(shape)
         if same not in self._kinds:
-            self._kinds[same] = (kind, None if shape is None else dims(value)), value
+            facts = kind, None if shape is None else dims(value)
+            self._kinds[same] = self._numbers.setdefault(facts, len(self._numbers)), value
         return self._kinds[same][0]
 
 
