@@ -10,35 +10,61 @@ steps. A deep net repeats its layers: most of a sweep is then a few records.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
 
 from vgcompile.graph.emit import Emitter, Step, dims
 from vgcompile.graph.view import bodies
+from vgcompile.ops.op import Dim
 
 Place = int | ir.Value | None  # in the list of what is known by then; or a constant that all share
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """What was emitted for a node: steps with the places of their operands, and which of all that is known then goes to which
-    operand of the node."""
+class Own:
+    """An extent that only a run tells: its symbol is the name of the value at ``place``, and which of its axes it is."""
 
-    steps: tuple[tuple[Step, tuple[Place, ...]], ...]
+    place: int
+    axis: int
+
+
+@dataclass(frozen=True)
+class Emitted:
+    """A step of a recipe, the places of its operands, and the shapes of outputs that hold symbols of the recipe's own."""
+
+    step: Step
+    operands: tuple[Place, ...]
+    shapes: tuple[tuple[int, tuple[Dim | Own, ...]], ...]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What was emitted for a node, and which of all that is known then goes to which operand of the node."""
+
+    steps: tuple[Emitted, ...]
     parts: tuple[tuple[int, Place], ...]
 
     def repeated(self, emitter: Emitter, known: Iterable[ir.Value | None]) -> list[tuple[int, ir.Value]]:
         """Emit the steps for another node, of which ``known`` are the operands, the outputs and their adjoints."""
         values = list(known)
-        for step, places in self.steps:
-            values.extend(emitter.repeat(step, [_at(values, place) for place in places]))
+        for emitted in self.steps:
+            made = emitter.repeat(emitted.step, [_at(values, place) for place in emitted.operands])
+            values.extend(made)
+            for index, shape in emitted.shapes:
+                made[index].shape = ir.Shape([_symbol(values, dim) if isinstance(dim, Own) else dim for dim in shape])
         return [(position, value) for position, place in self.parts if (value := _at(values, place)) is not None]
 
 
 def _at(values: Sequence[ir.Value | None], place: Place) -> ir.Value | None:
     return values[place] if isinstance(place, int) else place
+
+
+def _symbol(values: Sequence[ir.Value | None], own: Own) -> str:
+    value = values[own.place]
+    assert value is not None
+    return f"{value.name}.{own.axis}"
 
 
 class Recipes:
@@ -91,29 +117,41 @@ def recipe(
     parts: Iterable[tuple[int, ir.Value]],
 ) -> Recipe | None:
     """The recipe of what was emitted; None where it would not hold for another node: it reads a value that is neither known nor
-    made by it nor a shared constant, holds graphs, or has an extent that got a symbol of its own."""
-    symbols = _symbols(value for value in known if value is not None)
+    made by it nor a shared constant, holds graphs, or has an extent whose symbol is nobody's."""
     places: dict[ir.Value, int] = {value: place for place, value in enumerate(known) if value is not None}
+    meaning: dict[str, Dim | Own] = {dim: dim for value in places for dim in _symbols(value)}
     count = len(known)
     steps = []
     for node, name in made:
-        if bodies(node) or node.metadata_props != made[0][0].metadata_props or not _symbols(node.outputs) <= symbols:
+        operands = tuple([None if value is None else places.get(value, value) for value in node.inputs])
+        places.update(zip(node.outputs, range(count, count + len(node.outputs)), strict=True))
+        count += len(node.outputs)
+        for value in node.outputs:
+            names = {f"{value.name}.{axis}": Own(places[value], axis) for axis in range(len(value.shape or ()))}
+            meaning = names | meaning
+        other = node.metadata_props != made[0][0].metadata_props
+        unknown = any(symbol not in meaning for value in node.outputs for symbol in _symbols(value))
+        if other or unknown or bodies(node) or not all(_shared(emitter, place) for place in operands):
             return None
-        read = [None if value is None else places.get(value, value) for value in node.inputs]
-        if not all(_shared(emitter, place) for place in read):
-            return None
-        outputs = tuple((value.type, value.shape) for value in node.outputs)
-        steps.append((Step(node.domain, node.op_type, tuple(node.attributes.values()), name, outputs), tuple(read)))
-        places.update(zip(node.outputs, range(count, count + len(outputs)), strict=True))
-        count += len(outputs)
+        steps.append(_emitted(node, name, operands, meaning))
     given = tuple((position, places.get(value, value)) for position, value in parts)
     return Recipe(tuple(steps), given) if all(_shared(emitter, place) for _, place in given) else None
+
+
+def _emitted(node: ir.Node, name: str, operands: tuple[Place, ...], meaning: Mapping[str, Dim | Own]) -> Emitted:
+    shapes = {}
+    for index, value in enumerate(node.outputs):
+        if any(isinstance(meaning[symbol], Own) for symbol in _symbols(value)):
+            shapes[index] = tuple([meaning[dim] if isinstance(dim, str) else dim for dim in dims(value)])
+    outputs = tuple((value.type, None if index in shapes else value.shape) for index, value in enumerate(node.outputs))
+    step = Step(node.domain, node.op_type, tuple(node.attributes.values()), name, outputs)
+    return Emitted(step, operands, tuple(shapes.items()))
 
 
 def _shared(emitter: Emitter, place: Place) -> bool:
     return not isinstance(place, ir.Value) or emitter.holds(place)
 
 
-def _symbols(values: Iterable[ir.Value]) -> set[str]:
-    """The symbols in the shapes of values; one that is in no shape where a shape is unknown."""
-    return {dim for value in values for dim in (("",) if value.shape is None else dims(value)) if isinstance(dim, str)}
+def _symbols(value: ir.Value) -> list[str]:
+    """The symbols in a value's shape; one that is in no shape where that is unknown."""
+    return [""] if value.shape is None else [dim for dim in dims(value) if isinstance(dim, str)]
