@@ -14,7 +14,7 @@ from vgcompile.graph.emit import Emitter, dims
 from vgcompile.ops.op import Op, Sample
 from vgcompile.passes.alike import Recipe, Recipes
 from vgcompile.passes.differentiate import differentiate
-from vgcompile.passes.lower import lower
+from vgcompile.passes.lower import Profile, lower
 
 COPIES = 3
 DIFFERENTIABLE = [row for row in ROWS if not row.blocked and not row.uncovered]
@@ -43,6 +43,22 @@ def test_what_is_repeated_is_what_the_rule_would_emit(row: Op) -> None:
         repeated = _gradient(row, sample, dtype)
         with mock.patch.object(Recipes, "likeness", return_value=None):
             assert _gradient(row, sample, dtype) == repeated
+
+
+def _opened(row: Op, sample: Sample, dtype: ir.DataType, profile: Profile) -> bytes:
+    model, _ = alike(row, sample, dtype, COPIES)
+    text: bytes = ir.to_proto(lower(model, profile)).SerializeToString(deterministic=True)
+    return text
+
+
+@pytest.mark.parametrize("profile", ["fast", "portable"])
+@over([row for row in ROWS if row.bodies])
+def test_what_is_repeated_is_what_the_body_would_emit(row: Op, profile: Profile) -> None:
+    dtype = DOUBLE if allows(row, DOUBLE) else FLOAT
+    for sample in row.samples:
+        repeated = _opened(row, sample, dtype, profile)
+        with mock.patch.object(Recipes, "likeness", return_value=None):
+            assert _opened(row, sample, dtype, profile) == repeated
 
 
 def test_most_rows_are_repeated() -> None:

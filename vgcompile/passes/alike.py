@@ -3,9 +3,9 @@
     Gemm(x1, w1), y1'  ->  x1' = Gemm(y1', w1),  w1' = Gemm(x1, y1')      the rule is asked, and what it emits is recorded
     Gemm(x2, w2), y2'  ->  x2' = Gemm(y2', w2),  w2' = Gemm(x2, y2')      the record is emitted again for other operands
 
-A rule knows a node's operator and attributes and of what the node reads and makes, and of the adjoints, types and dimensions; of
-a constant, the constant. It has no other eyes (tests/test_alike.py), so that nodes of which all of this is equal get the same
-steps. A deep net repeats its layers: most of a sweep is then a few records.
+A rule knows a node's operator and attributes, and of the values that the node reads and makes, and of adjoints, types and
+dimensions; of a constant, the constant. It has no other eyes (tests/test_alike.py), so that nodes of which all of this is equal
+get the same steps. So do the bodies of composites. A deep net repeats its layers: most of a sweep is then a few records.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from vgcompile.graph.emit import Emitter, Step, dims
+from vgcompile.graph.emit import Emitter, Step, constant_of, dims
 from vgcompile.graph.view import bodies
 from vgcompile.ops.op import Dim
 
@@ -67,12 +67,16 @@ def _symbol(values: Sequence[ir.Value | None], own: Own) -> str:
     return f"{value.name}.{own.axis}"
 
 
+SMALL = 64  # elements of a constant that is compared
+
+
 class Recipes:
     """The recipes of one sweep, by what nodes have in common; None where the rule has to be asked each time."""
 
     def __init__(self) -> None:
         self._known: dict[Hashable, Recipe | None] = {}
         self._numbers: dict[Hashable, int] = {}  # of a type with dimensions: numbers are compared faster
+        self._constants: dict[ir.Value, Hashable] = {}
         self._kinds: dict[tuple[int, int], tuple[int, ir.Value]] = {}  # by type and shape, which the value keeps alive
 
     def get(self, question: Hashable) -> Recipe | None:
@@ -101,13 +105,20 @@ class Recipes:
         if not value.name:  # an output that the node does not give
             return ()
         if value.const_value is not None and not value.is_graph_input():
-            return value
+            return self._constant(value)
         kind, shape = value.type, value.shape
         same = id(kind), id(shape)
         if same not in self._kinds:
             facts = kind, None if shape is None else dims(value)
             self._kinds[same] = self._numbers.setdefault(facts, len(self._numbers)), value
         return self._kinds[same][0]
+
+    def _constant(self, value: ir.Value) -> Hashable:
+        """The bytes of a constant; of a large one, which one it is."""
+        if value not in self._constants:
+            small = constant_of(value) if value.const_value is not None and value.const_value.size <= SMALL else None
+            self._constants[value] = value if small is None else (small.dtype.str, small.shape, small.tobytes())
+        return self._constants[value]
 
 
 def recipe(

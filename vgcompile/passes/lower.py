@@ -12,6 +12,7 @@ output values keep their names. Nothing of the internal domain is left.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
 
@@ -20,28 +21,39 @@ import onnx_ir as ir
 from vgcompile.graph.attributes import attributes_of
 from vgcompile.graph.case import case_of
 from vgcompile.graph.emit import Emitter, arithmetic, constant_of
-from vgcompile.graph.inference import freeze, signature
 from vgcompile.graph.provenance import PREFIX, fact, origin
 from vgcompile.graph.specified import specified
-from vgcompile.graph.view import bodies, graphs_of
+from vgcompile.graph.view import graphs_of
 from vgcompile.ops import INTERNAL, lookup
 from vgcompile.ops.op import Body, Case, Op
+from vgcompile.passes.alike import Recipes, recipe
 
 Profile = Literal["portable", "fast"]
-Choices = dict[Hashable, Body]  # by what they depend on: a deep net repeats its layers
+
+
+@dataclass(frozen=True)
+class Openings:
+    """The bodies that were chosen so far in one model and profile, and what they emitted, for composites that are alike."""
+
+    recipes: Recipes = field(default_factory=Recipes)
+    bodies: dict[Hashable, Body] = field(default_factory=dict)
+
+    def question(self, node: ir.Node) -> Hashable:
+        """What a composite has in common with those that it is like; None for one that its definition opens, node by node."""
+        return self.recipes.likeness(node, (), ()) if lookup(node.op_type, node.domain) is not None else None
 
 
 def lower(model: ir.Model, profile: Profile = "fast") -> ir.Model:
     """Open the composites of a model and of its subgraphs. Changes ``model`` and returns it."""
     emitter: Emitter | None = None  # made where there is something to open: it looks at every name of the model
-    choices: Choices = {}
+    openings = Openings()
     while closed := [(graph, nodes) for graph in graphs_of(model.graph) if (nodes := _composites(graph))]:
         emitter = emitter or Emitter(model.graph, model.opset_imports[""])
         for graph, nodes in closed:
             inner = emitter.inside(graph)
             with arithmetic(inner):
                 for node in nodes:
-                    open_node(inner, node, profile, choices)
+                    open_node(inner, node, profile, openings)
     model.opset_imports.pop(INTERNAL, None)
     return model
 
@@ -72,27 +84,6 @@ def choose(row: Op, case: Case, size: Callable[[Body], int] | None = None) -> Bo
     return min(bodies, key=lambda body: (size(body) if size is not None else 0, body.cost(case)))
 
 
-def _chosen(row: Op, node: ir.Node, case: Case, opset: int, profile: Profile, choices: Choices) -> Body:
-    """The body for a node; looked for once for all nodes that a rule cannot tell from each other."""
-    question = _question(node, case)
-    if question is not None and question in choices:
-        return choices[question]
-    body = choose(row, case, partial(node_count, node, opset) if profile == "portable" else None)
-    if question is not None:
-        choices[question] = body
-    return body
-
-
-def _question(node: ir.Node, case: Case) -> Hashable:
-    """Operator, attributes, operands and shapes; None where a node holds more than that: graphs, or large constants."""
-    operands = tuple([None if value is None else signature(value) for value in node.inputs])
-    large = any(a is not None and (s is None or s[2] is None) for a, s in zip(case.values, operands, strict=True))
-    if large or lookup(node.op_type, node.domain) is None or bodies(node):
-        return None
-    attributes = tuple([(name, freeze(value)) for name, value in case.attributes.items() if value is not None])
-    return node.op_identifier(), attributes, operands, case.outputs
-
-
 def node_count(node: ir.Node, opset: int, body: Body) -> int:
     """The number of nodes that a body makes of a node, counted in a graph of their own."""
     scratch = Emitter(ir.Graph([], [], nodes=[], opset_imports={"": opset, INTERNAL: 1}), opset)
@@ -109,20 +100,41 @@ def _twin(value: ir.Value) -> ir.Value:
 
 
 def open_node(
-    emitter: Emitter, node: ir.Node, profile: Profile = "fast", choices: Choices | None = None
+    emitter: Emitter, node: ir.Node, profile: Profile = "fast", openings: Openings | None = None
 ) -> dict[ir.Value, ir.Value]:
     """Replace a composite, in the emitter's graph, by the operators of its cheapest body; returns what stands for its outputs.
 
-    ``choices`` are those made so far in this model and profile, and take in this one.
+    ``openings`` are those made so far in this model and profile, and take in this one.
     """
-    row, case = lookup(node.op_type, node.domain) or specified(node, emitter.opset), case_of(node)
-    assert row is not None, f"{node.op_type} has no body"
-    body = _chosen(row, node, case, emitter.opset, profile, {} if choices is None else choices)
+    openings = openings or Openings()
+    question = openings.question(node)
+    body = openings.bodies.get(question) or _chosen(node, emitter.opset, profile)
     kept = {key: node.metadata_props[PREFIX + key] for key in ("role", "forward") if fact(node, key)}
     name = (node.name or node.op_type).lstrip("/")
     with emitter.scope(name, before=node, dtype=_working_type(node), body=body.name, **kept, **origin(node)):
-        made = body.emit(emitter, *node.inputs, **case.attributes)
-        return _replace(emitter, node, made if isinstance(made, tuple) else (made,))
+        made = _written(emitter, node, body, openings.recipes, question)
+        if question is not None:
+            openings.bodies[question] = body
+        return _replace(emitter, node, made)
+
+
+def _chosen(node: ir.Node, opset: int, profile: Profile) -> Body:
+    row = lookup(node.op_type, node.domain) or specified(node, opset)
+    assert row is not None, f"{node.op_type} has no body"
+    return choose(row, case_of(node), partial(node_count, node, opset) if profile == "portable" else None)
+
+
+def _written(emitter: Emitter, node: ir.Node, body: Body, recipes: Recipes, question: Hashable) -> Sequence[Any]:
+    """By what the body emitted for a composite like this one, or else by the body."""
+    known = recipes.get(question)
+    if known is not None:
+        return [value for _, value in known.repeated(emitter, (*node.inputs, *node.outputs))]
+    with emitter.recorded() as steps:
+        made = body.emit(emitter, *node.inputs, **case_of(node).attributes)
+    made = made if isinstance(made, tuple) else (made,)
+    if question is not None:
+        recipes.keep(question, recipe(emitter, (*node.inputs, *node.outputs), steps, enumerate(made)))
+    return made
 
 
 def _working_type(node: ir.Node) -> ir.DataType:
