@@ -44,12 +44,12 @@ def smallest_singular_value(matrix: Array) -> float:
     return max(float(values[-1] - 16.0 * (m + n) * UNIT * values[0]), 0.0)
 
 
-def singular_extremes(matrix: Array) -> tuple[float, float]:
+def singular_extremes(matrix: Array, beneath: float = 0.0) -> tuple[float, float]:
     """A lower bound of the smallest and an upper bound of the largest of the min(m, n) singular values of a matrix [m, n].
 
     Both are roots of eigenvalues of the smaller Gram matrix, at less than half of a decomposition's cost. Its product is off by
     k u ||A||_F^2 in norm (Higham 2002, eq. 3.13) and its eigenvalues by p(n) u ||A||^2; where that hides the smallest, a
-    decomposition is made after all.
+    decomposition is made after all. A smallest one of no more than ``beneath`` is of no use to the caller, and may be given as 0.
     """
     a = np.asarray(matrix, np.float64)
     scale = float(np.abs(a).max(initial=0.0))
@@ -67,7 +67,7 @@ def singular_extremes(matrix: Array) -> tuple[float, float]:
     hi = math.sqrt(greatest + error) * scale * (1.0 + 4.0 * UNIT)
     least -= error
     if least < HIDDEN * greatest:
-        return (smallest_singular_value(matrix), hi)
+        return (0.0 if math.sqrt(HIDDEN) * hi <= beneath else smallest_singular_value(matrix), hi)
     return (math.sqrt(least) * scale * (1.0 - 4.0 * UNIT), hi)
 
 

@@ -15,14 +15,15 @@ still used by several samples, the mean of a batch, has no bound for every N, an
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 import onnx_ir as ir
 from threadpoolctl import ThreadpoolController
 
+from vgcompile.analysis.bounds.domains import DOMAINS, Domain
 from vgcompile.analysis.bounds.ellipsoid import Followed, follow
 from vgcompile.analysis.bounds.enclosure import Enclosure, enclose
 from vgcompile.analysis.bounds.factors import Use, factors
@@ -66,8 +67,8 @@ class _Piece:
     sweep: Sweep
 
 
-def sound(network: Network, stated: str | Region, unit: float = 0.0) -> SoundTier:
-    """Bound every edge on the stated set: a region, or the text of one.
+def sound(network: Network, stated: str | Region, unit: float = 0.0, domains: Sequence[Domain] = DOMAINS) -> SoundTier:
+    """Bound every edge on the stated set, a region or the text of one, by the product and these domains.
 
     With a ``unit``, bound what a run may show that reads every operand with this relative error, and computes functions of one
     number and all slopes with an error of so much of their largest term.
@@ -77,8 +78,10 @@ def sound(network: Network, stated: str | Region, unit: float = 0.0) -> SoundTie
     if len(pieces) > 1 and len(pieces) * sum(1 for _ in network.model.graph) > MOST_NODES:
         pieces = (hull(pieces),)
     seeds = _seeds(network)
+    following = partial(_follow, network, unit, domains)
     with _one_thread():
-        found = [_piece(network, enclose(network, piece, unit, where.parameters), seeds, unit) for piece in pieces]
+        known = (enclose(network, piece, unit, where.parameters, domains) for piece in pieces)
+        found = [_piece(network, each, seeds, unit, following) for each in known]
     whole = joined(piece.sweep for piece in found)
 
     def relative_to(reference: ir.Value) -> Mapping[ir.Value, Bounds]:
@@ -87,7 +90,7 @@ def sound(network: Network, stated: str | Region, unit: float = 0.0) -> SoundTie
         anchor = {reference: (0.0, 0.0)}
         with _one_thread():
             sweeps = [
-                backward(network, piece.local, anchor, _follow(network, piece.known, piece.local, anchor, unit), piece.sweep)
+                backward(network, piece.local, anchor, following(piece.known, piece.local, anchor), piece.sweep)
                 for piece in found
             ]
         between = joined(sweeps).total
@@ -111,20 +114,27 @@ def _libraries() -> ThreadpoolController:
     return ThreadpoolController()
 
 
-def _piece(network: Network, known: Enclosure, seeds: Mapping[ir.Value, Bounds], unit: float) -> _Piece:
+def _piece(
+    network: Network, known: Enclosure, seeds: Mapping[ir.Value, Bounds], unit: float, following: Callable[..., Followed]
+) -> _Piece:
     local = factors(network, known, unit)
-    return _Piece(known, local, backward(network, local, seeds, _follow(network, known, local, seeds, unit)))
+    return _Piece(known, local, backward(network, local, seeds, following(known, local, seeds)))
 
 
 def _follow(
-    network: Network, known: Enclosure, local: Mapping[Use, Bounds], seeds: Mapping[ir.Value, Bounds], unit: float
+    network: Network,
+    unit: float,
+    domains: Sequence[Domain],
+    known: Enclosure,
+    local: Mapping[Use, Bounds],
+    seeds: Mapping[ir.Value, Bounds],
 ) -> Followed:
     def near(use: Use) -> Tangent | None:
         node, position = use
         row = lookup(node.op_type, node.domain)
         return None if row is None else tangent(row, known.cases[node], position, unit)
 
-    return follow(known, local, seeds, near, learned(network))
+    return follow(known, local, seeds, near, learned(network), domains)
 
 
 def _joined_factors(pieces: list[_Piece]) -> Mapping[Use, Bounds]:

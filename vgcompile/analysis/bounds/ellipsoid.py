@@ -10,19 +10,19 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import onnx_ir as ir
 
+from vgcompile.analysis.bounds.domains import CENTRE, DOMAINS, ELLIPSOID, Domain
 from vgcompile.analysis.bounds.enclosure import Enclosure
 from vgcompile.analysis.bounds.factors import Use
 from vgcompile.analysis.bounds.latents import Adjoint, Latents
 from vgcompile.analysis.bounds.logs import ROUNDING, Bounds, log_of
 from vgcompile.analysis.bounds.zonotope import middle_and_radius
 from vgcompile.interval import EPSILON, Array
-from vgcompile.norms import singular_extremes
 from vgcompile.ops.op import Tangent
 
 LARGEST = 1024  # elements of a value
@@ -54,6 +54,7 @@ def follow(
     seeds: Mapping[ir.Value, Bounds],
     tangent: Callable[[Use], Tangent | None],
     shared: set[ir.Value],
+    domains: Sequence[Domain] = DOMAINS,
 ) -> Followed:
     """Sweep from the seeds, each a part of one unit vector; a seed of which nothing is known is left out."""
     nodes = list(known.cases)
@@ -61,9 +62,10 @@ def follow(
     sizes = [_size(known, value) for value in certain]
     gain: dict[Use, Found] = {}
     total: dict[ir.Value, Found] = {}
-    if not certain or any(size is None or size > LARGEST for size in sizes):
+    unfollowed = {ELLIPSOID, CENTRE}.isdisjoint(domains)
+    if unfollowed or not certain or any(size is None or size > LARGEST for size in sizes):
         return Followed(gain, total)
-    state = _begin(certain, [size or 0 for size in sizes])
+    state = _begin(certain, [size or 0 for size in sizes], domains)
     state.lost.update(value for value in seeds if value not in certain)
     state.left.update(v for node, i in factors for v in node.inputs[i : i + 1] if v is not None and v not in shared)
     for node in reversed(nodes):
@@ -71,9 +73,10 @@ def follow(
     return Followed(gain, total)
 
 
-def _begin(certain: list[ir.Value], sizes: list[int]) -> _State:
+def _begin(certain: list[ir.Value], sizes: list[int], domains: Sequence[Domain]) -> _State:
     whole = sum(sizes)
-    state = _State(Latents(np.eye(whole), np.eye(whole), np.zeros((whole, 0))))
+    centre = np.eye(whole) if CENTRE in domains else None
+    state = _State(Latents(np.eye(whole), centre, np.zeros((whole, 0)), round=ELLIPSOID not in domains))
     start = 0
     for value, size in zip(certain, sizes, strict=True):
         state.adjoints[value] = Adjoint(np.eye(whole)[start : start + size])
@@ -150,7 +153,7 @@ def _of_outputs(
             total[value] = _bounds(state.latents, state.adjoints[value])
     if len(outputs) == 1:
         _rebase(outputs[0], state)
-        return state.adjoints[outputs[0]]
+        return state.adjoints.get(outputs[0])
     sizes = [_size(known, value) for value in outputs]
     if any(size is None for size in sizes):
         _lose(state, outputs)
@@ -167,6 +170,8 @@ def _rebase(value: ir.Value, state: _State) -> None:
     if len(state.adjoints) > 1 or len(adjoint.map) >= state.latents.size:
         return
     state.latents, state.adjoints[value] = state.latents.rebased(adjoint)
+    if state.latents.round and state.latents.centre is None:
+        _lose(state, [value])
 
 
 def _part(
@@ -211,17 +216,9 @@ def _pulled(near: Tangent, columns: Array) -> Array:
 
 def _bounds(latents: Latents, v: Adjoint) -> Found:
     units = latents.exponent * math.log10(2.0)
-    found = {"ellipsoid": _scaled(log_of(0.0, latents.norm(v)), units)}
-    centre = latents.middle(v)
-    if centre is None:
-        return found
-    away = latents.deviation(v)
-    if away > float(np.linalg.norm(centre)):
-        return found
-    n, m = centre.shape
-    latents.work += 20.0 * n * m * min(n, m)
-    least, most = singular_extremes(centre)
-    return {**found, "centre": _scaled(log_of(max(least - away, 0.0) if n >= m else 0.0, most + away), units)}
+    found: dict[str, Bounds] = {} if latents.round else {ELLIPSOID: _scaled(log_of(0.0, latents.norm(v)), units)}
+    near = latents.near(v)
+    return found if near is None else {**found, CENTRE: _scaled(log_of(*near), units)}
 
 
 def _scaled(bounds: Bounds, units: float) -> Bounds:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -12,6 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from vgcompile.analysis.activations import bends
+from vgcompile.analysis.bounds.domains import DOMAINS, ELLIPSOID, ZONOTOPE, Domain
 from vgcompile.analysis.bounds.reach import Reach
 from vgcompile.analysis.bounds.region import Piece
 from vgcompile.analysis.bounds.slopes import blurred, bounds_differences, slopes_anywhere, tangent, terms
@@ -40,7 +41,13 @@ class Enclosure:
     sizes: Mapping[ir.Value, int]  # elements of one sample, where a sample axis leads and all extents are known
 
 
-def enclose(network: Network, piece: Piece, unit: float, parameters: Mapping[str, Support] | None = None) -> Enclosure:
+def enclose(
+    network: Network,
+    piece: Piece,
+    unit: float,
+    parameters: Mapping[str, Support] | None = None,
+    domains: Sequence[Domain] = DOMAINS,
+) -> Enclosure:
     """``parameters`` are those that may lie anywhere in their support; others are as they stand.
 
     With a ``unit``, what a run may show that reads every operand with this relative error, and computes functions of one number
@@ -60,9 +67,10 @@ def enclose(network: Network, piece: Piece, unit: float, parameters: Mapping[str
             ranges[value] = point(array)
     zonotopes = Zonotopes()
     reach = Reach(Counter(v for node in graph for v in node.inputs if v is not None), zonotopes)
-    if not unit:
-        given = {v: (piece[str(v.name)], sizes[v]) for v in graph.inputs if v.name in piece and v in sizes}
+    given = {v: (piece[str(v.name)], sizes[v]) for v in graph.inputs if v.name in piece and v in sizes}
+    if not unit and not {ZONOTOPE, ELLIPSOID}.isdisjoint(domains):
         zonotopes.enter(given)
+    if not unit and ELLIPSOID in domains:
         reach.enter(given)
     untold = 0  # activations one after the other of which the ranges said nothing
     for node in graph:
@@ -78,7 +86,7 @@ def enclose(network: Network, piece: Piece, unit: float, parameters: Mapping[str
         found = [*_node_range(node, cases[node])]
         followed = bool(zonotopes.inputs) and untold < MOST_UNTOLD
         if followed and (step := _step(node, cases[node], shared, sizes)) is not None:
-            found[0] = reach.step(step, zonotopes.step(step, found[0]))
+            found[0] = reach.step(step, zonotopes.step(step, found[0]) if ZONOTOPE in domains else found[0])
             zonotopes.settle(step.value, found[0])
             untold = _untold(node, step, untold)
         for output, exact in zip(node.outputs, found, strict=False):

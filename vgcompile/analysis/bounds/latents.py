@@ -23,12 +23,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import numpy as np
 
 from vgcompile.interval import EPSILON, Array
-from vgcompile.norms import largest_eigenvalue
+from vgcompile.norms import largest_eigenvalue, singular_extremes
 
+T = TypeVar("T")
 LEAST, MOST = 1e-9, 0.98  # of the ellipsoid that one group may take up; at 1 it degenerates
 TINIEST = 1e-70  # in units of the base: below it, and above its inverse, squares are no longer safe
 STEPS = 4  # of the power method, where an estimate will do
@@ -62,15 +64,19 @@ class Latents:
     ``centre`` [k, m] is the base as a map of the seed, or None where that is not followed; the base is in the ellipsoid
     ``error`` ``error``^T [k, *] around it. All adjoints, slacks and norms are in units of 2^``exponent``, so that squares of what
     has vanished stay within a double. ``work`` counts multiply-adds.
+
+    A ``round`` ellipsoid is a ball around 0, as large as centre and distance say: nothing is computed but these two. Where the
+    centre is no longer followed it holds nothing more.
     """
 
     base: Array
     centre: Array | None
     error: Array
+    round: bool = False
     groups: list[Group] = field(default_factory=list)
     work: float = 0.0
     exponent: int = 0
-    _kept: dict[str, Array] = field(default_factory=dict)
+    _kept: dict[tuple[str, float], Any] = field(default_factory=dict)  # by what it is and the adjoint's slack
     _kept_of: Array | None = None
 
     def holds(self, v: Adjoint) -> bool:
@@ -88,6 +94,8 @@ class Latents:
 
     def norm(self, v: Adjoint) -> float:
         """An upper bound of the adjoint's norm."""
+        if self.round:
+            return self._by_centre(v)
         n, k = v.map.shape
         sigma = self._sigma(v)
         if n <= k:
@@ -98,6 +106,28 @@ class Latents:
             square = largest_eigenvalue(self._shape(root.T, gram))
         self.work += 4.0 * min(n, k) ** 3
         return (math.sqrt(square) + v.slack) * (1.0 + 1e-14)
+
+    def near(self, v: Adjoint) -> tuple[float, float] | None:
+        """Bounds of ||adjoint|| / ||seed||, from below and from above, by the centre and the distance from it; None where that is
+        not followed, or more than the centre itself."""
+        return self._once(v, "near", lambda: self._near(v))
+
+    def _near(self, v: Adjoint) -> tuple[float, float] | None:
+        centre = self.middle(v)
+        if centre is None:
+            return None
+        away, (n, m) = self.deviation(v), centre.shape
+        if away > float(np.linalg.norm(centre)):
+            return None
+        self.work += 20.0 * n * m * min(n, m)
+        least, most = singular_extremes(centre, away if n >= m else math.inf)
+        return (max(least - away, 0.0) if n >= m else 0.0, most + away)
+
+    def _by_centre(self, v: Adjoint) -> float:
+        if (near := self.near(v)) is not None:
+            return near[1] * (1.0 + EPSILON)
+        centre = self.middle(v)
+        return math.inf if centre is None else float(np.linalg.norm(centre)) * (1.0 + 1e-12) + self.deviation(v)
 
     def sum(self, a: Adjoint, b: Adjoint) -> Adjoint:
         """Two adjoints of one value together."""
@@ -131,7 +161,7 @@ class Latents:
 
     def deviation(self, v: Adjoint) -> float:
         """How far the adjoint may be from its centre, in norm."""
-        return math.sqrt(largest_eigenvalue(self._deviating(v))) * (1.0 + 1e-12)
+        return self._once(v, "deviation", lambda: math.sqrt(largest_eigenvalue(self._deviating(v))) * (1.0 + 1e-12))
 
     def extent(self, v: Adjoint) -> Array:
         """An upper bound of each element of an adjoint: how far the ellipsoid goes along its axis."""
@@ -150,6 +180,9 @@ class Latents:
         return np.asarray(found * (1.0 + 1e-12) + self.rounding(v))
 
     def _deviating(self, v: Adjoint) -> Array:
+        return self._once(v, "deviating", lambda: self._distances(v))
+
+    def _distances(self, v: Adjoint) -> Array:
         """An ellipsoid for the adjoint less its centre: B error, M root z' for each group, the remainder, and their sum.
 
         A sum of vectors in ellipsoids S_i lies in that of sum S_i / p_i, for all shares p_i > 0 of sum 1; these make its trace
@@ -174,7 +207,8 @@ class Latents:
 
     def middle(self, v: Adjoint) -> Array | None:
         """The centre of an adjoint as a map of the seed, [n, m]."""
-        return None if self.centre is None else v.map[:, : len(self.base)] @ self.centre
+        centre = self.centre
+        return None if centre is None else self._once(v, "middle", lambda: v.map[:, : len(self.base)] @ centre)
 
     def rounding(self, v: Adjoint) -> float:
         """Of :meth:`middle`."""
@@ -196,20 +230,20 @@ class Latents:
         if error is None:
             centre, error = None, np.zeros((len(v.map), 0))
         shape = self._own_shape(v)
-        if v.slack:
+        if v.slack and not self.round:
             share = v.slack / math.sqrt(float(np.trace(shape)) / len(shape) + v.slack**2)
             shape = _padded(shape * (1.0 + share), v.slack**2 * (1.0 + 1.0 / share) * (1.0 + 8.0 * EPSILON))
         size = math.sqrt(float(np.trace(shape)) / max(len(shape), 1))
         power = math.frexp(size)[1] if size > 0.0 else 0
         unit = 2.0**-power
         kept = None if centre is None else centre * unit
-        made = Latents(shape * unit**2, kept, error * unit, work=self.work, exponent=self.exponent + power)
+        made = Latents(shape * unit**2, kept, error * unit, self.round, work=self.work, exponent=self.exponent + power)
         return made, Adjoint(np.eye(len(v.map)))
 
     def _add(self, reach: Array, root: Array) -> int:
         start, adjoint = self.size, Adjoint(reach)
         most = self.norm(adjoint)
-        shape = None if self.groups else self._own_shape(adjoint)
+        shape = None if self.groups or self.round else self._own_shape(adjoint)
         self.groups.append(Group(start, start + len(root), reach, root, most, shape))
         return start
 
@@ -227,19 +261,21 @@ class Latents:
 
     def _own_shape(self, v: Adjoint) -> Array:
         """T Sigma T^T, weighted for this adjoint."""
+        if self.round:
+            return np.eye(len(v.map)) * (self.norm(v) ** 2 * (1.0 + 4.0 * EPSILON))
         return self._once(v, "shape", lambda: self._shape(v.map, self._sigma(v)))
 
     def _sigma(self, v: Adjoint) -> Array:
         """The ellipsoid of the first K uncertain numbers, [K, K], weighted for this adjoint."""
         return self._once(v, "sigma", lambda: self._weighted(v))
 
-    def _once(self, v: Adjoint, name: str, made: Callable[[], Array]) -> Array:
-        """What is computed of an adjoint's map, kept until another's is asked for: norm, extent and a new base all need it."""
+    def _once(self, v: Adjoint, name: str, made: Callable[[], T]) -> T:
+        """What is computed of an adjoint, kept until another one is asked for: norm, extent and a new base all need it."""
         if self._kept_of is not v.map:
             self._kept, self._kept_of = {}, v.map
-        if name not in self._kept:
-            self._kept[name] = made()
-        return self._kept[name]
+        if (name, v.slack) not in self._kept:
+            self._kept[name, v.slack] = made()
+        return self._kept[name, v.slack]  # type: ignore[no-any-return]
 
     def _weighted(self, v: Adjoint) -> Array:
         sigma = self.base

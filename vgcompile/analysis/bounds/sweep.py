@@ -8,12 +8,11 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from vgcompile.analysis.bounds.domains import PRODUCT
 from vgcompile.analysis.bounds.ellipsoid import Followed, Found
 from vgcompile.analysis.bounds.factors import Use
 from vgcompile.analysis.bounds.logs import Bounds, beside, combine, times
 from vgcompile.graph.network import Network
-
-PRODUCT = "product"  # of factors, and the triangle inequality at sums
 
 
 @dataclass(frozen=True)
