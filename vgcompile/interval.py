@@ -114,7 +114,9 @@ def image(
     points = [lo, hi]
     for turn in turns:
         for near in (np.nextafter(turn, -np.inf), turn, np.nextafter(turn, np.inf)):
-            points.append(np.where((lo <= near) & (near <= hi), near, lo))
+            inside = (lo <= near) & (near <= hi)
+            if inside.any():
+                points.append(np.where(inside, near, lo))
     values = np.where(lo <= hi, _limit(f, np.stack(points)), np.nan)
     if exact and not np.isnan(values).any():
         return Interval(values.min(axis=0), values.max(axis=0))
@@ -125,15 +127,16 @@ def _limit(f: Callable[[Array], Array], x: Array) -> Array:
     """``f(x)``; at an infinite argument the limit, read far out where the formula itself says NaN."""
     with np.errstate(all="ignore"):
         y = np.broadcast_to(np.asarray(f(x), np.float64), x.shape)
-        if not (np.isnan(y) & np.isinf(x)).any():
+        if not (unknown := np.isnan(y)).any():
             return y
-        return np.where(np.isnan(y) & np.isinf(x), f(np.clip(x, -HUGE, HUGE)), y)
+        return np.where(unknown & np.isinf(x), f(np.clip(x, -HUGE, HUGE)), y)
 
 
 def _enclose(values: Array, scale: float = 0.0) -> Interval:
     """The interval over the first axis of ``values``, rounded outward; NaN makes it infinite on both sides."""
-    lo = np.where(np.isnan(values), -np.inf, values).min(axis=0)
-    hi = np.where(np.isnan(values), np.inf, values).max(axis=0)
+    lo, hi = values.min(axis=0), values.max(axis=0)
+    if (unknown := np.isnan(lo)).any():  # NaN is passed on by both
+        lo, hi = np.where(unknown, -np.inf, lo), np.where(unknown, np.inf, hi)
     return Interval(down(lo, scale), up(hi, scale))
 
 
@@ -146,7 +149,14 @@ def corners(f: Callable[..., Array], operands: Sequence[Interval]) -> Interval:
     with np.errstate(all="ignore"):
         for choice in np.ndindex(*(2,) * len(operands)):
             values.append(f(*(x.hi if high else x.lo for x, high in zip(operands, choice, strict=True))))
-    return _enclose(np.stack(np.broadcast_arrays(*values)))
+    alike = len({np.shape(value) for value in values}) == 1
+    return _enclose(np.stack(values if alike else np.broadcast_arrays(*values)))
+
+
+def total(a: Interval, b: Interval) -> Interval:
+    """``a + b``."""
+    with np.errstate(over="ignore"):
+        return corners(np.add, [a, b]) if not (a.bounded and b.bounded) else Interval(down(a.lo + b.lo), up(a.hi + b.hi))
 
 
 def product(a: Interval, b: Interval) -> Interval:

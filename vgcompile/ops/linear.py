@@ -75,7 +75,7 @@ def _operand(case: Case, position: int, transposed: bool) -> _Operand:
     dims, value = case.shapes[position] or (), case.values[position]
 
     def arranged(x: Array) -> Array:
-        x = np.broadcast_to(x, np.broadcast_shapes(x.shape, (1,) * len(dims)))
+        x = x.reshape((1,) * (len(dims) - x.ndim) + x.shape)
         if len(dims) == 1:  # a row on the left, a column on the right
             return np.expand_dims(x, position)
         return x.T if transposed else x
@@ -94,7 +94,7 @@ def _product_range(case: Case) -> Interval:
         return WHOLE
 
     def left() -> Interval:
-        return a.bound.map(lambda x: np.broadcast_to(x, (*x.shape[:-1], inner)))
+        return a.bound if a.bound.lo.shape[-1] == inner else a.bound.map(lambda x: np.broadcast_to(x, (*x.shape[:-1], inner)))
 
     def right() -> Interval:
         return b.bound.map(lambda x: np.broadcast_to(x, (*x.shape[:-2], inner, x.shape[-1])))
@@ -131,6 +131,8 @@ def _gemm_range(case: Case) -> Interval:
         return corners(lambda p: alpha * p, [product])
     value = case.values[2]
     bias = case.ranges[2] or (WHOLE if value is None else point(value))
+    if alpha == beta == 1.0:
+        return interval.total(product, bias)
     return corners(lambda p, c: alpha * p + beta * c, [product, bias])
 
 

@@ -33,7 +33,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -45,6 +45,7 @@ Dim = int | str
 Attributes = Mapping[str, Any]
 
 Rule = Callable[..., Any]
+T = TypeVar("T")
 
 INTERNAL = "vgcompile"  # domain of composites; passes/lower.py opens every node of it
 
@@ -86,6 +87,14 @@ class Case:
     balls: tuple[tuple[Array, float] | None, ...] = ()
     unread: frozenset[int] = frozenset()
     unit: float = 0.0
+    _found: dict[tuple[str, int, float], Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def once(self, what: str, position: int, unit: float, made: Callable[[], T]) -> T:
+        """What several analyses ask of one operand, worked out for the first of them."""
+        key = (what, position, unit)
+        if key not in self._found:
+            self._found[key] = made()
+        return self._found[key]  # type: ignore[no-any-return]
 
     def count(self, dims: Sequence[Dim] | None) -> int:
         """Number of elements, symbols read as the batch size."""

@@ -78,6 +78,7 @@ class Latents:
     exponent: int = 0
     _kept: dict[tuple[str, float], Any] = field(default_factory=dict)  # by what it is and the adjoint's slack
     _kept_of: Array | None = None
+    _reached: tuple[int, float] = (-1, 0.0)  # the greatest ||xi||, with so many groups
 
     def holds(self, v: Adjoint) -> bool:
         """Whether squares of an adjoint stay within a double."""
@@ -161,6 +162,8 @@ class Latents:
 
     def deviation(self, v: Adjoint) -> float:
         """How far the adjoint may be from its centre, in norm."""
+        if not self.error.size and not self._groups(v):
+            return v.slack + self.rounding(v)
         return self._once(v, "deviation", lambda: math.sqrt(largest_eigenvalue(self._deviating(v))) * (1.0 + 1e-12))
 
     def extent(self, v: Adjoint) -> Array:
@@ -188,19 +191,19 @@ class Latents:
         A sum of vectors in ellipsoids S_i lies in that of sum S_i / p_i, for all shares p_i > 0 of sum 1; these make its trace
         the least.
         """
-        n = len(v.map)
-        own = v.map[:, : len(self.base)] @ self.error
-        terms = [own @ own.T]
+        parts = [v.map[:, : len(self.base)] @ self.error] if self.error.size else []
         for group in self._groups(v):
-            part = v.map[:, group.start : group.stop] * (group.root * group.most)
-            self.work += float(part.size) * n
-            terms.append(part @ part.T)
-        rest = v.slack + self.rounding(v)
-        terms.append(np.eye(n) * rest**2)
-        sizes = [math.sqrt(float(np.trace(term))) for term in terms]
-        whole = sum(sizes)
-        total = sum((term * (whole / size) for term, size in zip(terms, sizes, strict=True) if size > 0.0), np.zeros((n, n)))
-        return _padded(total, 8.0 * (max(v.map.shape) + 8) * EPSILON * float(np.linalg.norm(total)))
+            parts.append(v.map[:, group.start : group.stop] * (group.root * group.most))
+            self.work += float(parts[-1].size) * len(v.map)
+        rest, side = v.slack + self.rounding(v), math.sqrt(len(v.map))
+        sizes = [float(np.linalg.norm(part)) for part in parts]
+        whole = sum(sizes) + rest * side
+        total = np.zeros((len(v.map), len(v.map)))
+        for part, size in zip(parts, sizes, strict=True):
+            if size > 0.0:
+                total += (part @ part.T) * (whole / size)
+        rounding = 8.0 * (max(v.map.shape) + 8) * EPSILON * (float(np.linalg.norm(total)) + whole * rest)
+        return _padded(total, whole * rest / max(side, 1.0) + rounding)
 
     def _groups(self, v: Adjoint) -> list[Group]:
         return [group for group in self.groups if group.start < v.map.shape[1]]
@@ -249,8 +252,10 @@ class Latents:
 
     def _size(self, a: Array) -> float:
         """An upper bound of ||a xi||: ||a||_F times the greatest ||xi||, by the largest groups and the base."""
-        scale = math.sqrt(float(np.trace(self.base)) + sum(float((g.root * g.most).max(initial=0.0)) ** 2 for g in self.groups))
-        return float(np.linalg.norm(a)) * scale * (1.0 + 1e-12)
+        if self._reached[0] != len(self.groups):
+            most = (float(group.root.max(initial=0.0)) * group.most for group in self.groups)
+            self._reached = len(self.groups), math.sqrt(float(np.trace(self.base)) + sum(each**2 for each in most))
+        return float(np.linalg.norm(a)) * self._reached[1] * (1.0 + 1e-12)
 
     def _shape(self, a: Array, sigma: Array) -> Array:
         """a Sigma a^T for a [n, K], no less than it truly is."""
@@ -318,9 +323,9 @@ def _placed(n: int, rows: Array, start: int) -> Array:
 
 def _padded(matrix: Array, room: float) -> Array:
     """A symmetric matrix, ``room`` added to its diagonal."""
-    found = 0.5 * (matrix + matrix.T)
-    found[np.diag_indices_from(found)] += room
-    return np.asarray(found)
+    found = np.asarray(0.5 * (matrix + matrix.T))
+    np.einsum("ii->i", found)[...] += room
+    return found
 
 
 def _root(sigma: Array) -> Array:

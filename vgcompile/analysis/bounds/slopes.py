@@ -16,6 +16,10 @@ from vgcompile.ops.reading import slope_range
 
 def tangent(row: Op, case: Case, position: int, unit: float = 0.0) -> Tangent | None:
     """A known linear map near the Jacobian by one input, for one sample; None where there is none."""
+    return case.once("tangent", position, unit, lambda: _tangent(row, case, position, unit))
+
+
+def _tangent(row: Op, case: Case, position: int, unit: float) -> Tangent | None:
     try:
         if row.tangent is not None:
             return row.tangent(case, position)
@@ -35,6 +39,10 @@ def bounds_differences(row: Op, position: int) -> bool:
 
 def slopes(row: Op, case: Case, position: int, unit: float) -> Interval:
     """Every slope on the ranges; with a ``unit``, as a run computes it."""
+    return case.once("slopes", position, unit, lambda: _slopes(row, case, position, unit))
+
+
+def _slopes(row: Op, case: Case, position: int, unit: float) -> Interval:
     if row.derivatives[min(position, len(row.derivatives) - 1)] is None:
         return Interval(np.zeros(()), np.zeros(()))
     found = slope_range(NUMPY, row, position, case)

@@ -201,7 +201,7 @@ class Step:
 
 
 def flat(end: Array, size: int) -> Array:
-    return np.broadcast_to(end.ravel(), (size,))
+    return end.ravel() if end.size == size else np.broadcast_to(end.ravel(), (size,))
 
 
 def clipped(centre: Array, bound: Interval) -> Array:
