@@ -12,12 +12,17 @@ import numpy as np
 
 from benchmarks.sound import peers
 from benchmarks.sound.nets import SLOPES, Net, jacobian, matrices, value_and_slope
+from vgcompile.analysis.bounds.domains import Domain
 from vgcompile.analysis.bounds.region import Region, region
 from vgcompile.analysis.sound import SoundTier, sound
 from vgcompile.graph.network import Network
 
 Array = np.ndarray[Any, Any]
 OURS = "vgcompile"
+QUICK: dict[str, tuple[Domain, ...]] = {
+    "its zonotope, centre": ("product", "zonotope", "centre"),
+    "its centre": ("product", "centre"),
+}
 LIRPA = "auto_LiRPA"
 STARTS, STEPS = 12, 24  # of the attack
 
@@ -34,13 +39,17 @@ class Row:
     lower: float = math.nan  # our lower bound over the least singular value at the centre
 
     @property
+    def _others(self) -> list[str]:
+        return [name for name in self.ratios if name != OURS and name not in QUICK]
+
+    @property
     def ahead_of_all(self) -> bool:
-        return all(self.ratios[OURS] <= ratio * (1.0 + 1e-6) for ratio in self.ratios.values())
+        return all(self.ratios[OURS] <= self.ratios[name] * (1.0 + 1e-6) for name in self._others)
 
     @property
     def ahead_at_equal_time(self) -> bool:
         """Of all methods that take no longer than ours."""
-        rivals = [name for name, seconds in self.seconds.items() if seconds <= self.seconds[OURS]]
+        rivals = [name for name in self._others if self.seconds[name] <= self.seconds[OURS]]
         return all(self.ratios[OURS] <= self.ratios[name] * (1.0 + 1e-6) for name in rivals)
 
 
@@ -70,6 +79,9 @@ def measured(net: Net, form: str, seed: int = 0, with_lirpa: bool = False) -> Ro
     (value,) = [v for v in network.model.graph.inputs if v.name == "x"]
     lo, hi = tier.total[value]
     made.ratios[OURS] = 10.0**hi / best
+    for name, domains in QUICK.items():
+        few = _timed(made, name, lambda domains=domains: sound(network, where, domains=domains))  # type: ignore[misc]
+        made.ratios[name] = 10.0 ** few.total[value][1] / best
     least = np.linalg.svd(jacobian(net, weights, x), compute_uv=False)[-1]
     if not net.share:
         slopes = _slopes(net, network, tier)
@@ -163,7 +175,7 @@ def _norm_at(net: Net, weights: Sequence[Any], x: Any) -> Any:
 
 def table(found: Sequence[Row]) -> str:
     """One line for each net and region: bound over attacked maximum, and milliseconds."""
-    names = [OURS, *peers.CLOSED_FORMS, LIRPA]
+    names = [OURS, *QUICK, *peers.CLOSED_FORMS, LIRPA]
     head = ["net", "region", *names, "lower / least"]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for row in found:

@@ -15,6 +15,7 @@ import numpy as np
 import vgcompile
 from vgcompile.analysis import edges, verdicts
 from vgcompile.analysis.activations import activations, watched
+from vgcompile.analysis.bounds.domains import DOMAINS, Domain, chosen
 from vgcompile.analysis.bounds.region import Region
 from vgcompile.analysis.bounds.region import region as stated_region
 from vgcompile.analysis.bounds.support import supports, unbounded
@@ -52,6 +53,7 @@ class Options:
 
     ``region`` (:mod:`vgcompile.analysis.bounds.region`) None: `range` where every input declares one, else `everywhere`.
     ``certify``: whether bounds are for the weights as they stand, or for all that their initializers may draw.
+    ``domains``: what bounds are the intersection of (:mod:`vgcompile.analysis.bounds.domains`); fewer are quicker and no tighter.
     ``seeds`` K > 1 averages the measured logs over K
     initializations (seeds seed, seed + 1, ...). ``data`` is a file that is read in place of the network's own data, ``part`` the
     part of the latter that is read. ``statistics``: what is measured of each edge, the sum of squares, or also the
@@ -66,6 +68,7 @@ class Options:
     tiers: Sequence[Tier] = TIERS
     region: str | None = None
     certify: Literal["weights", "support"] = "weights"
+    domains: Sequence[Domain] = DOMAINS
     provider: Literal["auto", "cpu", "cuda"] = "auto"
     seed_input: bool = False  # the adjoint of each output comes from the data file, as array `adj.<output>`
     mode: Literal["training", "inference"] = "training"
@@ -93,6 +96,7 @@ def analyze(network: Network, options: Options = Options(), progress: Callable[[
     measured tier meets an operator without a gradient rule. ``progress`` is told the name of each stage as it begins.
     """
     preset = _judged_by(options)
+    options = replace(options, domains=chosen(options.domains))
     if options.seed_input:
         network = replace(network, loss=None)
     feeds = _feeds(network, options)
@@ -103,7 +107,7 @@ def analyze(network: Network, options: Options = Options(), progress: Callable[[
 
     progress("bounding")
     with np.errstate(over="ignore"):  # a bound beyond float64 is infinite
-        bounds = sound(network, region) if "sound" in options.tiers else None
+        bounds = sound(network, region, domains=options.domains) if "sound" in options.tiers else None
     progress("predicting")
     numbers = {name: array for name, array in feeds.items() if array.dtype.kind in "iub"}
     predicted = partial(expected, network, batch, input_signals(network, feeds), _extents(network, feeds), numbers)
@@ -124,12 +128,12 @@ def analyze(network: Network, options: Options = Options(), progress: Callable[[
     inside = region.contains(feeds)
     drawn = options.seed in (None, network.seed)  # for these weights, not for others drawn anew, unless for all draws
     stated = inside and (drawn or options.certify == "support")
-    checked = self_check(found, runs, stated, partial(float32_bounds, network, region)) if runs else SelfCheck()
+    checked = self_check(found, runs, stated, partial(float32_bounds, network, region, options.domains)) if runs else SelfCheck()
     plots = activations(network, runs[-1].watched if runs else {})
     return Analysis(
         network.name,
         network.source,
-        region.text,
+        _stated(region, options.domains),
         tuple(found),
         tuple(subject.layers),
         tuple(plots),
@@ -215,6 +219,11 @@ def _measure(meter: Meter | None, network: Network, feeds: Mapping[str, Array], 
     return [meter.measure(feeds, seed) for seed in range(first, first + options.seeds)]
 
 
+def _stated(region: Region, domains: Sequence[Domain]) -> str:
+    """The set of inputs in words, and what bounds are of where that is not all that there is."""
+    return region.text if len(domains) == len(DOMAINS) else f"{region.text}; bounds of {', '.join(domains)} alone"
+
+
 def _default_region(network: Network) -> str:
     floats = [declared for declared in network.inputs.values() if declared.dtype.is_floating_point()]
     return "range" if floats and all(declared.range is not None for declared in floats) else "everywhere"
@@ -238,6 +247,7 @@ def _provenance(
         "mode": options.mode,
         "region": region.form,
         "certify": options.certify,
+        "domains": list(options.domains),
         "unbounded_support": unbounded(network, region.parameters),
         "data": options.data or _own_data(network, options),
         "data_inside_region": inside,

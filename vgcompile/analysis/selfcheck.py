@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from vgcompile.analysis.bounds.domains import DOMAINS, Domain
 from vgcompile.analysis.bounds.region import Region
 from vgcompile.analysis.result import Edge, Mismatch, SelfCheck, Tiers
 from vgcompile.analysis.sound import sound
@@ -58,10 +59,10 @@ def self_check(
     return SelfCheck(tuple(violations), deviations)
 
 
-def float32_bounds(network: Network, region: str | Region) -> dict[str, Bounds]:
+def float32_bounds(network: Network, region: str | Region, domains: Sequence[Domain] = DOMAINS) -> dict[str, Bounds]:
     """Bounds of every edge, by its id, for a run whose operands are off by sixteen roundings to float32, and whose functions and
     slopes by as many of the largest term that they are computed from."""
-    bounds = sound(network, region, unit=16 * FLOAT32).gain
+    bounds = sound(network, region, 16 * FLOAT32, domains).gain
     return {f"{node.name}#{position}": ends for (node, position), ends in bounds.items()}
 
 

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from vgcompile.analysis.view import Form
 
 TIERS = "sound,expected,measured"
+DOMAINS = "product,zonotope,ellipsoid,centre"
 
 
 def analyze(
@@ -60,6 +61,14 @@ def analyze(
         Literal["weights", "support"],
         typer.Option("--certify", help="Bounds for the weights as they are, or for all that their initializers may draw."),
     ] = "weights",
+    domains: Annotated[
+        str,
+        typer.Option(
+            "--domains",
+            metavar="DOMAIN,...",
+            help="What bounds are the best of; product is always there, fewer are quicker: product,centre.",
+        ),
+    ] = DOMAINS,
     seeds: Annotated[
         int, typer.Option("--seeds", metavar="K", min=1, help="Average the measured tier over K initializations.")
     ] = 1,
@@ -113,6 +122,7 @@ def analyze(
     chosen = several(tiers, TIERS.split(","), "--tiers")
     if not chosen:
         raise UserError(f"--tiers names none; it takes {TIERS}")
+    bounding = several(domains, DOMAINS.split(","), "--domains")
     drawn = _drawn(graph)
     if len(weights or ()) > 1 and (graph is not None or write_known is not None):
         raise UserError("--graph and --write-baseline write of one analysis; give one --weights")
@@ -131,6 +141,7 @@ def analyze(
         tiers=chosen,  # type: ignore[arg-type]
         region=region,
         certify=certify,
+        domains=bounding,  # type: ignore[arg-type]
         provider=provider,
         seed_input=seed_input,
         mode=mode,
