@@ -8,7 +8,7 @@ compared with its bounds on every step, sample by sample. What float32 shows out
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ import onnx
 import onnx_ir as ir
 
 from vgcompile import spec
+from vgcompile.analysis.bounds.domains import DOMAINS, Domain
 from vgcompile.analysis.bounds.region import Region, region
 from vgcompile.analysis.sound import sound
 from vgcompile.analysis.uses import learned
@@ -88,14 +89,16 @@ def _hidden(network: Network) -> tuple[str, ...]:
     )
 
 
-def attack(family: str, text: str, form: str, count: int, seed: int, steps: int = 8) -> Attacked:
+def attack(
+    family: str, text: str, form: str, count: int, seed: int, steps: int = 8, domains: Sequence[Domain] = DOMAINS
+) -> Attacked:
     """Attack a model's bounds on a region with ``count`` samples: random ones, then ascent."""
     aim = target(text)
     rng = np.random.default_rng(seed)
     network = aim.network
     centre = _drawn(network, rng, 1)
     where = region(network, form, centre)
-    bounds = {str(value.name): ends for value, ends in sound(network, where).total.items()}
+    bounds = {str(value.name): ends for value, ends in sound(network, where, domains=domains).total.items()}
     batch = -(-count // steps)
     found: list[str] = []
     best, session = 0.0, Session(aim.first, "cpu", 1)
