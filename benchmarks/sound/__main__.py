@@ -40,6 +40,7 @@ def main() -> int:
         return 0
     if given.what == "tightness":
         settings = tightness.rows(given.quick)
+        tightness.warm()
         print(tightness.table([tightness.measured(*each, with_lirpa=peers.has_lirpa()) for each in settings]))
         return 0
     return _attacks(given.count, given.models, given.family or sorted(FAMILIES))

@@ -67,6 +67,11 @@ def rows(quick: bool) -> list[tuple[Net, str]]:
     return [*whole, *tight, *near, *lirpa, *relu, *stacks]
 
 
+def warm() -> None:
+    """Import what an analysis needs, which is no part of its time."""
+    sound(Net("tanh", 4, 2).network(), "everywhere")
+
+
 def measured(net: Net, form: str, seed: int = 0, with_lirpa: bool = False) -> Row:
     """Every method that takes this net and region."""
     network = net.network(seed)
