@@ -9,7 +9,7 @@ import threadpoolctl
 from vgcompile import spec
 from vgcompile.analysis import sound as tier
 from vgcompile.analysis.bounds import enclosure
-from vgcompile.analysis.bounds.latents import _root
+from vgcompile.analysis.bounds.positive import root_of
 from vgcompile.analysis.bounds.zonotope import Affine, Zonotopes
 from vgcompile.build import build
 from vgcompile.graph.network import Network
@@ -26,7 +26,7 @@ POSITIVE = {
 @pytest.mark.parametrize("name", POSITIVE)
 def test_a_root_is_no_less_than_its_square(name: str) -> None:
     sigma = POSITIVE[name](np.random.default_rng(0))
-    root = _root(sigma)
+    root = root_of(sigma)
     least = float(np.linalg.eigvalsh(root @ root.T - sigma)[0])
     assert least >= -1e-15 * np.trace(sigma)
     assert np.trace(root @ root.T - sigma) <= 1e-10 * np.trace(sigma)

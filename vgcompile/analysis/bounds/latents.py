@@ -27,13 +27,14 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from vgcompile.analysis.bounds.positive import estimate, padded, placed, root_of
 from vgcompile.interval import EPSILON, Array
 from vgcompile.norms import largest_eigenvalue, singular_extremes
 
 T = TypeVar("T")
 LEAST, MOST = 1e-9, 0.98  # of the ellipsoid that one group may take up; at 1 it degenerates
+LITTLE = 0.1  # of a centre: a distance from it that need not be known any better
 TINIEST = 1e-70  # in units of the base: below it, and above its inverse, squares are no longer safe
-STEPS = 4  # of the power method, where an estimate will do
 
 
 @dataclass(frozen=True)
@@ -102,8 +103,8 @@ class Latents:
         if n <= k:
             square = largest_eigenvalue(self._own_shape(v))
         else:
-            gram = _padded(v.map.T @ v.map, (n + 4) * EPSILON * float(np.linalg.norm(v.map)) ** 2)
-            root = _root(sigma)
+            gram = padded(v.map.T @ v.map, (n + 4) * EPSILON * float(np.linalg.norm(v.map)) ** 2)
+            root = root_of(sigma)
             square = largest_eigenvalue(self._shape(root.T, gram))
         self.work += 4.0 * min(n, k) ** 3
         return (math.sqrt(square) + v.slack) * (1.0 + 1e-14)
@@ -145,8 +146,8 @@ class Latents:
         if not len(rows):
             return known
         root = np.sqrt(radius[rows]) * (1.0 + 2.0 * EPSILON)
-        start = self._add(u.map[rows] * root[:, None], root)
-        return self.sum(known, Adjoint(_placed(len(u.map), rows, start)))
+        start = self._add(u.map[rows] * root[:, None], root, self._by_distance(u, rows, root) if self.round else math.inf)
+        return self.sum(known, Adjoint(placed(len(u.map), rows, start)))
 
     def bounded(self, u: Adjoint, n: int, radius: float) -> Adjoint:
         """E u for a map E to n numbers with ||E|| <= ``radius``, of which nothing else is known."""
@@ -154,7 +155,7 @@ class Latents:
             return Adjoint(np.zeros((n, u.map.shape[1])))
         root = math.sqrt(radius) * (1.0 + 2.0 * EPSILON)
         start = self._add(u.map * root, np.full(n, root))
-        return Adjoint(_placed(n, np.arange(n), start), radius * u.slack * (1.0 + 2.0 * EPSILON))
+        return Adjoint(placed(n, np.arange(n), start), radius * u.slack * (1.0 + 2.0 * EPSILON))
 
     def mapped(self, u: Adjoint, pulled: Array, error: float, norm: float) -> Adjoint:
         """L u, computed as ``pulled`` with a relative ``error``, for a map of this ``norm``."""
@@ -203,7 +204,7 @@ class Latents:
             if size > 0.0:
                 total += (part @ part.T) * (whole / size)
         rounding = 8.0 * (max(v.map.shape) + 8) * EPSILON * (float(np.linalg.norm(total)) + whole * rest)
-        return _padded(total, whole * rest / max(side, 1.0) + rounding)
+        return padded(total, whole * rest / max(side, 1.0) + rounding)
 
     def _groups(self, v: Adjoint) -> list[Group]:
         return [group for group in self.groups if group.start < v.map.shape[1]]
@@ -229,13 +230,13 @@ class Latents:
         centre, error = self.middle(v), None
         if centre is not None:
             away = self._deviating(v)
-            error = _root(away) if float(np.trace(away)) < float(np.linalg.norm(centre)) ** 2 * len(away) else None
+            error = root_of(away) if float(np.trace(away)) < float(np.linalg.norm(centre)) ** 2 * len(away) else None
         if error is None:
             centre, error = None, np.zeros((len(v.map), 0))
         shape = self._own_shape(v)
         if v.slack and not self.round:
             share = v.slack / math.sqrt(float(np.trace(shape)) / len(shape) + v.slack**2)
-            shape = _padded(shape * (1.0 + share), v.slack**2 * (1.0 + 1.0 / share) * (1.0 + 8.0 * EPSILON))
+            shape = padded(shape * (1.0 + share), v.slack**2 * (1.0 + 1.0 / share) * (1.0 + 8.0 * EPSILON))
         size = math.sqrt(float(np.trace(shape)) / max(len(shape), 1))
         power = math.frexp(size)[1] if size > 0.0 else 0
         unit = 2.0**-power
@@ -243,9 +244,17 @@ class Latents:
         made = Latents(shape * unit**2, kept, error * unit, self.round, work=self.work, exponent=self.exponent + power)
         return made, Adjoint(np.eye(len(v.map)))
 
-    def _add(self, reach: Array, root: Array) -> int:
+    def _by_distance(self, u: Adjoint, rows: Array, root: Array) -> float:
+        """||root u|| by the distance of all of u from its centre, where that is little beside the centre; else infinite."""
+        centre = self.middle(u)
+        if centre is None or not math.isfinite(away := float(root.max()) * self.deviation(u)):
+            return math.inf
+        _, known = singular_extremes(centre[rows] * root[:, None], math.inf)
+        return (known + away) * (1.0 + 8.0 * EPSILON) if away <= LITTLE * known else math.inf
+
+    def _add(self, reach: Array, root: Array, known: float = math.inf) -> int:
         start, adjoint = self.size, Adjoint(reach)
-        most = self.norm(adjoint)
+        most = known if known < math.inf else self.norm(adjoint)
         shape = None if self.groups or self.round else self._own_shape(adjoint)
         self.groups.append(Group(start, start + len(root), reach, root, most, shape))
         return start
@@ -262,7 +271,7 @@ class Latents:
         k = a.shape[1]
         self.work += a.size * (k + len(a))
         found = a @ sigma @ a.T
-        return _padded(found, 4.0 * (k + 4) * EPSILON * float(np.linalg.norm(sigma)) * float(np.linalg.norm(a)) ** 2)
+        return padded(found, 4.0 * (k + 4) * EPSILON * float(np.linalg.norm(sigma)) * float(np.linalg.norm(a)) ** 2)
 
     def _own_shape(self, v: Adjoint) -> Array:
         """T Sigma T^T, weighted for this adjoint."""
@@ -288,7 +297,7 @@ class Latents:
         if not groups:
             return sigma
         own = v.map[:, : len(self.base)]
-        parts = [_estimate(own, self.base), *(_contribution(v.map, group) for group in groups)]
+        parts = [estimate(own, self.base), *(_contribution(v.map, group) for group in groups)]
         whole, taken = sum(parts), 0.0
         for group, part in zip(groups, parts[1:], strict=True):
             wanted = part / whole if whole > 0.0 else 0.5
@@ -308,51 +317,13 @@ class Latents:
         self.work += ahead.size * (k + len(sigma) + len(shape)) + 5.0 * len(shape) ** 3
         rounding = 64.0 * (len(sigma) + len(shape)) * EPSILON * float(np.linalg.norm(grown)) / (1.0 - share) ** 2
         found = np.zeros((group.stop, group.stop))
-        found[: group.start, : group.start] = _padded(grown, rounding)
+        found[: group.start, : group.start] = padded(grown, rounding)
         fresh = np.arange(group.start, group.stop)
         found[fresh, fresh] = group.root**2 / nu * (1.0 + 1e-12)
         return found
 
 
-def _placed(n: int, rows: Array, start: int) -> Array:
-    """The map of numbers ``start``, ``start`` + 1, ... to these rows of n."""
-    placed = np.zeros((n, start + len(rows)))
-    placed[rows, start + np.arange(len(rows))] = 1.0
-    return placed
-
-
-def _padded(matrix: Array, room: float) -> Array:
-    """A symmetric matrix, ``room`` added to its diagonal."""
-    found = np.asarray(0.5 * (matrix + matrix.T))
-    np.einsum("ii->i", found)[...] += room
-    return found
-
-
-def _root(sigma: Array) -> Array:
-    """L with L L^T no less than a positive matrix: its Cholesky factor, which is one of a matrix within (n + 1) u tr of it
-    (Higham 2002, theorem 10.3), or where rounding has left it none, that of its eigenvectors."""
-    n = len(sigma)
-    grown = _padded(sigma, 4.0 * (n + 8) * EPSILON * float(np.trace(sigma)))
-    try:
-        return np.linalg.cholesky(grown)
-    except np.linalg.LinAlgError:
-        values, vectors = np.linalg.eigh(sigma)
-        room = 64.0 * n * EPSILON * float(np.linalg.norm(sigma))
-        return np.asarray(vectors * np.sqrt(np.maximum(values, 0.0) + room))
-
-
-def _estimate(a: Array, sigma: Array) -> float:
-    """About ||a Sigma a^T||^1/2, by the power method."""
-    x = np.cos(np.arange(1.0, len(a) + 1.0))
-    length = 0.0
-    for _ in range(STEPS):
-        x = x / max(float(np.linalg.norm(x)), 1e-300)
-        x = a @ (sigma @ (a.T @ x))
-        length = float(np.linalg.norm(x))
-    return math.sqrt(length)
-
-
 def _contribution(v: Array, group: Group) -> float:
     """About what a group brings to the norm of an adjoint."""
     part = v[:, group.start : group.stop]
-    return _estimate(part, np.diag(group.root**2)) * group.most
+    return estimate(part, np.diag(group.root**2)) * group.most
