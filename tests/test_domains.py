@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -205,6 +206,19 @@ def test_no_decomposition_for_what_is_of_no_use(monkeypatch: pytest.MonkeyPatch)
     assert norms.singular_extremes(matrix, 1e-9 * most) == known
     monkeypatch.setattr(np.linalg, "svd", lambda *args, **kwargs: pytest.fail("a decomposition is made"))
     assert norms.singular_extremes(matrix, 0.01 * most) == (0.0, known[1])
+
+
+@pytest.mark.parametrize("n", [1, 5, 47, 48, 64, 127])
+@pytest.mark.parametrize("scale", [1e-300, 1e-170, 1.0, 1e150])
+def test_the_greatest_eigenvalue_of_any_size(n: int, scale: float) -> None:
+    """By the Rayleigh quotient of its own vector, whatever squares of entries do."""
+    a = np.random.default_rng(n).normal(size=(n, max(n // 2, 1)))
+    gram = a @ a.T
+    values, vectors = np.linalg.eigh(gram)
+    most = max(values[-1], float(vectors[:, -1] @ gram @ vectors[:, -1]))
+    assert most * scale * (1.0 - 1e-13) <= norms.largest_eigenvalue(gram * scale) <= most * scale * (1.0 + 1e-10)
+    assert norms.largest_eigenvalue(0.0 * gram) == 0.0
+    assert norms.largest_eigenvalue(gram * math.nan) == norms.largest_eigenvalue(gram * math.inf) == math.inf
 
 
 def test_what_is_kept_of_a_case_is_its_own() -> None:

@@ -21,6 +21,7 @@ ITERATIONS = 5
 FACTORED = 128  # the shorter side from which a guess and its proof cost less than Gram steps
 GUESSES = (1e-5, 2e-3, 0.02, 0.2)  # by how much a guess of the greatest eigenvalue is raised until it is proved
 TOLERANCE = 1e-4  # of the guess, whose error is about its square
+BISECTED = 48  # the side from which one or two eigenvalues cost less than all of them
 BLOCK = 32  # columns that are brought to tridiagonal form at once
 BY_NUMBER = 2  # LAPACK's word for eigenvalues from one number to another
 STEPS = 8  # of the power method, where a guess is not to be proved
@@ -61,8 +62,8 @@ def singular_extremes(matrix: Array, beneath: float = 0.0) -> tuple[float, float
         return (0.0, float(spectral_norm(a)))
     a = a / scale
     tall = a if a.shape[0] >= a.shape[1] else a.T
-    least, greatest = _extreme_eigenvalues(tall.T @ tall)
     m, n = tall.shape
+    least, greatest = _eigenvalues(tall.T @ tall, (1, n))
     error = 4.0 * (m + 8) * UNIT * float(np.linalg.norm(tall)) ** 2 + 32.0 * n * UNIT * greatest
     hi = math.sqrt(greatest + error) * scale * (1.0 + 4.0 * UNIT)
     least -= error
@@ -71,24 +72,23 @@ def singular_extremes(matrix: Array, beneath: float = 0.0) -> tuple[float, float
     return (math.sqrt(least) * scale * (1.0 - 4.0 * UNIT), hi)
 
 
-def _extreme_eigenvalues(gram: Array) -> tuple[float, float]:
-    """The least and the greatest eigenvalue of a symmetric matrix [n, n], each off by p(n) u ||G|| at most.
+def _eigenvalues(gram: Array, places: Sequence[int]) -> list[float]:
+    """The eigenvalues of a symmetric matrix G [n, n] at these places, 1 the least, n the greatest, off by p(n) u ||G|| at most.
 
-    Of a large one, two bisections of its tridiagonal form cost less than all eigenvalues; both steps are backward stable (LAPACK
-    Users' Guide 4.7.1).
+    Of a large one, bisections of its tridiagonal form cost less than all eigenvalues; both steps are backward stable (LAPACK
+    Users' Guide 4.7.1), of entries whose squares neither overflow nor underflow.
     """
     n = len(gram)
-    if n < FACTORED:
+    if n < BISECTED:
         values = np.linalg.eigvalsh(gram)
-        return float(values[0]), float(values[-1])
+        return [float(values[place - 1]) for place in places]
     from scipy.linalg import lapack  # slow to import
 
     _, diagonal, beside, _, _ = lapack.dsytrd(gram.T, lwork=BLOCK * n)
-    ends = [lapack.dstebz(diagonal, beside, BY_NUMBER, 0.0, 0.0, k, k, 0.0, "E") for k in (1, n)]
+    ends = [lapack.dstebz(diagonal, beside, BY_NUMBER, 0.0, 0.0, k, k, 0.0, "E") for k in places]
     if any(failed for *_, failed in ends):
         raise np.linalg.LinAlgError("an eigenvalue was not found by bisection")
-    (_, (least, *_), *_), (_, (greatest, *_), *_) = ends
-    return float(least), float(greatest)
+    return [float(found[0]) for _, found, *_ in ends]
 
 
 def spectral_norm(stack: Array, iterations: int = ITERATIONS) -> Array:
@@ -253,10 +253,9 @@ def largest_eigenvalue(matrix: Array) -> float:
     LAPACK's eigenvalues are exact for a matrix within p(n) u ||A|| of the given one (LAPACK Users' Guide 4.7.1); see
     :func:`smallest_singular_value` for p. That of a large one is guessed and proved.
     """
-    n = len(matrix)
-    if not np.isfinite(matrix).all():
+    n, scale = len(matrix), float(np.abs(matrix).max(initial=0.0))
+    if not math.isfinite(scale):
         return math.inf
-    if n >= FACTORED:
-        return _proved_eigenvalue(matrix)
-    value = float(np.linalg.eigvalsh(matrix)[-1]) if n else 0.0
-    return max(value, 0.0) * (1.0 + 32.0 * n * UNIT)
+    if n >= FACTORED or scale == 0.0:
+        return _proved_eigenvalue(matrix) if scale > 0.0 else 0.0
+    return scale * max(_eigenvalues(matrix / scale, [n])[0], 0.0) * (1.0 + 32.0 * n * UNIT)
