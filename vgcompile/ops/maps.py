@@ -114,7 +114,8 @@ def broadcast(case: Case, position: int) -> LinearMap | None:
 
 def matrix(columns: Array, scale: float = 1.0) -> LinearMap:
     """Rows of a sample times a known matrix [k, m]: [S, r k] to [S, r m]."""
-    b = np.asarray(columns, np.float64) * scale
+    b = np.asarray(columns, np.float64)
+    b = b if scale == 1.0 else b * scale  # large ones are not copied
     k, m = b.shape
     size = float(np.linalg.norm(b)) * (1.0 + k * m * EPSILON)
 

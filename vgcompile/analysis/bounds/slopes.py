@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -13,10 +14,13 @@ from vgcompile.ops.maps import scaled
 from vgcompile.ops.op import Attributes, Case, Op, Tangent
 from vgcompile.ops.reading import slope_range
 
+T = TypeVar("T")
+KEPT = 1 << 14  # elements
+
 
 def tangent(row: Op, case: Case, position: int, unit: float = 0.0) -> Tangent | None:
     """A known linear map near the Jacobian by one input, for one sample; None where there is none."""
-    return case.once("tangent", position, unit, lambda: _tangent(row, case, position, unit))
+    return _once(case, "tangent", position, unit, lambda: _tangent(row, case, position, unit))
 
 
 def _tangent(row: Op, case: Case, position: int, unit: float) -> Tangent | None:
@@ -30,6 +34,12 @@ def _tangent(row: Op, case: Case, position: int, unit: float) -> Tangent | None:
         return None
 
 
+def _once(case: Case, what: str, position: int, unit: float, made: Callable[[], T]) -> T:
+    """Worked out once, of operands that are small enough to keep what is."""
+    small = all(bound is None or bound.lo.size <= KEPT for bound in case.ranges[position : position + 1])
+    return case.once(what, position, unit, made) if small else made()
+
+
 def bounds_differences(row: Op, position: int) -> bool:
     """Whether slopes by this input bound how far the value may move: not where it jumps, nor where no slope is taken of it."""
     if not row.derivatives:
@@ -39,7 +49,7 @@ def bounds_differences(row: Op, position: int) -> bool:
 
 def slopes(row: Op, case: Case, position: int, unit: float) -> Interval:
     """Every slope on the ranges; with a ``unit``, as a run computes it."""
-    return case.once("slopes", position, unit, lambda: _slopes(row, case, position, unit))
+    return _once(case, "slopes", position, unit, lambda: _slopes(row, case, position, unit))
 
 
 def _slopes(row: Op, case: Case, position: int, unit: float) -> Interval:
