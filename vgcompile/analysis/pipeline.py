@@ -33,6 +33,7 @@ from vgcompile.analysis.uses import parameter_layers, uses
 from vgcompile.errors import DataError, UserError
 from vgcompile.graph.emit import dims
 from vgcompile.graph.network import Input, Network
+from vgcompile.graph.pause import uncollected
 from vgcompile.passes.gradient import ADJOINT, named_values
 from vgcompile.runtime import data
 from vgcompile.runtime.data import PartName
@@ -89,6 +90,7 @@ class Tiers3:
     batch: int
 
 
+@uncollected()
 def analyze(network: Network, options: Options = Options(), progress: Callable[[str], None] = lambda stage: None) -> Analysis:
     """Annotate every edge of a network.
 
