@@ -121,7 +121,7 @@ def analyze(network: Network, options: Options = Options(), progress: Callable[[
 
     tiers = Tiers3(bounds, prediction, runs, batch)
     every_use = uses(network)
-    found = edges.annotate(network, every_use, tiers)
+    found, operators = edges.annotate(network, every_use, tiers)
     held = parameter_layers(network)
     layers, verdict, worst = verdicts.judge(network, held, found, tiers, preset, options.paths)
     subject = Subject(network, layers, held, found, tiers, preset, FLOATS[options.dtype], options.learning_rate)
@@ -145,7 +145,7 @@ def analyze(network: Network, options: Options = Options(), progress: Callable[[
         _provenance(network, options, batch, region, meter, runs, inside),
         tuple(find(subject)),
         tuple(budgets(subject)),
-        tuple(edges.operators(network, tiers)),
+        tuple(operators),
     )
 
 
