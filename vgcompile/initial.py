@@ -11,6 +11,7 @@ import math
 import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -118,6 +119,7 @@ class Initial:
         return json.dumps(asdict(self), separators=(",", ":"))
 
     @classmethod
+    @lru_cache(maxsize=256)  # of the layers of a deep net many are drawn alike
     def from_json(cls, text: str) -> Initial:
         fields = json.loads(text)
         return cls(**{**fields, "shape": tuple(fields["shape"])})
