@@ -8,13 +8,14 @@ from itertools import pairwise, product
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 
 from benchmarks.sound.attack import attack
 from benchmarks.sound.families import FAMILIES, random_model
 from vgcompile import spec
 from vgcompile.analysis import Options, analyze
-from vgcompile.analysis.bounds import ellipsoid, latents, region, zonotope
+from vgcompile.analysis.bounds import ellipsoid, enclosure, latents, points, region, zonotope
 from vgcompile.analysis.bounds.ellipsoid import Followed
 from vgcompile.analysis.bounds.enclosure import enclose
 from vgcompile.analysis.bounds.factors import factors
@@ -208,6 +209,13 @@ def range_oracle() -> None:
         inside(scalar, region.region(scalar, form), [np.array([0.2]), np.array([0.6])])
 
 
+def point_oracle() -> None:
+    """Values that are known as points with radii: all functions rise, so that the ends of a narrow interval go to the ends."""
+    ends = 0.2, 0.2 + 6e-11
+    narrow = chain(6, 1, "tanh", init="{kind: uniform, range: [0.9, 1.4]}", box=f"[{ends[0]!r}, {ends[1]!r}]")
+    inside(narrow, region.region(narrow, "range"), [np.array([end]) for end in ends])
+
+
 def inside(network: Network, where: region.Region, points: list[Array]) -> None:
     ranges = sound(network, where).ranges
     made = [v for node in network.model.graph for v in node.outputs]
@@ -233,7 +241,12 @@ def jacobian(network: Network, x: Array) -> Array:
     return found
 
 
-ORACLES: dict[str, Callable[[], None]] = {"scalar": scalar_oracle, "vector": vector_oracle, "range": range_oracle}
+ORACLES: dict[str, Callable[[], None]] = {
+    "scalar": scalar_oracle,
+    "vector": vector_oracle,
+    "range": range_oracle,
+    "point": point_oracle,
+}
 
 
 @pytest.mark.parametrize("oracle", ORACLES)
@@ -270,6 +283,7 @@ BROKEN: dict[str, tuple[Any, str, Any]] = {
     "rows of the centre": (latents.Latents, "deviations", lambda self, v: np.zeros(len(v.map))),
     "distance from the centre": (latents.Latents, "deviation", lambda self, v: 0.0),
     "values at the centre": (zonotope.Step, "at_centre", _beside),
+    "norms of a point": (enclosure, "_norm", scaled(enclosure._norm, 0.8)),
 }
 
 
@@ -287,6 +301,34 @@ def test_a_broken_rule_is_seen(name: str, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 # --------------------------------------------------------------------------------------------------------------- tightness
+
+
+def test_what_contracts_to_a_point_stays_one() -> None:
+    """Where nothing is left of the input, slopes are known to the end, however deep the network is."""
+    network = chain(120, 16, "tanh", init="{kind: normal, sd: 0.1}", box="[-3, 3]")
+    network.model.graph.initializers["dense_60/bias"].const_value = ir.Tensor(np.linspace(-0.5, 0.5, 16, dtype=np.float32))
+    tier = sound(network, "range")
+    made = [node for node in network.model.graph if node.op_type == "Tanh"]
+    widths = [float((tier.ranges[node.outputs[0]].hi - tier.ranges[node.outputs[0]].lo).max()) for node in made]
+    assert widths[0] > 0.5
+    assert max(widths[40:]) < points.KEPT
+    for node in made[40:]:
+        lo, hi = tier.ranges[node.inputs[0]].lo, tier.ranges[node.inputs[0]].hi
+        slopes = 1.0 - np.tanh(0.5 * (lo + hi)) ** 2
+        assert tier.local[node, 0] == pytest.approx((math.log10(slopes.min()), math.log10(slopes.max())), abs=1e-8)
+
+
+def test_a_point_meets_what_is_not_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sum of a value that is a point by now and of the input is bounded as if no value were a point."""
+    deep = ", ".join("{kind: dense, units: 8, activation: tanh}" for _ in range(25))
+    head = "  - {kind: dense, units: 8, activation: tanh}\n  - {kind: dense, units: 8}"
+    network = net(f"  - {{kind: residual, layers: [{deep}]}}\n{head}", 8, init="{kind: normal, sd: 0.15}")
+    last = network.model.graph[-1].outputs[0]
+    found = sound(network, "range").ranges[last]
+    monkeypatch.setattr(points.Points, "step", lambda *_: None)
+    without = sound(network, "range").ranges[last]
+    assert found.lo == pytest.approx(without.lo, abs=1e-7)
+    assert found.hi == pytest.approx(without.hi, abs=1e-7)
 
 
 def test_sigmoid_chain_near_a_point() -> None:

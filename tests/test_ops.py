@@ -16,7 +16,7 @@ import pytest
 from onnx import defs
 
 from tests.one_node import DOUBLE, FLOAT, ROWS, OneNode, Twice, allows, build, case_in, one_node, over, samples, stream, twice
-from vgcompile.analysis.bounds.factors import extremes
+from vgcompile.analysis.bounds.slopes import extremes
 from vgcompile.errors import UserError
 from vgcompile.graph.emit import OPSET
 from vgcompile.graph.shapes import misread

@@ -11,6 +11,7 @@ import math
 import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import lru_cache, partial
 from typing import Any, Literal
 
 import numpy as np
@@ -78,24 +79,28 @@ class Initial:
         size = 4 * math.prod(self.shape)
         if size > _memory():
             raise UserError(f"the {size / 2**30:,.1f} GB of {name} do not fit into memory; make its layer narrower")
-        return self._drawn(stream(seed, name))
-
-    def _drawn(self, rng: np.random.Generator) -> Array:
         if self.kind == "constant":
             return np.full(self.shape, self.mean, np.float32)
+        return self._identity() if self.kind == "identity" else self._drawn(stream(seed, name))
+
+    def _drawn(self, rng: np.random.Generator) -> Array:
         if self.kind == "normal":
-            return self._in_pieces(lambda count: self.mean + self.sd * rng.standard_normal(count))
+            return self._in_pieces(partial(self._normal, rng))
         if self.kind == "uniform":
             half = math.sqrt(3.0) * self.sd
             return self._in_pieces(lambda count: rng.uniform(self.mean - half, self.mean + half, count))
         if self.kind == "truncated_normal":
             parent = self.sd / left_by_cut(self.cut)
             return (self.mean + parent * _cut_normal(rng, self.cut, self.shape)).astype(np.float32)
-        if self.kind == "identity":
-            return self._identity()
         rows, columns = self.shape[0] // self.parts, math.prod(self.shape[1:])
         matrices = [_orthonormal(rng, rows, columns) for _ in range(self.parts)]
         return (np.concatenate(matrices) * (self.sd * math.sqrt(max(rows, columns)))).reshape(self.shape).astype(np.float32)
+
+    def _normal(self, rng: np.random.Generator, count: int) -> Array:
+        found = rng.standard_normal(count)
+        found *= self.sd
+        found += self.mean
+        return found
 
     def _in_pieces(self, draw: Callable[[int], Array]) -> Array:
         """The same numbers as in one go, without all of them in double at once."""
@@ -118,6 +123,7 @@ class Initial:
         return json.dumps(asdict(self), separators=(",", ":"))
 
     @classmethod
+    @lru_cache(maxsize=256)  # of the layers of a deep net many are drawn alike
     def from_json(cls, text: str) -> Initial:
         fields = json.loads(text)
         return cls(**{**fields, "shape": tuple(fields["shape"])})

@@ -53,7 +53,7 @@ def singular_extremes(matrix: Array, beneath: float = 0.0) -> tuple[float, float
     decomposition is made after all. A smallest one of no more than ``beneath`` is of no use to the caller, and may be given as 0.
     """
     a = np.asarray(matrix, np.float64)
-    scale = float(np.abs(a).max(initial=0.0))
+    scale = max(float(a.max(initial=0.0)), -float(a.min(initial=0.0)))
     if not math.isfinite(scale):
         return (0.0, math.inf)
     if scale == 0.0:

@@ -80,6 +80,8 @@ class Signal:
 
     def scaled(self, factor: float) -> Signal:
         """The statistics of ``sqrt(factor) * x`` (its mean keeps its sign)."""
+        if factor == 1.0:
+            return self
         return Signal(
             self.mean * factor**0.5,
             self.square * factor,

@@ -223,9 +223,11 @@ class Adjoints:
     def _mixing(self, node: ir.Node, position: int, case: Case) -> tuple[int | None, int]:
         """Over how many independent units, and for how many adjoints, a random operand spreads the adjoint of this input."""
         value, random = _operand(node, position), self.forward.random
-        others = [v for i, v in enumerate(node.inputs) if v is not None and i != position]
-        matrix = next((v for v in others if v in random and len(dims(v)) >= 2), None)
-        if value in random or matrix is None:
+        if value in random:
+            return None, self.batch
+        others = [v for i, v in enumerate(node.inputs) if v in random and i != position]
+        matrix = next((v for v in others if v is not None and len(dims(v)) >= 2), None)
+        if matrix is None:
             return None, self.batch
         units = self.forward.features(value, matrix) or case.count(case.shapes[position]) // self.batch
         return units, max(case.count(case.shapes[position]) // units, 1)
@@ -273,9 +275,11 @@ class Adjoints:
         top = max(source.log for source, _ in waves.values())
         shares = []
         for source, profile in waves.values():
-            mean = base.nodes.mean(profile * profile) if base is not None else 1.0
+            bent_by = None if profile is ONE else base  # as most are: no node is unlike another
+            squares = profile if bent_by is None else profile * profile
+            mean = bent_by.nodes.mean(squares) if bent_by is not None else 1.0
             square = math.exp(source.log - top) * source.adjoint.square * mean
-            shares.append(Share(source, profile, mean, square, *_mixing(source, profile * profile, base, mean)))
+            shares.append(Share(source, profile, mean, square, *_mixing(source, squares, bent_by, mean)))
         return shares, top
 
     def _base(self, value: ir.Value) -> Base | None:

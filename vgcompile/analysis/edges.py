@@ -24,16 +24,17 @@ PAIRS = "a gradient summed over samples, of which pairs are taken to be alike"
 FLOAT32_SMALL = -34.0  # log10 of a norm whose elements begin to fall below float32's normal numbers
 
 
-def annotate(network: Network, every_use: Sequence[Use], tiers: Tiers3) -> list[Edge]:
-    """Every edge of the graph with its gain (against ||dL/dy||) and its local factor (against the consumer's output)."""
+def annotate(network: Network, every_use: Sequence[Use], tiers: Tiers3) -> tuple[list[Edge], list[Operator]]:
+    """Every edge of the graph with its gain (against ||dL/dy||) and its local factor (against the consumer's output), and every
+    node with the total of its value."""
     shared, beyond = learned(network), beyond_outputs(network)
-    totals = {node: _total(node, tiers, node in beyond, shared) for node in dict.fromkeys(use.node for use in every_use)}
-    return [_edge(use, network, tiers, shared, use.node in beyond, totals[use.node]) for use in every_use]
+    totals = {node: _total(node, tiers, node in beyond, shared) for node in network.model.graph}
+    edges = [_edge(use, network, tiers, use.value in shared, use.node in beyond, totals[use.node]) for use in every_use]
+    return edges, _operators(network, totals)
 
 
-def operators(network: Network, tiers: Tiers3) -> list[Operator]:
-    """Every node of the graph with the total of its value."""
-    shared, beyond, outputs = learned(network), beyond_outputs(network), set(network.outputs)
+def _operators(network: Network, totals: Mapping[ir.Node, Tiers]) -> list[Operator]:
+    outputs = set(network.outputs)
     return [
         Operator(
             node.name or "",
@@ -41,9 +42,9 @@ def operators(network: Network, tiers: Tiers3) -> list[Operator]:
             layer_of(node),
             line_of(node),
             not outputs.isdisjoint(value.name for value in node.outputs),
-            _total(node, tiers, node in beyond, shared),
+            total,
         )
-        for node in network.model.graph
+        for node, total in totals.items()
     ]
 
 
@@ -63,8 +64,7 @@ def made(graph: ir.Graph, names: Set[str | None]) -> list[ir.Value]:
     return [value for node in graph for value in node.outputs if value.name in names]
 
 
-def _edge(use: Use, network: Network, tiers: Tiers3, shared: Set[ir.Value], in_loss: bool, total: Tiers) -> Edge:
-    parameter = use.value in shared
+def _edge(use: Use, network: Network, tiers: Tiers3, parameter: bool, in_loss: bool, total: Tiers) -> Edge:
     key = (use.node, use.position)
     bounds = tiers.sound.gain.get(key) if tiers.sound else None
     prediction = tiers.expected.gain.get(key) if tiers.expected else None

@@ -9,8 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 LOG2 = math.log10(2.0)
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(21)
@@ -38,12 +40,13 @@ FLOATS: Mapping[str, FloatType] = {
 }
 
 
-def share_flushed(size: float, sd: float, kind: FloatType) -> float:
-    """The share of Gaussian elements that round to zero: |g| at most half of the least number. ``size`` is log10 of their root
-    mean square, ``sd`` its standard deviation."""
-    ratios = 10.0 ** np.clip(kind.least - LOG2 - size - sd * _NODES, -300.0, 300.0) / math.sqrt(2.0)
-    shares = [math.erf(ratio) for ratio in ratios.tolist()]  # of so few numbers, in less time than to import another erf
-    return float(np.clip(_WEIGHTS @ shares, 0.0, 1.0))
+def share_flushed(size: ArrayLike, sd: ArrayLike, kind: FloatType) -> np.ndarray[Any, Any]:
+    """The share of Gaussian elements that round to zero: |g| at most half of the least number. ``size`` [...] is log10 of their
+    root mean square, ``sd`` [...] its standard deviation."""
+    logs = kind.least - LOG2 - np.asarray(size)[..., None] - np.asarray(sd)[..., None] * _NODES
+    ratios = 10.0 ** np.clip(logs, -300.0, 300.0) / math.sqrt(2.0)
+    shares = [math.erf(ratio) for ratio in ratios.ravel().tolist()]  # of so few numbers, in less time than to import another erf
+    return np.asarray(np.clip(np.reshape(shares, ratios.shape) @ _WEIGHTS, 0.0, 1.0))
 
 
 def share_lost(update: float, kind: FloatType) -> float:

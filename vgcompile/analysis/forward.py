@@ -63,6 +63,7 @@ class Forward:
         self.constants = {value: array for value, array in fed.items() if array is not None}  # what is known before a run
         self._told = set(self.constants)  # of these, what follows from the data
         self._cases: dict[ir.Node, Case] = {}
+        self._settled: set[tuple[Dim, ...]] = set()  # shapes without symbols but that of the samples
         self._kinks = kinks_of_consumers(network.model.graph)
 
     def run(self, inputs: Mapping[str, Signal]) -> None:
@@ -237,15 +238,13 @@ class Forward:
         return found if tabular else [None if signal is None else signal.plain for signal in found]
 
     def case(self, node: ir.Node) -> Case:
-        if node in self._cases:
-            return self._cases[node]
-        case = case_of(node)
-        shapes, outputs = (tuple(dims and self._known(dims) for dims in each) for each in (case.shapes, case.outputs))
-        known = [self._value(v, given) for v, given in zip(node.inputs, case.values, strict=True)]
-        self._cases[node] = replace(
-            case, shapes=shapes, outputs=outputs, batch=self.batch, samples=self.samples, values=tuple(known)
-        )
-        return self._cases[node]
+        known = self._cases.get(node)
+        if known is None:
+            given = case_of(node)
+            shapes, outputs = (tuple([dims and self._known(dims) for dims in each]) for each in (given.shapes, given.outputs))
+            values = tuple([self._value(v, value) for v, value in zip(node.inputs, given.values, strict=True)])
+            known = self._cases[node] = Case(given.attributes, shapes, outputs, given.ranges, values, self.batch, self.samples)
+        return known
 
     def _value(self, value: ir.Value | None, given: Array | None) -> Array | None:
         """What a row is told of a value: no class numbers of the data, of which it has the statistics."""
@@ -257,9 +256,9 @@ class Forward:
         own rank, a kernel."""
         shape = self.dims(value)
         kernel = len(dims(matrix)) == len(shape) > 2 and shape[1] != self.samples
-        extents = [
-            dim for axis, dim in enumerate(shape) if (axis == 1 if kernel else role(shape, axis, self.samples) == "features")
-        ]
+        if kernel:
+            return shape[1] if isinstance(shape[1], int) else None
+        extents = [dim for axis, dim in enumerate(shape) if role(shape, axis, self.samples) == "features"]
         return extents[0] if extents and isinstance(extents[0], int) else None
 
     def dims(self, value: ir.Value) -> tuple[Dim, ...]:
@@ -267,7 +266,10 @@ class Forward:
         return self._known(dims(value))
 
     def _known(self, shape: tuple[Dim, ...]) -> tuple[Dim, ...]:
+        if shape in self._settled:
+            return shape
         if all(isinstance(dim, int) or dim == self.samples for dim in shape):
+            self._settled.add(shape)  # a deep net repeats its shapes
             return shape
         known: Mapping[str, Dim] = {**self.extents, str(self.samples): self.batch}
         return tuple(dim if dim == self.samples else extent(dim, known) for dim in shape)

@@ -47,25 +47,19 @@ def _paths(
     }
 
 
-def strongest(edges: Sequence[Edge], outputs: Set[str | None], tier: TierName) -> Mapping[str, tuple[str, Edge | None]]:
-    """For each node the neighbour, one step nearer to the loss, that its strongest route comes from, and the edge between: none
-    before an output.
-
-    Bellman-Ford on the negated logs: a longest-path routine would start anew wherever the running sum turns negative.
-    """
-    import networkx as nx  # slow to import, and `check` asks for no path
-
-    from vgcompile.analysis.view import as_networkx
-
-    annotated = as_networkx((edge for edge in edges if _passable(edge, tier)), flat=False)
-    routes: nx.DiGraph = nx.DiGraph()
-    routes.add_weighted_edges_from(("loss", output, 0.0) for output in outputs)
-    for source, target in reversed(list(annotated.edges(keys=False))):
-        parallel = (data["edge"] for data in annotated[source][target].values())
-        strongest = max(parallel, key=lambda edge: number(edge.local, tier) or 0.0)
-        routes.add_edge(target, source, weight=-(number(strongest.local, tier) or 0.0), edge=strongest)
-    before, _ = nx.bellman_ford_predecessor_and_distance(routes, "loss", heuristic=False)
-    return {node: (ways[0], routes.edges[ways[0], node].get("edge")) for node, ways in before.items() if ways}
+def strongest(edges: Sequence[Edge], outputs: Set[str | None], tier: TierName) -> Mapping[str, tuple[str, Edge]]:
+    """For each node but an output the node, one step nearer to the loss, that its strongest route comes from, and the edge
+    between. ``edges`` are in graph order, so that all routes to a node are known before any goes on from it."""
+    reached = {output: 0.0 for output in outputs if output is not None}
+    routes: dict[str, tuple[str, Edge]] = {}
+    for edge in reversed(edges):
+        if edge.target not in reached or not _passable(edge, tier):
+            continue
+        log, known = reached[edge.target] + (number(edge.local, tier) or 0.0), reached.get(edge.source, -math.inf)
+        parallel = log == known and edge.source in routes and routes[edge.source][0] == edge.target
+        if log > known or parallel:  # of several uses by one node the first
+            reached[edge.source], routes[edge.source] = log, (edge.target, edge)
+    return routes
 
 
 def _passable(edge: Edge, tier: TierName) -> bool:
@@ -74,14 +68,13 @@ def _passable(edge: Edge, tier: TierName) -> bool:
 
 
 def _spell(
-    routes: Mapping[str, tuple[str, Edge | None]], outputs: set[str | None], node: str | None, gain: float | None, tier: TierName
+    routes: Mapping[str, tuple[str, Edge]], outputs: set[str | None], node: str | None, gain: float | None, tier: TierName
 ) -> Path | None:
     if node is None or gain is None or (node not in routes and node not in outputs):
         return None
     hops: list[Edge] = []
-    while node in routes and routes[node][0] != "loss":
+    while node in routes:
         node, edge = routes[node]
-        assert edge is not None
         hops.append(edge)
     hops.reverse()
     steps, at = [], 0.0

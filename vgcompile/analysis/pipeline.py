@@ -33,6 +33,7 @@ from vgcompile.analysis.uses import parameter_layers, uses
 from vgcompile.errors import DataError, UserError
 from vgcompile.graph.emit import dims
 from vgcompile.graph.network import Input, Network
+from vgcompile.graph.pause import uncollected
 from vgcompile.passes.gradient import ADJOINT, named_values
 from vgcompile.runtime import data
 from vgcompile.runtime.data import PartName
@@ -89,6 +90,7 @@ class Tiers3:
     batch: int
 
 
+@uncollected()
 def analyze(network: Network, options: Options = Options(), progress: Callable[[str], None] = lambda stage: None) -> Analysis:
     """Annotate every edge of a network.
 
@@ -119,7 +121,7 @@ def analyze(network: Network, options: Options = Options(), progress: Callable[[
 
     tiers = Tiers3(bounds, prediction, runs, batch)
     every_use = uses(network)
-    found = edges.annotate(network, every_use, tiers)
+    found, operators = edges.annotate(network, every_use, tiers)
     held = parameter_layers(network)
     layers, verdict, worst = verdicts.judge(network, held, found, tiers, preset, options.paths)
     subject = Subject(network, layers, held, found, tiers, preset, FLOATS[options.dtype], options.learning_rate)
@@ -143,7 +145,7 @@ def analyze(network: Network, options: Options = Options(), progress: Callable[[
         _provenance(network, options, batch, region, meter, runs, inside),
         tuple(find(subject)),
         tuple(budgets(subject)),
-        tuple(edges.operators(network, tiers)),
+        tuple(operators),
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from vgcompile.graph.case import case_of
+from vgcompile.graph.attributes import attributes_of
 from vgcompile.ops import lookup
 from vgcompile.ops.op import at
 from vgcompile.quadrature import Gaussian
@@ -65,7 +65,7 @@ def kinks_of_consumers(graph: ir.Graph) -> dict[ir.Value, tuple[float, ...]]:
         source = node.inputs[0] if node.inputs else None
         if row is None or not row.kinks or source is None:
             continue
-        found.setdefault(source, set()).update(at(row.kinks, case_of(node).attributes))
+        found.setdefault(source, set()).update(at(row.kinks, attributes_of(node)))
     return {value: tuple(sorted(kinks)) for value, kinks in found.items()}
 
 

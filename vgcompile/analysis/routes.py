@@ -40,22 +40,22 @@ def passes(edge: Edge) -> bool:
 
 
 def worst_path(graph: nx.MultiDiGraph, node: str, tier: TierName = "measured") -> tuple[Edge, ...]:
-    """The edges of the strongest way to a node, from an output on: by Bellman-Ford on the negated local factors of a tier.
+    """The edges of the strongest way to a node, from an output on: that of the greatest product of a tier's local factors.
 
     Empty where none leads there. Raises UserError for a node that the graph lacks.
     """
     _known(graph, node)
-    edges = [edge for _, _, edge in graph.edges(data="edge")]
+    place = {name: index for index, name in enumerate(graph)}  # operators stand in graph order
+    edges = sorted((edge for _, _, edge in graph.edges(data="edge")), key=lambda edge: place[edge.target])
     return along(strongest(edges, {name for name, output in graph.nodes(data="output") if output}, tier), node)
 
 
-def along(ways: Mapping[str, tuple[str, Edge | None]], node: str) -> tuple[Edge, ...]:
+def along(ways: Mapping[str, tuple[str, Edge]], node: str) -> tuple[Edge, ...]:
     """The edges by which a way found by ``strongest`` comes to a node."""
     edges = []
     while node in ways:
         node, edge = ways[node]
-        if edge is not None:
-            edges.append(edge)
+        edges.append(edge)
     return tuple(reversed(edges))
 
 

@@ -18,7 +18,7 @@ import onnx_ir as ir
 from vgcompile.analysis.edges import elements_of, tiers_of, value_tiers
 from vgcompile.analysis.paths import worst_paths
 from vgcompile.analysis.presets import DEFAULT, Preset, absolute
-from vgcompile.analysis.result import Edge, Expected, Grade, Kind, Layer, Reason, Tiers, Verdict
+from vgcompile.analysis.result import Edge, Expected, Grade, Kind, Layer, Path, Reason, Tiers, Verdict
 from vgcompile.analysis.saturation import saturated
 from vgcompile.analysis.uses import ParameterLayer, above
 from vgcompile.graph.emit import dims
@@ -55,9 +55,13 @@ def judge(
     spelled = worst_paths(
         network, edges, {layer.name: layer.value for layer in asked}, {layer.name: layer.gain for layer in asked}
     )
-    layers = [replace(layer, verdict=replace(layer.verdict, worst_path=spelled.get(layer.name))) for layer in layers]
+    layers = [_with_path(layer, spelled[layer.name]) if layer.name in spelled else layer for layer in layers]
     verdict = next(layer.verdict for layer in layers if layer.name == worst.name)
     return (layers, _unknown(layers, verdict), None) if verdict.kind == "unknown" else (layers, verdict, worst.name)
+
+
+def _with_path(layer: Layer, path: Path) -> Layer:
+    return replace(layer, verdict=replace(layer.verdict, worst_path=path))
 
 
 def _unknown(layers: Sequence[Layer], verdict: Verdict) -> Verdict:
@@ -127,14 +131,19 @@ def _relative(
         sd = math.sqrt(max((mine.sd or 0.0) ** 2 - (theirs.sd or 0.0) ** 2, 0.0))
         prediction = Expected(mine.mean - theirs.mean, sd, mine.confidence, mine.reason)
     name = reference.name if reference is not None else None
-    runs = [replace(run, norm=run.totals.get(name, 0.0) if name is not None else run.norm) for run in tiers.measured]
-    scaled = replace(tiers, measured=runs)
     return tiers_of(
-        scaled,
+        _against(tiers, [run.totals.get(name, 0.0) if name is not None else run.norm for run in tiers.measured]),
         sound=bounds.get(value) if tiers.sound else None,
         expected=prediction,
         measured=[run.totals.get(value.name or "") for run in tiers.measured],
     )
+
+
+def _against(tiers: Tiers3, norms: Sequence[float]) -> Tiers3:
+    """The tiers, with other norms that the runs' are measured against."""
+    if not norms:
+        return tiers
+    return replace(tiers, measured=[replace(run, norm=norm) for run, norm in zip(tiers.measured, norms, strict=True)])
 
 
 def _update(layer: ParameterLayer, tiers: Tiers3) -> Tiers:
@@ -142,8 +151,7 @@ def _update(layer: ParameterLayer, tiers: Tiers3) -> Tiers:
     names = [weight.name or "" for weight in layer.weights]
     norms = [math.hypot(*(run.gradients.get(name, 0.0) for name in names)) for run in tiers.measured]
     weights = [math.hypot(*(run.weights.get(name, 0.0) for name in names)) for run in tiers.measured]
-    absolute = replace(tiers, measured=[replace(run, norm=weight) for run, weight in zip(tiers.measured, weights, strict=True)])
-    found = tiers_of(absolute, sound=None, expected=None, measured=norms)
+    found = tiers_of(_against(tiers, weights), sound=None, expected=None, measured=norms)
     why: dict[str, Reason] = {**found.why, "expected": "undefined" if tiers.expected else "not_run"}
     why["sound.lo"] = why["sound.hi"] = "undefined" if tiers.sound else "not_run"
     return replace(found, why=why)

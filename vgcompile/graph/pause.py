@@ -1,7 +1,8 @@
-"""Python's search for garbage rests while a graph is made.
+"""Python's search for garbage rests while a graph is made or analysed.
 
 A graph is nothing but reference cycles, all of them alive until it is written: the collector looks through them again and again
-and finds nothing. That is a quarter of the time that a graph of ten thousand nodes takes.
+and finds nothing. That is a quarter of the time that a graph of ten thousand nodes takes. An analysis makes its edges beside
+such a graph, and leaves no arrays in cycles.
 """
 
 from __future__ import annotations

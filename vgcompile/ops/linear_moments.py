@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vgcompile.ops.moments import signal_of
+from vgcompile.ops.moments import multiple, signal_of
 from vgcompile.ops.op import Case, Tabular
 from vgcompile.ops.shape import summed
 from vgcompile.signal import Signal, Table, independent_sum, replace
@@ -35,12 +35,10 @@ class Product(Tabular):
 
     def forward(self, case: Case, signals: Sequence[Signal | None]) -> Signal:
         product = self._product(case, signal_of(signals, 0), signal_of(signals, 1))
-        alpha = float(case.attributes.get("alpha", 1.0))
-        product = replace(product.scaled(alpha**2), mean=alpha * product.mean)
+        product = multiple(float(case.attributes.get("alpha", 1.0)), product)
         if len(case.shapes) < 3 or case.shapes[2] is None:
             return product
-        beta, bias = float(case.attributes["beta"]), signal_of(signals, 2)
-        return independent_sum(product, replace(bias.scaled(beta**2), mean=beta * bias.mean))
+        return independent_sum(product, multiple(float(case.attributes["beta"]), signal_of(signals, 2)))
 
     def _product(self, case: Case, a: Signal, b: Signal) -> Signal:
         k, mixed = _terms(case), not (drawn_once(a) or drawn_once(b))

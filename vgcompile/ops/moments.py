@@ -35,7 +35,7 @@ def role(shape: Sequence[Dim], axis: int, samples: Dim | None = None) -> Role:
 
 def multiple(weight: float, x: Signal) -> Signal:
     """``weight * x``."""
-    return replace(x.scaled(weight * weight), mean=weight * x.mean)
+    return x if weight == 1.0 else replace(x.scaled(weight * weight), mean=weight * x.mean)
 
 
 def independent_product(a: Signal, b: Signal) -> Signal:

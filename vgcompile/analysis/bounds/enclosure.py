@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 import onnx_ir as ir
 
 from vgcompile.analysis.activations import bends
 from vgcompile.analysis.bounds.domains import DOMAINS, ELLIPSOID, ZONOTOPE, Domain
+from vgcompile.analysis.bounds.points import Points
 from vgcompile.analysis.bounds.reach import Reach
 from vgcompile.analysis.bounds.region import Piece
-from vgcompile.analysis.bounds.slopes import blurred, bounds_differences, slopes_anywhere, tangent, terms
+from vgcompile.analysis.bounds.slopes import blurred, bounds_differences, extremes, slopes_anywhere, tangent, terms
 from vgcompile.analysis.bounds.support import Support
 from vgcompile.analysis.bounds.zonotope import Step, Zonotopes
 from vgcompile.analysis.uses import learned
@@ -65,7 +66,7 @@ def enclose(
         array = known_array(value) if value not in drawn else None
         if array is not None and array.dtype.kind == "f":
             ranges[value] = point(array)
-    zonotopes = Zonotopes()
+    zonotopes, points = Zonotopes(), Points()
     reach = Reach(Counter(v for node in graph for v in node.inputs if v is not None), zonotopes)
     given = {v: (piece[str(v.name)], sizes[v]) for v in graph.inputs if v.name in piece and v in sizes}
     if not unit and not {ZONOTOPE, ELLIPSOID}.isdisjoint(domains):
@@ -83,16 +84,32 @@ def enclose(
         if row is not None and row.round:
             cases[node] = replace(cases[node], balls=tuple(None if v is None else reach.ball(v) for v in node.inputs))
         sizes.update((output, size) for output in node.outputs if (size := _size(network, output)) is not None)
-        found = [*_node_range(node, cases[node])]
+        own = cache(partial(_node_range, node, cases[node]))
         followed = bool(zonotopes.inputs) and untold < MOST_UNTOLD
         if followed and (step := _step(node, cases[node], shared, sizes)) is not None:
-            found[0] = reach.step(step, zonotopes.step(step, found[0]) if ZONOTOPE in domains else found[0])
-            zonotopes.settle(step.value, found[0])
-            untold = _untold(node, step, untold)
+            narrow = points.step(step, partial(_first, own), partial(_norm, node, cases[node]))
+            if narrow is None:
+                for value in points.known.keys() & set(step.operands.values()):
+                    zonotopes.begin(value, ranges[value], sizes[value])
+                    reach.begin(value, ranges[value], sizes[value])
+                narrow = reach.step(step, zonotopes.step(step, _first(own)) if ZONOTOPE in domains else _first(own))
+                zonotopes.settle(step.value, narrow)
+                points.enter(step.value, narrow, step.size)
+            else:
+                reach.passed(step)
+            found, untold = [narrow], _untold(node, step, untold)
+        else:
+            found = [*own()]
         for output, exact in zip(node.outputs, found, strict=False):
             bound = _evaluated(node, cases[node], exact, unit)
             ranges[output] = bound if output.dtype is None or output.dtype.is_floating_point() else _discrete(output.dtype)
     return Enclosure(cases, ranges, sizes)
+
+
+def _norm(node: ir.Node, case: Case, position: int) -> float:
+    """Of the Jacobian by one input, from above."""
+    row = lookup(node.op_type, node.domain)
+    return math.inf if row is None else extremes(row, case, position, 0.0)[1]
 
 
 def _evaluated(node: ir.Node, case: Case, exact: Interval, unit: float) -> Interval:
@@ -142,7 +159,11 @@ def _value(value: ir.Value, ranges: Mapping[ir.Value, Interval], shared: Set[ir.
     return known_array(value)
 
 
-def _node_range(node: ir.Node, case: Case) -> Iterable[Interval]:
+def _first(ranges: Callable[[], Sequence[Interval]]) -> Interval:
+    return ranges()[0]
+
+
+def _node_range(node: ir.Node, case: Case) -> Sequence[Interval]:
     row = lookup(node.op_type, node.domain)
     if row is None or row.range is None:
         return [WHOLE] * len(node.outputs)
@@ -166,7 +187,7 @@ def _step(node: ir.Node, case: Case, shared: Set[ir.Value], sizes: Mapping[ir.Va
         return tangent(row, case, position) if bounding else None
 
     def first(at: Case) -> Interval:
-        return next(iter(_node_range(node, at)))
+        return _node_range(node, at)[0]
 
     return Step(value, sizes[value], operands, case, first, near)
 

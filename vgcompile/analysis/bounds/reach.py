@@ -16,14 +16,14 @@ import numpy as np
 import onnx_ir as ir
 
 from vgcompile.analysis.bounds.latents import Adjoint, Latents
+from vgcompile.analysis.bounds.points import is_certain, length
 from vgcompile.analysis.bounds.region import InputSet
-from vgcompile.analysis.bounds.zonotope import LARGEST, Step, Zonotopes, clipped, flat, met, middle_and_radius
+from vgcompile.analysis.bounds.zonotope import LARGEST, Step, Zonotopes, clipped, flat, met, middle_and_radius, placed
 from vgcompile.interval import EPSILON, TINY, Array, Interval, down, up
 from vgcompile.ops.op import Tangent
 
 MOST_NUMBERS = 2048  # uncertain numbers at once
 MOST_WORK = 1e10  # multiply-adds on one piece
-CERTAIN = 1e-10  # of a value: what the zonotopes know so well needs no ellipsoid
 
 
 @dataclass
@@ -57,14 +57,11 @@ class Reach:
         """The range of a node's output, given what is known of it."""
         if self.latents is None:
             return bound
-        certain = _is_certain(bound)
+        certain = is_certain(bound)
         with np.errstate(over="ignore", invalid="ignore"):
             made = self._mapped(node) if self._affords(node) and not certain else None
-            made = made or (self._fresh(node, bound) if self._affords(node) else None)
-        for value in node.operands.values():
-            self.left[value] -= 1
-            if not self.left[value]:
-                self.known.pop(value, None)
+            made = made or (self._fresh(node.size, bound) if self._affords(node) else None)
+        self.passed(node)
         if made is None:
             return bound
         centre, difference = made
@@ -72,29 +69,41 @@ class Reach:
             bound = self._narrowed(node, bound, centre, difference)
         settled = clipped(centre, bound)
         self.centres[node.value] = settled
-        moved = self.latents.relative(_length(settled - centre))
+        moved = self.latents.relative(length(settled - centre))
         self._keep(node.value, replace(difference, slack=difference.slack + moved))
         return bound
+
+    def begin(self, value: ir.Value, bound: Interval, size: int) -> None:
+        """A value that another domain has followed up to here."""
+        if self.latents is not None and value not in self.known and (made := self._fresh(size, bound)) is not None:
+            self.centres[value], self.known[value] = made
+
+    def passed(self, node: Step) -> None:
+        """One use of each operand is behind us."""
+        for value in node.operands.values():
+            self.left[value] -= 1
+            if not self.left[value]:
+                self.known.pop(value, None)
 
     def _narrowed(self, node: Step, bound: Interval, centre: Array, difference: Adjoint) -> Interval:
         with np.errstate(over="ignore", invalid="ignore"):
             radius = self._radius(difference)
         if not np.isfinite(radius).all():
             return bound
-        return met(bound, Interval(down(centre - radius), up(centre + radius)), node.case)
+        return met(bound, placed(Interval(down(centre - radius), up(centre + radius)), node.case))
 
     def _affords(self, node: Step) -> bool:
         return self.latents is not None and node.size <= LARGEST and self.latents.work <= MOST_WORK
 
-    def _fresh(self, node: Step, bound: Interval) -> tuple[Array, Adjoint] | None:
+    def _fresh(self, size: int, bound: Interval) -> tuple[Array, Adjoint] | None:
         """Nothing but its range: all that it may be is left out of the ellipsoid."""
         assert self.latents is not None
-        if not bound.bounded or bound.lo.size not in (1, node.size):
+        if not bound.bounded or bound.lo.size not in (1, size):
             return None
-        lo, hi = flat(bound.lo, node.size), flat(bound.hi, node.size)
+        lo, hi = flat(bound.lo, size), flat(bound.hi, size)
         middle = 0.5 * (lo + hi)
-        away = self.latents.relative(_length(np.maximum(hi - middle, middle - lo)))
-        made = Adjoint(np.zeros((node.size, len(self.latents.base))), away)
+        away = self.latents.relative(length(np.maximum(hi - middle, middle - lo)))
+        made = Adjoint(np.zeros((size, len(self.latents.base))), away)
         return (middle, made) if self.latents.holds(made) else None
 
     def ball(self, value: ir.Value) -> tuple[Array, float] | None:
@@ -130,7 +139,7 @@ class Reach:
                 return None
             total = part if total is None else self.latents.sum(total, part)
         assert total is not None
-        total = replace(total, slack=total.slack + self.latents.relative(_length(off)))
+        total = replace(total, slack=total.slack + self.latents.relative(length(off)))
         return (centre, total) if self.latents.holds(total) else None
 
     def _pushed(self, u: Adjoint, near: Tangent | None) -> Adjoint | None:
@@ -165,12 +174,3 @@ class Reach:
         """A length that is in the units of the ellipsoid."""
         assert self.latents is not None
         return float(np.ldexp(length, self.latents.exponent)) * (1.0 + EPSILON) + TINY
-
-
-def _is_certain(bound: Interval) -> bool:
-    """Whether a value is known so well that nothing is to be gained."""
-    return bool((bound.hi - bound.lo <= CERTAIN * (1.0 + bound.magnitude)).all())
-
-
-def _length(x: Array) -> float:
-    return float(np.linalg.norm(x)) * (1.0 + (len(x) + 4) * EPSILON)

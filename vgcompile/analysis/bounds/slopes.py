@@ -1,7 +1,9 @@
-"""What one operator does near its ranges: the slopes of an elementwise one, a known linear map near the Jacobian of any."""
+"""What one operator does near its ranges: the extremes of its own factor, the slopes of an elementwise one, a known linear map
+near the Jacobian of any."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, TypeVar
@@ -13,6 +15,7 @@ from vgcompile.ops import NUMPY, lookup
 from vgcompile.ops.maps import scaled
 from vgcompile.ops.op import Attributes, Case, Op, Tangent
 from vgcompile.ops.reading import slope_range
+from vgcompile.ops.shape import repeats
 
 T = TypeVar("T")
 KEPT = 1 << 14  # elements
@@ -59,6 +62,33 @@ def _slopes(row: Op, case: Case, position: int, unit: float) -> Interval:
     if not unit or row.linear:
         return found
     return blurred(found, terms(case.ranges[position] or WHOLE, found), unit)
+
+
+def extremes(row: Op, case: Case, position: int, unit: float) -> tuple[float, float]:
+    """Extremes of the factor of one use; (0, inf) where the row states nothing. Ranges may have asked for them before."""
+    return case.once("extremes", position, unit, lambda: _extremes(row, case, position, unit))
+
+
+def _extremes(row: Op, case: Case, position: int, unit: float) -> tuple[float, float]:
+    try:
+        if row.norms is not None:
+            return row.norms(case, position)
+        if row.derivatives:
+            return _of_slopes(row, case, position, unit)
+    except (NotImplementedError, ValueError):
+        pass
+    return (0.0, math.inf)
+
+
+def _of_slopes(row: Op, case: Case, position: int, unit: float) -> tuple[float, float]:
+    """An elementwise Jacobian is diagonal: its extremes are those of |slope|.
+
+    An operand that was broadcast k times collects k adjoints.
+    """
+    bound = slopes(row, case, position, unit)
+    lo, hi = float(bound.mignitude.min()), float(bound.magnitude.max())
+    copies = repeats(case, position)
+    return (lo, hi) if copies == 1 or hi == 0.0 else (0.0, hi * math.sqrt(copies) * (1.0 + 1e-15))
 
 
 def slopes_anywhere(operator: str, domain: str, attributes: Attributes) -> tuple[float, float]:

@@ -89,7 +89,12 @@ class Zonotopes:
         if found is None or not np.isfinite(found.radius).all():
             return bound
         self.known[node.value] = found
-        return met(bound, Interval(down(found.centre - found.radius), up(found.centre + found.radius)), node.case)
+        return met(bound, placed(Interval(down(found.centre - found.radius), up(found.centre + found.radius)), node.case))
+
+    def begin(self, value: ir.Value, bound: Interval, size: int) -> None:
+        """A value that another domain has followed up to here."""
+        if value not in self.known and self.inputs and (made := self._fresh(bound, size)) is not None:
+            self.known[value] = made
 
     def settle(self, value: ir.Value, bound: Interval) -> None:
         """Move a centre into the range that was found in the end, where slopes are taken."""
@@ -229,11 +234,15 @@ def _at(case: Case, centres: Mapping[int, Array]) -> Case:
     return replace(case, ranges=tuple(ranges))
 
 
-def met(bound: Interval, other: Interval, case: Case) -> Interval:
-    """The intersection of two enclosures of one value."""
+def placed(bound: Interval, case: Case) -> Interval:
+    """The interval of a flattened output in its own extents."""
     extents = [1 if isinstance(dim, str) else dim for dim in case.outputs[0] or ()]
-    lo = np.maximum(bound.lo, other.lo.reshape(extents))
-    hi = np.minimum(bound.hi, other.hi.reshape(extents))
+    return bound.map(lambda end: end.reshape(extents))
+
+
+def met(bound: Interval, other: Interval) -> Interval:
+    """The intersection of two enclosures of one value."""
+    lo, hi = np.maximum(bound.lo, other.lo), np.minimum(bound.hi, other.hi)
     return Interval(lo, hi) if (lo <= hi).all() else bound
 
 

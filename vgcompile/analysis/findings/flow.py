@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from vgcompile.analysis.findings.attribution import evidence
-from vgcompile.analysis.findings.blocked import cut_parameters
 from vgcompile.analysis.findings.subject import Subject
 from vgcompile.analysis.presets import Preset
 from vgcompile.analysis.result import Cause, Evidence, Finding, Grade, Kind, Layer
@@ -45,10 +44,9 @@ GRAVE = 3.0  # decades beyond the threshold from which a finding is an error
 
 
 def findings(subject: Subject) -> Iterator[Finding]:
-    blocked = cut_parameters(subject)
     for layer in subject.layers:
         kind, grade = layer.verdict.kind, layer.verdict.grade
-        if kind == "dead" and layer.name not in blocked:
+        if kind == "dead" and layer.name not in subject.cut:
             yield Finding(rules.DEAD, layer.name, subject.mark(layer.name), grade, "error", layer.verdict.why)
         elif layer.verdict.over == "steps":
             yield _over_steps(subject, layer)

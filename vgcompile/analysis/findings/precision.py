@@ -27,12 +27,17 @@ def findings(subject: Subject) -> Iterator[Finding]:
 
 def underflow(subject: Subject) -> Mapping[str, Mapping[str, Mapping[TierName, float]]]:
     """By layer and type the share of its pre-activation's gradient that rounds to zero, in each tier that knows its size."""
-    found = {}
-    for layer, held in zip(subject.layers, subject.held, strict=True):
-        sizes = element_sizes(subject, layer, held.value)
-        found[layer.name] = {
-            name: {tier: share_flushed(*size, kind) for tier, size in sizes.items()} for name, kind in FLOATS.items() if sizes
-        }
+    known = {
+        layer.name: element_sizes(subject, layer, held.value) for layer, held in zip(subject.layers, subject.held, strict=True)
+    }
+    found: dict[str, dict[str, dict[TierName, float]]] = {
+        layer: {name: {} for name in FLOATS} if sizes else {} for layer, sizes in known.items()
+    }
+    every = [(layer, tier, *size) for layer, sizes in known.items() for tier, size in sizes.items()]
+    for name, kind in FLOATS.items():
+        shares = share_flushed([size for *_, size, _ in every], [sd for *_, sd in every], kind)
+        for (layer, tier, *_), share in zip(every, shares.tolist(), strict=True):
+            found[layer][name][tier] = share
     return found
 
 

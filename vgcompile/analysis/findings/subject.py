@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
+from vgcompile.analysis.cuts import cut_parameters
 from vgcompile.analysis.floats import FloatType
 from vgcompile.analysis.presets import Preset
 from vgcompile.analysis.result import Edge, Layer
@@ -56,6 +57,11 @@ class Subject:
     @cached_property
     def edges_by_id(self) -> Mapping[str, Edge]:
         return {edge.id: edge for edge in self.edges}
+
+    @cached_property
+    def cut(self) -> Mapping[str, tuple[list[str], str]]:
+        """By layer the parameters that no gradient reaches, and what cuts the first of them off."""
+        return cut_parameters(self.network)
 
     @cached_property
     def learned(self) -> Set[ir.Value]:
