@@ -70,6 +70,7 @@ def _checked(chosen: Sequence[Architecture], form: str | None) -> int:
         line = f"{entry.name:24}{verdict.written_by:32}{verdict.form:6}{word:8}"
         if (worst := verdict.worst) is not None and verdict.matching is not None:
             line += f"worst {worst.ours:.1e} (PyTorch float32 {worst.theirs:.1e}) of {len(verdict.differences)} gradients"
+            line += f" at {', '.join(map(str, sorted({d.batch for d in verdict.differences})))}"
             line += f"; {verdict.matching.renamed} renamed, {verdict.matching.rearranged} rearranged"
         print(line, flush=True)
         if not verdict.passed:

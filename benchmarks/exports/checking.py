@@ -19,7 +19,7 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor
 
-from benchmarks.exports.exporting import LOSS, LOSSES, TARGET, Architecture, batch, exported, module
+from benchmarks.exports.exporting import LOSS, LOSSES, PROBES, TARGET, Architecture, batch, exported, module
 from benchmarks.exports.matching import Matching, match
 from vgcompile.derivatives import ALL, Gradients, gradients
 from vgcompile.errors import VgcompileError
@@ -92,7 +92,7 @@ def differentiated(proto: onnx.ModelProto, form: str, profile: Profile = "fast")
 
 
 def check(architecture: Architecture, form: str | None = None, cache: Path | None = CACHE) -> Verdict:
-    """Compare every gradient at every batch size, from one file."""
+    """Compare every gradient at every batch size that the exported file runs at, from one file."""
     form = form or architecture.form
     verdict = Verdict(architecture.name, architecture.written_by, form)
     proto = file_of(architecture, form, cache)
@@ -113,7 +113,7 @@ def check(architecture: Architecture, form: str | None = None, cache: Path | Non
     exporter = 0.0
     folded: set[str] = set()
     absent = set(matching.folded())
-    for size in architecture.batches:
+    for size in _sizes(forward, architecture, form):
         feeds = batch(architecture, size, form)
         seed = _seed(architecture, feeds, form)
         try:
@@ -138,6 +138,20 @@ def check(architecture: Architecture, form: str | None = None, cache: Path | Non
         exporter=exporter,
         folded=tuple(sorted(folded)),
     )
+
+
+def _sizes(forward: ort.InferenceSession, architecture: Architecture, form: str) -> list[int]:
+    """The batch sizes at which the exported file itself runs; an exporter may have fixed that which it traced."""
+    return [size for size in architecture.batches if _runs(forward, batch(architecture, size, form))] or [PROBES[0]]
+
+
+def _runs(session: ort.InferenceSession, feeds: Mapping[str, Tensor]) -> bool:
+    names = {value.name for value in session.get_inputs()}
+    try:
+        session.run(None, {name: array for name, array in _arrays(feeds).items() if name in names})
+    except Exception:  # ONNX Runtime's own, of many kinds
+        return False
+    return True
 
 
 def _with(verdict: Verdict, **changes: Any) -> Verdict:
