@@ -61,4 +61,4 @@ def test_relu_pair_is_the_arc_cosine_kernel(rho: float) -> None:
 
 def test_relu_length_map_is_neutral() -> None:
     nodes = gaussian(0.0, 3.0, (0.0,))
-    assert nodes.sensitivity(np.maximum(nodes.x, 0.0)) == pytest.approx(1.0, abs=1e-9)
+    assert nodes.pairs(np.maximum(nodes.x, 0.0)).sensitivity == pytest.approx(1.0, abs=1e-9)

@@ -10,9 +10,10 @@ cosine c it is the average over pairs, ((3 kappa)/M + (1 - 1/M) kappa' (1 + 2 c)
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,7 +28,7 @@ from vgcompile.ops.families import Carried
 from vgcompile.ops.moments import gathered
 from vgcompile.ops.op import Case, Moments, Op, Stepwise, Tabular
 from vgcompile.ops.reading import slope
-from vgcompile.signal import Profile, Signal, Table, bent, blended, joined
+from vgcompile.signal import Profile, Signal, Table, bent, blended, joined, replace
 
 Array = np.ndarray[Any, Any]
 ONE = np.ones(())  # a profile that is the same at every node
@@ -92,6 +93,7 @@ class Adjoints:
         self._parameters = set(network.parameters)
         self._known: dict[ir.Value, tuple[Waves, list[Share], float]] = {}
         self._counts: dict[ir.Value, int] = {}
+        self._slopes: dict[Hashable, Array] = {}
         self._sources = 0
 
     def run(self) -> None:
@@ -178,7 +180,7 @@ class Adjoints:
             return waves
         case = self.forward.case(node)
         moved = {number: (moments.backward(case, 0, source.adjoint, ()), source, p) for number, (source, p) in waves.items()}
-        return {number: (replace(source, adjoint=adjoint), p) for number, (adjoint, source, p) in moved.items()}
+        return {number: (dataclasses.replace(source, adjoint=adjoint), p) for number, (adjoint, source, p) in moved.items()}
 
     def _put_through(self, node: ir.Node, moments: Moments, arriving: Mapping[int, Waves]) -> None:
         """New waves, one for each output and input: what the operator's row makes of the adjoint's statistics."""
@@ -190,8 +192,8 @@ class Adjoints:
             waves: Waves = {}
             try:
                 for k, (arrived, log) in totals.items():
-                    total = arrived if isinstance(moments, Tabular) else replace(arrived, table=None)
-                    there = replace(case, output=k) if k else case
+                    total = arrived if arrived.table is None or isinstance(moments, Tabular) else replace(arrived, table=None)
+                    there = dataclasses.replace(case, output=k) if k else case
                     adjoint = moments.backward(there, position, total, signals)
                     waves |= self._mixed(node, position, case, adjoint, total, log)
                     if isinstance(moments, Stepwise):
@@ -237,7 +239,7 @@ class Adjoints:
         self.lost.update({value: why for value in node.inputs if value is not None and value not in self.lost})
 
     def _elementwise(self, node: ir.Node, row: Op, waves: Waves) -> None:
-        operands, case = self.forward.operands(node), self.forward.case(node)
+        case = self.forward.case(node)
         for position, value in enumerate(node.inputs):
             if value is None or (position >= len(row.derivatives) and len(row.derivatives) != 1):
                 continue
@@ -246,13 +248,21 @@ class Adjoints:
                 continue
             if reading.base is None and value.name not in self._parameters:
                 continue
-            with np.errstate(all="ignore"):
-                d = np.asarray(slope(NUMPY, row, position, operands, **case.attributes), np.float64)
-            through = {number: (source, profile * d) for number, (source, profile) in waves.items()}
+            d = self._slope(node, row, position)
+            through = {number: (source, d if profile is ONE else profile * d) for number, (source, profile) in waves.items()}
             if reading.base is None:
                 total, log = self._collapse(node.outputs[0], through)
                 through = self._mixed(node, position, case, gathered(case, position, total), total, log)
             self._hand_on(node, position, through)
+
+    def _slope(self, node: ir.Node, row: Op, position: int) -> Array:
+        """At the nodes; the same array for all nodes that compute it of the same ones."""
+        question = position, self.forward.reads(node)
+        if question not in self._slopes:
+            operands, attributes = self.forward.operands(node), self.forward.case(node).attributes
+            with np.errstate(all="ignore"):
+                self._slopes[question] = np.asarray(slope(NUMPY, row, position, operands, **attributes), np.float64)
+        return self._slopes[question]
 
     def _hand_on(self, node: ir.Node, position: int, waves: Waves) -> None:
         value = _operand(node, position)
@@ -276,10 +286,9 @@ class Adjoints:
         shares = []
         for source, profile in waves.values():
             bent_by = None if profile is ONE else base  # as most are: no node is unlike another
-            squares = profile if bent_by is None else profile * profile
-            mean = bent_by.nodes.mean(squares) if bent_by is not None else 1.0
+            mean = bent_by.nodes.pairs(profile).square if bent_by is not None else 1.0
             square = math.exp(source.log - top) * source.adjoint.square * mean
-            shares.append(Share(source, profile, mean, square, *_mixing(source, squares, bent_by, mean)))
+            shares.append(Share(source, profile, mean, square, *_mixing(source, profile, bent_by, mean)))
         return shares, top
 
     def _base(self, value: ir.Value) -> Base | None:
@@ -301,8 +310,8 @@ class Adjoints:
         within = across = alignment = tail = 0.0
         for share in (share for share in shares if share.square > 0):
             a, part = share.source.adjoint, share.square / square
-            near = base.nodes.pair(share.profile, base.within) if base is not None else 1.0
-            far = base.nodes.pair(share.profile, base.across) if base is not None else 1.0
+            pairs = base.nodes.pairs(share.profile) if base is not None else None
+            near, far = (pairs.at(base.within), pairs.at(base.across)) if base is not None and pairs is not None else (1.0, 1.0)
             scale = part / (a.square * share.mean)
             within += a.within * near * scale
             across += a.across * far * scale
@@ -335,7 +344,7 @@ def _along(along: Profile, base: Base | None, profile: Array) -> Profile:
     """Where the base's square differs along an axis, so do the slopes that it decides."""
     if base is None or not profile.ndim or tuple(map(len, base.signal.along)) != tuple(map(len, along)):
         return along
-    slopes = bent(base.signal.along, base.nodes.sensitivity(profile))
+    slopes = bent(base.signal.along, base.nodes.pairs(profile).sensitivity)
     return bent(tuple(tuple(a * b for a, b in zip(*pair, strict=True)) for pair in zip(along, slopes, strict=True)), 1.0)
 
 
@@ -345,18 +354,19 @@ def _doubt(waves: Waves) -> str:
 
 def _doubted(waves: Waves, doubt: str) -> Waves:
     return {
-        number: (replace(source, adjoint=replace(source.adjoint, doubt=source.adjoint.doubt or doubt)), profile)
+        number: (dataclasses.replace(source, adjoint=replace(source.adjoint, doubt=source.adjoint.doubt or doubt)), profile)
         for number, (source, profile) in waves.items()
     }
 
 
-def _mixing(source: Source, p2: Array, base: Base | None, mean: float) -> tuple[float, float]:
+def _mixing(source: Source, profile: Array, base: Base | None, mean: float) -> tuple[float, float]:
     """What one random matrix and the slopes behind it add to the variance of ln ||adjoint||^2, and multiply its tail by: some
     adjoints of a batch grow beyond others, so that it is made of fewer than it has."""
     if source.units is None or mean <= 0:
         return 0.0, 1.0
-    one = 3.0 * (base.nodes.mean(p2 * p2) / mean**2 if base is not None else 1.0)
-    two = base.nodes.pair(p2, base.across) / mean**2 if base is not None else 1.0
+    squared = base.nodes.pairs(base.nodes.pairs(profile).f2) if base is not None else None
+    one = 3.0 * (squared.square / mean**2 if squared is not None else 1.0)
+    two = squared.at(base.across) / mean**2 if base is not None and squared is not None else 1.0
     two *= 1.0 + 2.0 * source.adjoint.alignment
     m = min(source.adjoint.tail / source.count, 1.0)
     own, pairs = ((moment - 1.0) / source.units for moment in (one, two))

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from vgcompile.analysis.pipeline import Tiers3
 
 PAIRS = "a gradient summed over samples, of which pairs are taken to be alike"
+NO_BOUND, UNPREDICTED = Sound(), Expected()
 FLOAT32_SMALL = -34.0  # log10 of a norm whose elements begin to fall below float32's normal numbers
 
 
@@ -158,7 +159,7 @@ def tiers_of(
     """Tiers from raw numbers: bounds in log10, a prediction, and norms of one run each."""
     why: dict[str, Reason] = {}
     bounds = _sound(sound, tiers.sound is not None, parameter, no_bound, why)
-    prediction = expected or Expected()
+    prediction = expected or UNPREDICTED
     if prediction.mean is None:
         why["expected"] = "not_run" if tiers.expected is None else "undefined"
     log = _measured(tiers, measured, scale, prediction, bounds, why)
@@ -169,7 +170,7 @@ def _sound(given: tuple[float, float] | None, ran: bool, parameter: bool, no_bou
     if given is None:
         reason: Reason = no_bound if ran else "not_run"
         why["sound.lo"] = why["sound.hi"] = reason
-        return Sound()
+        return NO_BOUND
     lo = given[0] if math.isfinite(given[0]) and not parameter else None
     hi = given[1] if math.isfinite(given[1]) else None
     if lo is None:

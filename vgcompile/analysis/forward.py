@@ -10,9 +10,10 @@ base, and how a random matrix of finite width turns a batch's vectors toward or 
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from vgcompile.analysis.known import alike, extent, named, value_of
 from vgcompile.analysis.readings import Base, Reading, alignment_after, correlations, kinks_of_consumers
 from vgcompile.graph.case import case_of
 from vgcompile.graph.emit import Emitter, constant_of, dims, is_real
+from vgcompile.graph.inference import freeze
 from vgcompile.graph.network import Network
 from vgcompile.graph.provenance import fact
 from vgcompile.initial import Initial
@@ -29,8 +31,8 @@ from vgcompile.ops import lookup
 from vgcompile.ops.families import Carried
 from vgcompile.ops.moments import Unknown, role
 from vgcompile.ops.op import Case, Dim, Moments, Op, Tabular
-from vgcompile.quadrature import gaussian
-from vgcompile.signal import Signal, bent, constant
+from vgcompile.quadrature import Gaussian, gaussian
+from vgcompile.signal import Signal, bent, constant, replace
 
 Array = np.ndarray[Any, Any]
 UNSTABLE = 3.0  # a length map that amplifies a fluctuation of q by more than this makes the prediction unreliable
@@ -64,6 +66,8 @@ class Forward:
         self._told = set(self.constants)  # of these, what follows from the data
         self._cases: dict[ir.Node, Case] = {}
         self._settled: set[tuple[Dim, ...]] = set()  # shapes without symbols but that of the samples
+        self._nodes: dict[tuple[float, float, tuple[float, ...]], Gaussian] = {}
+        self._seen: dict[Hashable, Seen] = {}  # a deep net comes to a fixed point: layer after layer reads the same
         self._kinks = kinks_of_consumers(network.model.graph)
 
     def run(self, inputs: Mapping[str, Signal]) -> None:
@@ -176,7 +180,7 @@ class Forward:
         case, whole = self.case(node), self._told.intersection(node.inputs)
         shapes = tuple(dims and tuple(self.batch if dim == self.samples else dim for dim in dims) for dims in case.shapes)
         values = tuple(self.constants[v] if v in whole else known for v, known in zip(node.inputs, case.values, strict=True))
-        return replace(case, shapes=shapes, values=values)
+        return dataclasses.replace(case, shapes=shapes, values=values)
 
     def _put_through(self, node: ir.Node, moments: Moments) -> None:
         """What the operator's row makes of its inputs' statistics; a case that the row has no formula for stays
@@ -292,21 +296,37 @@ class Forward:
         return tuple(x and (x.at_nodes.reshape(()) if x.base is None and x.at_nodes.size == 1 else x.at_nodes) for x in given)
 
     def _read_jointly(self, node: ir.Node, row: Op, base: Base) -> None:
-        assert row.numpy is not None
+        question = base.signal, self.reads(node)
+        seen = self._seen.get(question)
+        if seen is None:
+            seen = self._seen[question] = self._seen_anew(node, row, base)
         output = node.outputs[0]
-        with np.errstate(all="ignore"):
-            f = np.broadcast_to(row.numpy(*self.operands(node), **self.case(node).attributes), base.nodes.x.shape)
-        if not np.isfinite(f).all():
+        if seen.signal is None:
             self._lose(node, "it takes values that are not finite where its operand may be")
             return
-        self.readings[output] = Reading(base, f)
-        square, across = base.nodes.mean(f * f), base.nodes.pair(f, base.across)
-        alignment = alignment_after(base, f, square, across)
-        elasticity = base.nodes.sensitivity(f)
-        along = bent(base.signal.along, elasticity)
-        within, table = base.nodes.pair(f, base.within), base.read(f)
-        self.signals[output] = Signal(base.nodes.mean(f), square, within, across, alignment, along=along, table=table)
-        self.sensitivity[output] = self.sensitivity.get(base.value, 0.0) * max(elasticity, 0.0)
+        self.readings[output], self.signals[output] = Reading(base, seen.f), seen.signal
+        self.sensitivity[output] = self.sensitivity.get(base.value, 0.0) * max(seen.elasticity, 0.0)
+
+    def reads(self, node: ir.Node) -> Hashable:
+        """What an elementwise node computes its values, and its slopes, from: operator, attributes, and the very arrays."""
+        attributes = tuple([(name, freeze(value)) for name, value in self.case(node).attributes.items()])
+        arrays = [None if v is None else self.readings[v].at_nodes for v in node.inputs]
+        return node.op_identifier(), attributes, *[array if array is None else id(array) for array in arrays]
+
+    def _seen_anew(self, node: ir.Node, row: Op, base: Base) -> Seen:
+        assert row.numpy is not None
+        operands = self.operands(node)
+        with np.errstate(all="ignore"):
+            f = np.broadcast_to(row.numpy(*operands, **self.case(node).attributes), base.nodes.x.shape)
+        if not np.isfinite(f).all():
+            return Seen(f, None, 0.0, operands)
+        pairs = base.nodes.pairs(f)
+        across = pairs.at(base.across)
+        alignment = alignment_after(base, pairs, across)
+        along, table = bent(base.signal.along, pairs.sensitivity), base.read(f)
+        mean, within = base.nodes.mean(f), pairs.at(base.within)
+        signal = Signal(mean, pairs.square, within, across, alignment, along=along, table=table)
+        return Seen(f, signal, pairs.sensitivity, operands)
 
     def _found(self, value: ir.Value, signal: Signal) -> None:
         if not 0.0 <= signal.square < math.inf:
@@ -315,8 +335,20 @@ class Forward:
         self.signals[value] = signal
         if not is_real(value) or signal.plain is None:
             return  # of class numbers it says how often two are the same; no function of them is Gaussian
-        nodes = gaussian(signal.mean, signal.variance, self._kinks.get(value, ()))
+        given = signal.mean, signal.variance, self._kinks.get(value, ())
+        nodes = self._nodes[given] if given in self._nodes else self._nodes.setdefault(given, gaussian(*given))
         self.readings[value] = Reading(Base(value, signal, nodes, *correlations(signal)), nodes.x)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What an elementwise function makes of operands: its values at the nodes, their statistics unless some are not finite, and
+    the elasticity of the square. The operands are kept, for it is known by them."""
+
+    f: Array
+    signal: Signal | None
+    elasticity: float
+    operands: tuple[Any, ...]
 
 
 def _samples(network: Network) -> Dim | None:

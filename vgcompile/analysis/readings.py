@@ -12,7 +12,7 @@ import onnx_ir as ir
 from vgcompile.graph.attributes import attributes_of
 from vgcompile.ops import lookup
 from vgcompile.ops.op import at
-from vgcompile.quadrature import Gaussian
+from vgcompile.quadrature import Gaussian, Pairs
 from vgcompile.signal import Signal, Table
 
 Array = np.ndarray[Any, Any]
@@ -45,16 +45,16 @@ class Reading:
     at_nodes: Array
 
 
-def alignment_after(base: Base, f: Array, square: float, across: float) -> float:
+def alignment_after(base: Base, f: Pairs, across: float) -> float:
     """E[cos^2] between two samples' centred vectors after an elementwise function.
 
     It is the dual of f at correlations one root mean square above and below the mean one.
     """
-    if square - across <= 1e-12 * square:
+    if f.square - across <= 1e-12 * f.square:
         return 0.0
     step = (1.0 - base.across) * math.sqrt(max(base.signal.alignment, 0.0))
-    sides = (base.nodes.pair(f, base.across + step) - across, base.nodes.pair(f, base.across - step) - across)
-    return min(0.5 * sum(side * side for side in sides) / (square - across) ** 2, 1.0)
+    sides = (f.at(base.across + step) - across, f.at(base.across - step) - across)
+    return min(0.5 * sum(side * side for side in sides) / (f.square - across) ** 2, 1.0)
 
 
 def kinks_of_consumers(graph: ir.Graph) -> dict[ir.Value, tuple[float, ...]]:

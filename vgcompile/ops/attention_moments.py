@@ -11,6 +11,7 @@ The scores of a row have the variance t^2 = scale^2 d E[q^2] (E[k^2] - E[k k']) 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -132,7 +133,7 @@ def _by_values(at: Layout, weights: Weights, g: Signal) -> Signal:
 def _by_bias(case: Case, at: Layout, g: Signal, row: float, two: float) -> Signal:
     scores = (*at.lead, at.queries, at.keys)
     ds = replace(g, mean=0.0, square=row / at.keys, within=two / at.keys / max(at.queries, 1), across=0.0)
-    return gathered(replace(case, outputs=(scores,)), 3, ds)
+    return gathered(dataclasses.replace(case, outputs=(scores,)), 3, ds)
 
 
 def bias_read(case: Case, signals: Sequence[Signal | None], position: int) -> tuple[Array | None, Signal | None]:

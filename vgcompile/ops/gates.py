@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,7 +28,7 @@ def _swish(op: Any, x: Any, *, alpha: float = 1.0) -> Any:
 # In opset 21 SiLU is written Mul(x, Sigmoid(x)), and bounded operator by operator that is unbounded (the slope by Sigmoid(x)
 # is x). As one function its slope has true extrema, so the graph holds it whole and `lower` opens it. The standard operator
 # of opset 24 is the same row.
-Swish = replace(
+Swish = dataclasses.replace(
     elementwise(
         "Swish",
         "x sigmoid(alpha x), SiLU for alpha = 1.",
