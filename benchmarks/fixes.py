@@ -4,7 +4,8 @@
 
 Training is plain SGD over NAME.grad.onnx, on batches of the model's own data in one order; the loss is that of other batches.
 Every net gets the rate of 0.001, 0.003, ... 3.0 that leaves it with the least loss, of the three that do so after a fifth of the
-steps, so that neither is held back by the other's. A loss falls where it ends below 0.7 of where it began.
+steps, so that neither is held back by the other's. A loss falls where it ends below 0.8 of where it began:
+a net that learns nothing of its inputs comes to 0.91, by its last bias.
 
 A model without data of its own is given a task that its inputs decide: each class has a pattern, drawn once, that is added, twice
 as large, to the noise of its samples; in a recurrent net to the first tenth of the steps alone, so that it has to be remembered
@@ -38,7 +39,7 @@ from vgcompile.runtime.session import Session
 ROOT = Path(__file__).parents[1]
 RATES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 FINALISTS = 3
-FALLS = 0.7
+FALLS = 0.8
 BATCHES = 16  # that the loss is taken over
 STRENGTH = 2.0
 LATCHED = 0.1  # of the steps show the class

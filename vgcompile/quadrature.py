@@ -65,8 +65,8 @@ class Pairs:
     """E[f(u) f(v)] by Mehler's formula: the sum of a_k^2 rho^k.
 
     ``square`` is E[f^2], ``f2`` f^2 at the nodes, ``squares`` [terms] the a_k^2, and ``rest`` what E[f^2] has beyond the last one
-    kept, which counts with the next power. ``sensitivity`` is d ln E[f^2] / d ln variance = E[f^2 (z^2 - 1)] / 2 E[f^2], the slope
-    of the length map: above 1, small fluctuations of a finite width grow.
+    kept, which counts with the next power. ``sensitivity``, the slope of the length map, is d ln E[f^2] / d ln variance =
+    E[f^2 (z^2 - 1)] / 2 E[f^2]: above 1, small fluctuations of a finite width grow.
     """
 
     square: float
