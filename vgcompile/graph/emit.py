@@ -83,7 +83,7 @@ class Emitter:
     def inside(self, graph: ir.Graph, before: ir.Node | None = None) -> Emitter:
         """An emitter for a subgraph of this one's: names are unique among all of them, constants stand in the main graph."""
         inner = copy(self)
-        inner.graph, inner._before = graph, before
+        inner.graph, inner._before, inner._record = graph, before, None
         return inner
 
     @contextmanager
@@ -161,6 +161,7 @@ class Emitter:
     @contextmanager
     def recorded(self) -> Iterator[list[tuple[ir.Node, str]]]:
         """The nodes that are emitted within it, each with its name behind the prefix of now."""
+        assert self._record is None, "a record within a record would end it"
         made: list[tuple[ir.Node, str]] = []
         depth = len(self._prefix)
         self._record = made
