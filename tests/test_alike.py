@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from unittest import mock
 
+import ml_dtypes
+import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
 
@@ -105,3 +108,43 @@ def test_a_value_that_is_read_twice_is_two_operands() -> None:
     square, product = op.Mul(x, x), op.Mul(x, y)
     assert Recipes().likeness(square.producer(), [None], [True, True]) is None
     assert Recipes().likeness(product.producer(), [None], [True, True]) is not None
+
+
+def _asked(recipes: Recipes, x: ir.Value, **attributes: float) -> object:
+    y = ir.node("Elu", [x], attributes=attributes).outputs[0]
+    y.name, y.shape, y.type = "y", x.shape, x.type
+    return recipes.likeness(y.producer(), [None], [True])  # type: ignore[arg-type]
+
+
+def test_nodes_that_differ_in_a_zero_or_in_a_type_are_not_alike() -> None:
+    """0.0 and -0.0 are equal, 1 and 1.0 as well: what is emitted with them is not."""
+    x = ir.Value(name="x", shape=ir.Shape((3,)), type=ir.TensorType(ir.DataType.FLOAT))
+    recipes = Recipes()
+    assert len({_asked(recipes, x, alpha=alpha) for alpha in (0.0, -0.0, 0, 1, 1.0, 0.0, 1.0)}) == 5
+
+
+def test_a_slope_of_negative_zero_is_not_repeated_as_zero() -> None:
+    text = "m (float[N] x, float[N] y) => (float[N] a, float[N] b) { a = Elu<alpha = 0.0>(x)  b = Elu<alpha: float = -0.0>(y) }"
+    model = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["" : 21]> {text}')
+    made = grad(model, wrt="inputs", seed_input=True)
+    with mock.patch.object(Recipes, "likeness", return_value=None):
+        assert grad(model, wrt="inputs", seed_input=True).SerializeToString() == made.SerializeToString()
+
+
+def test_a_shape_that_is_no_more_is_taken_for_no_other() -> None:
+    """A value's shape may be stated again: another may then come to lie where it lay."""
+    recipes, kind, asked = Recipes(), ir.TensorType(ir.DataType.FLOAT), []
+    for extent in range(1, 50):
+        x = ir.Value(name="x", shape=ir.Shape((extent,)), type=kind)
+        asked.append(recipes.likeness(ir.node("Elu", [x]), [None], [True]))
+        x.shape = None
+    assert len(set(asked)) == len(asked)
+
+
+def test_constants_of_equal_bytes_keep_their_types() -> None:
+    op = Emitter(ir.Graph([], [], nodes=[], opset_imports={"": 21}))
+    types = ml_dtypes.int4, ml_dtypes.uint4, ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e5m2, np.int8, np.bool_
+    made = [op.constant(np.zeros((), dtype)) for dtype in types]
+    assert [value.const_value.numpy().dtype for value in made] == [np.dtype(dtype) for dtype in types]
+    recipes = Recipes()
+    assert len({recipes._constant(value) for value in made}) == len(types)

@@ -119,6 +119,20 @@ def test_what_is_not_predicted_says_why(tmp_path: Path) -> None:
     assert "positions are taken to be alike" in reason
 
 
+def test_an_output_whose_adjoint_is_unknown_says_why(tmp_path: Path) -> None:
+    """What other gains are held against is the adjoint of all outputs; here one is made of another, by an operator without
+    moments."""
+    text = """<ir_version: 10, opset_import: ["" : 21]> m (float[N, 4] x) => (float[N, 4] h, float[N, 4] y, float loss)
+        <float[4, 4] w = {1, 0, 0, 1, 0, 2, 3, 0, 1, 1, -1, 1, 1, 2, 3, 4}, int64 axis = {1}>
+        { h = MatMul(x, w)  y = CumSum(h, axis)  loss = ReduceMean<keepdims = 0>(y) }"""
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "sums.onnx")
+    network = vgcompile.open_network(tmp_path / "sums.onnx")
+    assert network.outputs == ("h", "y")
+    tier = expected(network, 8, {"x": Signal(0.0, 1.0, 0.0, 0.0)})
+    assert {"positions are taken to be alike" in gain.reason for gain in tier.gain.values()} == {True}
+    assert {gain.mean for gain in (*tier.gain.values(), *tier.total.values())} == {None}
+
+
 def test_moments_that_cancel_below_zero_are_no_prediction() -> None:
     """As those of the mean over positions of what a batch norm gives out may, at a small batch: nothing is said of it."""
     network, _ = predicted(SMALL)

@@ -357,3 +357,19 @@ def test_a_choice_whose_branch_is_given_out() -> None:
     text = HEAD + f" m (float[N, 2] x) => (float[N, 2] y) {{ y = If(yes) <{branches}> }}"
     given = assert_same(model_of(text, yes=np.array([True])), {"x": X})
     assert [node.op_type for node in given.model.graph] == ["Mul"]
+
+
+def test_a_bfloat16_in_an_attribute() -> None:
+    """Where ONNX leaves a shape open, the node is inferred anew, with its tensor."""
+    one = numpy_helper.from_array(np.ones(1, ml_dtypes.bfloat16))
+    nodes = [
+        helper.make_node("NonZero", ["x"], ["places"]),
+        helper.make_node("Shape", ["places"], ["extents"]),
+        helper.make_node("ConstantOfShape", ["extents"], ["ones"], value=one),
+        helper.make_node("ReduceSum", ["ones"], ["count"], keepdims=0),
+        helper.make_node("Mul", ["x", "count"], ["y"]),
+    ]
+    x, y = (helper.make_tensor_value_info(name, TensorProto.BFLOAT16, ["N", 2]) for name in "xy")
+    model = helper.make_model(helper.make_graph(nodes, "g", [x], [y]), opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    (ones,) = (node.outputs[0] for node in normalized(model).model.graph if node.op_type == "ConstantOfShape")
+    assert ones.dtype == ir.DataType.BFLOAT16

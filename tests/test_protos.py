@@ -86,3 +86,16 @@ def test_what_few_models_say() -> None:
     assert proto_of(model).graph.quantization_annotation
     assert same(model)
     assert read_alike(ir.to_proto(model))
+
+
+def test_an_input_that_is_given_out_keeps_its_type() -> None:
+    """An output's shape is what an exporter's example had, or nothing: it does not stand for the input's, with text or not."""
+    model = onnx.parser.parse_model(f"{HEAD} m (float[N, 2] x) => (float[N, 2] z, float[A, B] x) {{ z = Neg(x) }}")
+    for text in ("", "said of it"):
+        model.graph.input[0].doc_string = text
+        read = onnx.ModelProto()
+        read.CopyFrom(model)
+        x = model_of(read).graph.inputs[0]
+        assert str(x.shape) == "[N,2]"
+        given = {value.name: value.type for value in derivatives.grad(model, wrt="inputs", seed_input=True).graph.output}
+        assert given["grad.x"] == given["x"] == model.graph.input[0].type

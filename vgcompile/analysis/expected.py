@@ -50,20 +50,22 @@ def expected(
     forward.run(inputs)
     backward = Adjoints(network, batch, forward)
     backward.run()
-    norm = _log_sum([backward.totals[y].log for y in backward.outputs])
-    gains = {use: _log(flow, norm) for use, flow in backward.parts.items()}
-    totals = {value: _log(flow, norm) for value, flow in backward.totals.items()}
+    apart = next((backward.lost[y] for y in backward.outputs if y in backward.lost), "")  # which another one is made of
+    norm = math.nan if apart else _log_sum([backward.totals[y].log for y in backward.outputs])
+    gains = {use: _log(flow, norm, apart) for use, flow in backward.parts.items()}
+    totals = {value: _log(flow, norm, apart) for value, flow in backward.totals.items()}
     for node in network.model.graph:
         lost = {(node, i): backward.lost[v] for i, v in enumerate(node.inputs) if v is not None and v in backward.lost}
         gains.update({use: Expected(reason=why) for use, why in lost.items() if use not in gains})
     totals.update({value: Expected(reason=why) for value, why in backward.lost.items()})
-    steps = {use: tuple((0.5 * (logs - norm) / LN10).tolist()) for use, logs in backward.steps.items()}
+    steps = {use: tuple((0.5 * (logs - norm) / LN10).tolist()) for use, logs in backward.steps.items() if not apart}
     return ExpectedTier(gains, totals, forward.readings, steps)
 
 
-def _log(flow: Flow, norm: float) -> Expected:
+def _log(flow: Flow, norm: float, apart: str) -> Expected:
+    """``apart`` is why the adjoint of the outputs, which all are held against, is unknown."""
     if not math.isfinite(norm):
-        return Expected()
+        return Expected(reason=apart)
     if not math.isfinite(flow.log):
         return Expected(reason=CANCELS)
     mean = (0.5 * (flow.log - norm) - 0.25 * flow.spread) / LN10

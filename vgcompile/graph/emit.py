@@ -185,7 +185,7 @@ class Emitter:
     def constant(self, array: Any, name: str = "") -> ir.Value:
         """An initializer that holds ``array``; equal small constants are one value."""
         data = np.asarray(array)
-        key = (data.dtype.str, data.shape, data.tobytes()) if not name and data.size <= 64 else None
+        key = (data.dtype, data.shape, data.tobytes()) if not name and data.size <= 64 else None
         if key is not None and key in self._constants:
             return self._constants[key]
         tensor = ir.Tensor(data, name=self.fresh_value_name(name or _constant_name(data)))

@@ -45,7 +45,7 @@ def freeze(value: Any) -> Any:
     if isinstance(value, int | float | str):
         return value
     assert isinstance(value, ir.TensorProtocol)
-    return ("tensor", value.numpy().dtype.str, value.numpy().shape, value.numpy().tobytes())
+    return ("tensor", value.numpy().dtype, value.numpy().shape, value.numpy().tobytes())
 
 
 def _thaw(value: Any) -> Any:

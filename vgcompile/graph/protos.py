@@ -32,7 +32,8 @@ def proto_of(model: ir.Model) -> onnx.ModelProto:
 
 
 def model_of(proto: onnx.ModelProto) -> ir.Model:
-    """What ``ir.from_proto`` makes of a model, values of one type sharing its shape. Takes the types out of ``proto``.
+    """What ``ir.from_proto`` makes of a model, values of one type sharing its shape; an input that is given out as it is has the
+    type of the input, which is what a file is asked to run on. Takes the types out of ``proto``.
 
     Raises as ``ir.from_proto`` does.
     """
@@ -46,8 +47,7 @@ def model_of(proto: onnx.ModelProto) -> ir.Model:
     model = ir.from_proto(proto)
     known: dict[bytes, tuple[ir.TypeProtocol | None, ir.Shape | None]] = {}
     for value, text in zip(model.graph.inputs, given, strict=True):
-        if text is not None:
-            value.type, value.shape = _read(text, known)
+        value.type, value.shape = _read(text, known)
     for value in _inner(model.graph) if plain else ():
         text = plain.get(value.name or "")
         if text is not None:
@@ -60,10 +60,8 @@ def _is_plain(info: onnx.ValueInfoProto) -> bool:
     return not (info.metadata_props or info.doc_string)
 
 
-def _taken(info: onnx.ValueInfoProto) -> bytes | None:
-    """The type of a value, taken out of what is told of it; None where it is left there."""
-    if not _is_plain(info):
-        return None
+def _taken(info: onnx.ValueInfoProto) -> bytes:
+    """The type of a value, taken out of what is told of it."""
     text: bytes = info.type.SerializeToString()
     info.ClearField("type")
     return text

@@ -77,7 +77,7 @@ class Recipes:
         self._known: dict[Hashable, Recipe | None] = {}
         self._numbers: dict[Hashable, int] = {}  # of a type with dimensions: numbers are compared faster
         self._constants: dict[ir.Value, Hashable] = {}
-        self._kinds: dict[tuple[int, int], tuple[int, ir.Value]] = {}  # by type and shape, which the value keeps alive
+        self._kinds: dict[tuple[int, int], tuple[int, object]] = {}  # by type and shape, kept with them: a rule may restate one
 
     def get(self, question: Hashable) -> Recipe | None:
         return self._known.get(question)
@@ -94,10 +94,12 @@ class Recipes:
             return None
         attributes = []
         for name, attribute in node.attributes.data.items():
-            value = tuple(attribute.value) if isinstance(attribute.value, list | tuple) else attribute.value
-            if not isinstance(value, int | float | str | tuple):
+            value = attribute.value
+            if isinstance(value, list | tuple):
+                value = tuple([_told_apart(item) for item in value])
+            elif not isinstance(value, int | float | str):
                 return None
-            attributes.append((name, value))
+            attributes.append((name, attribute.type, _told_apart(value)))
         return node.op_identifier(), node.version, tuple(attributes), len(node.inputs), len(node.outputs), facts, tuple(active)
 
     def _facts(self, value: ir.Value) -> Hashable:
@@ -110,15 +112,20 @@ class Recipes:
         same = id(kind), id(shape)
         if same not in self._kinds:
             facts = kind, None if shape is None else dims(value)
-            self._kinds[same] = self._numbers.setdefault(facts, len(self._numbers)), value
+            self._kinds[same] = self._numbers.setdefault(facts, len(self._numbers)), (kind, shape)
         return self._kinds[same][0]
 
     def _constant(self, value: ir.Value) -> Hashable:
         """The bytes of a constant; of a large one, which one it is."""
         if value not in self._constants:
             small = constant_of(value) if value.const_value is not None and value.const_value.size <= SMALL else None
-            self._constants[value] = value if small is None else (small.dtype.str, small.shape, small.tobytes())
+            self._constants[value] = value if small is None else (small.dtype, small.shape, small.tobytes())
         return self._constants[value]
+
+
+def _told_apart(value: Hashable) -> Hashable:
+    """The two zeros are equal, and are not the same."""
+    return value or repr(value)
 
 
 def recipe(
