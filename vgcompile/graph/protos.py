@@ -49,9 +49,8 @@ def model_of(proto: onnx.ModelProto) -> ir.Model:
     for value, text in zip(model.graph.inputs, given, strict=True):
         value.type, value.shape = _read(text, known)
     for value in _inner(model.graph) if plain else ():
-        text = plain.get(value.name or "")
-        if text is not None:
-            value.type, value.shape = _read(text, known)
+        if (told_of := plain.get(value.name or "")) is not None:
+            value.type, value.shape = _read(told_of, known)
     return model
 
 
