@@ -238,3 +238,14 @@ def test_nameless_axes_need_not_be_equal() -> None:
     joint = vgcompile.grad(model, seed_input=True, wrt="inputs")
     found = run(joint, {"a": np.ones((5, 3), np.float32), "b": np.ones((1, 3), np.float32), "adj.y": np.ones((5, 3), np.float32)})
     np.testing.assert_array_equal(found["grad.b"], np.full((1, 3), 5.0))
+
+
+def test_a_constant_of_the_model_that_may_be_overridden(tmp_path: Path) -> None:
+    """The 1.0 of a formula, asked for by name, is an input: the seed, and what rules multiply by, are other ones."""
+    (tmp_path / "net.yaml").write_text(
+        "name: n\ninputs: {x: {shape: [batch, 3]}, t: {shape: [batch, 3]}}\nlayers:\n"
+        '  - {kind: expression, formula: "1.0 - tanh(x)"}\nloss: {kind: mse, target: t}\n'
+    )
+    x, t, one = X[:, :1] * np.ones(3, np.float32), np.zeros((5, 3), np.float32), np.array(1.5, np.float32)
+    found = run(vgcompile.grad(tmp_path / "net.yaml", wrt="const.f.1.0"), {"x": x, "t": t, "const.f.1.0": one})
+    np.testing.assert_allclose(found["grad.const.f.1.0"], 2.0 * (1.5 - np.tanh(x)).mean(), rtol=1e-5)

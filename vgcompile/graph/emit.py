@@ -78,7 +78,8 @@ class Emitter:
             self._values.update(v.name for node in scope for v in node.outputs)
             self._values.update(v.name for v in scope.inputs)
             self._values.update(scope.initializers)
-        self._constants = {value.meta[_HELD]: value for value in graph.initializers.values() if _HELD in value.meta}
+        held = (value for value in graph.initializers.values() if _HELD in value.meta and not value.is_graph_input())
+        self._constants = {value.meta[_HELD]: value for value in held}  # one that may be overridden is constant no more
 
     def inside(self, graph: ir.Graph, before: ir.Node | None = None) -> Emitter:
         """An emitter for a subgraph of this one's: names are unique among all of them, constants stand in the main graph."""
