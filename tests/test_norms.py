@@ -15,6 +15,7 @@ from vgcompile.norms import (
     _matricizations,
     _proved,
     convolution_norm,
+    largest_eigenvalue,
     singular_extremes,
     smallest_singular_value,
     spectral_norm,
@@ -169,3 +170,10 @@ def test_both_extremes_of_large_matrices(name: str) -> None:
     lo, hi = singular_extremes(matrix)
     assert values[0] * (1.0 - 1e-14) <= hi <= values[0] * (1.0 + 1e-9)
     assert values[-1] * (1.0 - 1e-3) - 1e-12 * values[0] <= lo <= values[-1] + 1e-13 * values[0]
+
+
+def test_what_is_below_the_normal_doubles_is_not_rounded_down() -> None:
+    least = 2.0**-1074
+    matrix = np.array([[4.0, 1.0], [1.0, 2.0]]) * least
+    assert largest_eigenvalue(matrix) / least >= 3.0 + math.sqrt(2.0)
+    assert singular_extremes(np.ones((1, 2)) * least)[1] / least >= math.sqrt(2.0)

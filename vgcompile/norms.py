@@ -17,6 +17,7 @@ import numpy as np
 Array = np.ndarray[Any, Any]
 
 UNIT = float(np.finfo(np.float64).eps) / 2  # unit roundoff
+SMALLEST = 2.0**-1074  # what a product below the normal doubles is rounded by, at most
 ITERATIONS = 5
 FACTORED = 128  # the shorter side from which a guess and its proof cost less than Gram steps
 GUESSES = (1e-5, 2e-3, 0.02, 0.2)  # by how much a guess of the greatest eigenvalue is raised until it is proved
@@ -65,7 +66,7 @@ def singular_extremes(matrix: Array, beneath: float = 0.0) -> tuple[float, float
     m, n = tall.shape
     least, greatest = _eigenvalues(tall.T @ tall, (1, n))
     error = 4.0 * (m + 8) * UNIT * float(np.linalg.norm(tall)) ** 2 + 32.0 * n * UNIT * greatest
-    hi = math.sqrt(greatest + error) * scale * (1.0 + 4.0 * UNIT)
+    hi = math.sqrt(greatest + error) * scale * (1.0 + 4.0 * UNIT) + SMALLEST
     least -= error
     if least < HIDDEN * greatest:
         return (0.0 if math.sqrt(HIDDEN) * hi <= beneath else smallest_singular_value(matrix), hi)
@@ -258,4 +259,4 @@ def largest_eigenvalue(matrix: Array) -> float:
         return math.inf
     if n >= FACTORED or scale == 0.0:
         return _proved_eigenvalue(matrix) if scale > 0.0 else 0.0
-    return scale * max(_eigenvalues(matrix / scale, [n])[0], 0.0) * (1.0 + 32.0 * n * UNIT)
+    return scale * max(_eigenvalues(matrix / scale, [n])[0], 0.0) * (1.0 + 32.0 * n * UNIT) + SMALLEST

@@ -149,7 +149,7 @@ def _joined_ranges(pieces: list[_Piece]) -> Mapping[ir.Value, Interval]:
     first, *others = (piece.known.ranges for piece in pieces)
     ranges = dict(first)
     for other in others:
-        ranges = {value: bound.hull(other[value]) for value, bound in ranges.items()}
+        ranges = {value: bound.hull(other[value]) for value, bound in ranges.items() if value in other}
     return ranges
 
 

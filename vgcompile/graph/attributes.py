@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 from onnx import defs
@@ -22,9 +23,19 @@ def attributes_of(node: ir.Node) -> dict[str, Any]:
     else:
         version = node.version or (node.graph.opset_imports.get(node.domain) if node.graph is not None else None) or 21
         values = dict(_defaults(node.op_type, version)) if node.domain in ("", "ai.onnx") else {}
+    double = node.domain == INTERNAL and node.outputs[0].dtype == ir.DataType.DOUBLE  # its body may hold doubles
     for name, attribute in node.attributes.items():
-        values[name] = attribute.value
+        values[name] = attribute.value if double else _stored(attribute)
     return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+
+def _stored(attribute: ir.Attr) -> Any:
+    """As a file holds it: 0.1 is 0.100000001 there, and that is what a run computes with."""
+    if attribute.type == ir.AttributeType.FLOAT:
+        return float(np.float32(attribute.value))
+    if attribute.type == ir.AttributeType.FLOATS:
+        return tuple(float(np.float32(item)) for item in attribute.value)
+    return attribute.value
 
 
 def given_attributes(node: ir.Node) -> dict[str, Any]:

@@ -82,7 +82,8 @@ def enclose(
         cases[node] = case
         row = lookup(node.op_type, node.domain)
         if row is not None and row.round:
-            cases[node] = replace(cases[node], balls=tuple(None if v is None else reach.ball(v) for v in node.inputs))
+            balls = (None if v is None else points.ball(v, ranges.get(v, WHOLE)) or reach.ball(v) for v in node.inputs)
+            cases[node] = replace(cases[node], balls=tuple(balls))
         sizes.update((output, size) for output in node.outputs if (size := _size(network, output)) is not None)
         own = cache(partial(_node_range, node, cases[node]))
         followed = bool(zonotopes.inputs) and untold < MOST_UNTOLD

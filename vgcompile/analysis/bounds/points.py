@@ -36,6 +36,15 @@ class Points:
             middle = 0.5 * (lo + hi)
             self.known[value] = middle, length(np.maximum(hi - middle, middle - lo))
 
+    def ball(self, value: ir.Value, bound: Interval) -> tuple[Array, float] | None:
+        """Around the point, with all of its value's range in it: segments from there, and from any other domain's centre, stay
+        inside."""
+        if value not in self.known:
+            return None
+        centre, _ = self.known[value]
+        lo, hi = flat(bound.lo, len(centre)), flat(bound.hi, len(centre))
+        return centre, length(np.maximum(hi - centre, centre - lo))
+
     def step(self, node: Step, bound: Callable[[], Interval], norm: Norm) -> Interval | None:
         """The range of a node's output; None where it is not known so well. What its row says of it, ``bound``, is asked for
         where that may say more: a linear map takes every value."""
