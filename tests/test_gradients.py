@@ -52,7 +52,7 @@ def test_against_pytorch(compiled: tuple[Network, Session], batch: int) -> None:
 def test_reference_evaluator_runs_the_file(compiled: tuple[Network, Session]) -> None:
     """The file is plain ONNX: the standard's own evaluator takes it as it is, on data alone, and agrees with ONNX Runtime."""
     network, session = compiled
-    feeds = data.batch(network, file=None, size=4, seed=3)
+    feeds = data.batch(network, file=None, size=16, seed=3)  # fewer samples make the statistics of 50 batch norms ill-conditioned
     gradient = compile_network(network).gradient
     assert gradient is not None
     defaults = {tensor.name: numpy_helper.to_array(tensor) for tensor in gradient.graph.initializer}
