@@ -68,7 +68,7 @@ def main(arguments: Sequence[str]) -> int:
         before, after = (analysis for _, analysis in islice(in_all_tiers(found, options), 2))
         small = max(best.parameters, found.start.parameters) <= given.largest
         losses = [trained(net, given.steps, given.batch) if small else None for net in (found.start.network, best.network)]
-        healed = after.verdict.kind == "healthy" and any(pair is None or falls(pair) for pair in losses)
+        healed = after.verdict.kind == "healthy" and (losses[1] is None or falls(losses[1]))
         failed += not healed
         gains = (measured(before), measured(after))
         print(
@@ -129,24 +129,19 @@ def trained(network: Network, steps: int, size: int) -> tuple[float, float]:
 
 def shown(network: Network, feed: Mapping[str, Array]) -> dict[str, Array]:
     """A batch whose inputs tell its classes: a model's own data, or noise with a pattern of each sample's class."""
-    labels = [name for name, given in network.inputs.items() if given.role == "target" and given.classes]
-    if network.data is not None or len(labels) != 1 or feed[labels[0]].ndim != 1:
+    labels = [(feed[name], given.classes) for name, given in network.inputs.items() if given.role == "target" and given.classes]
+    if network.data is not None or len(labels) != 1 or labels[0][0].ndim != 1:
         return dict(feed)
+    ((drawn, classes),) = labels
     recurrent = any(node.op_type in ("RNN", "GRU", "LSTM") for node in network.model.graph)
     made = dict(feed)
     for name, given in network.inputs.items():
         if given.role == "input" and feed[name].dtype.kind == "f":
-            patterns = np.random.default_rng(0).standard_normal((given_classes(network, labels[0]), *feed[name].shape[1:]))
+            patterns = np.random.default_rng(0).standard_normal((classes, *feed[name].shape[1:]))
             if recurrent:
                 patterns[:, round(LATCHED * patterns.shape[1]) :] = 0.0
-            made[name] = (feed[name] + STRENGTH * patterns[feed[labels[0]]]).astype(feed[name].dtype)
+            made[name] = (feed[name] + STRENGTH * patterns[drawn]).astype(feed[name].dtype)
     return made
-
-
-def given_classes(network: Network, label: str) -> int:
-    classes = network.inputs[label].classes
-    assert classes is not None
-    return classes
 
 
 def descend(

@@ -146,12 +146,17 @@ def _sizes(forward: ort.InferenceSession, architecture: Architecture, form: str)
 
 
 def _runs(session: ort.InferenceSession, feeds: Mapping[str, Tensor]) -> bool:
-    names = {value.name for value in session.get_inputs()}
     try:
-        session.run(None, {name: array for name, array in _arrays(feeds).items() if name in names})
+        session.run(None, _fed(session, feeds))
     except Exception:  # ONNX Runtime's own, of many kinds
         return False
     return True
+
+
+def _fed(session: ort.InferenceSession, feeds: Mapping[str, Tensor]) -> dict[str, Array]:
+    """Of the inputs those that the file has."""
+    names = {value.name for value in session.get_inputs()}
+    return {name: array for name, array in _arrays(feeds).items() if name in names}
 
 
 def _with(verdict: Verdict, **changes: Any) -> Verdict:
@@ -194,8 +199,7 @@ def _seed(architecture: Architecture, feeds: Mapping[str, Tensor], form: str) ->
 def _ours(
     session: ort.InferenceSession, joint: Gradients, matching: Matching, feeds: Mapping[str, Tensor], seed: Tensor | None
 ) -> dict[str, Array]:
-    names = {value.name for value in session.get_inputs()}
-    given = {name: array for name, array in _arrays(feeds).items() if name in names}
+    given = _fed(session, feeds)
     if seed is not None:
         given[f"{ADJOINT}{joint.root[0]}"] = seed.numpy()
     made = dict(zip(joint.by, session.run(list(joint.by.values()), given), strict=True))
@@ -203,8 +207,7 @@ def _ours(
 
 
 def _exporter(session: ort.InferenceSession, architecture: Architecture, feeds: Mapping[str, Tensor], form: str) -> float:
-    names = {value.name for value in session.get_inputs()}
-    (found,) = session.run(None, {name: array for name, array in _arrays(feeds).items() if name in names})
+    (found,) = session.run(None, _fed(session, feeds))
     model = module(architecture).double()
     given = {name: tensor.double() if tensor.is_floating_point() else tensor for name, tensor in feeds.items()}
     with torch.no_grad(), torch.random.fork_rng():

@@ -310,8 +310,10 @@ class Adjoints:
         within = across = alignment = tail = 0.0
         for share in (share for share in shares if share.square > 0):
             a, part = share.source.adjoint, share.square / square
-            pairs = base.nodes.pairs(share.profile) if base is not None else None
-            near, far = (pairs.at(base.within), pairs.at(base.across)) if base is not None and pairs is not None else (1.0, 1.0)
+            near = far = 1.0
+            if base is not None:
+                pairs = base.nodes.pairs(share.profile)
+                near, far = pairs.at(base.within), pairs.at(base.across)
             scale = part / (a.square * share.mean)
             within += a.within * near * scale
             across += a.across * far * scale
@@ -364,10 +366,11 @@ def _mixing(source: Source, profile: Array, base: Base | None, mean: float) -> t
     adjoints of a batch grow beyond others, so that it is made of fewer than it has."""
     if source.units is None or mean <= 0:
         return 0.0, 1.0
-    squared = base.nodes.pairs(base.nodes.pairs(profile).f2) if base is not None else None
-    one = 3.0 * (squared.square / mean**2 if squared is not None else 1.0)
-    two = squared.at(base.across) / mean**2 if base is not None and squared is not None else 1.0
-    two *= 1.0 + 2.0 * source.adjoint.alignment
+    alone = together = 1.0
+    if base is not None:
+        squared = base.nodes.pairs(base.nodes.pairs(profile).f2)
+        alone, together = squared.square / mean**2, squared.at(base.across) / mean**2
+    one, two = 3.0 * alone, together * (1.0 + 2.0 * source.adjoint.alignment)
     m = min(source.adjoint.tail / source.count, 1.0)
     own, pairs = ((moment - 1.0) / source.units for moment in (one, two))
     return max(m * own + (1.0 - m) * pairs, 0.0), (1.0 + own) / (1.0 + max(pairs, 0.0))

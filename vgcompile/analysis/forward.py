@@ -14,6 +14,7 @@ import dataclasses
 import math
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,7 @@ from vgcompile.ops import lookup
 from vgcompile.ops.families import Carried
 from vgcompile.ops.moments import Unknown, role
 from vgcompile.ops.op import Case, Dim, Moments, Op, Tabular
-from vgcompile.quadrature import Gaussian, gaussian
+from vgcompile.quadrature import gaussian
 from vgcompile.signal import Signal, bent, constant, replace
 
 Array = np.ndarray[Any, Any]
@@ -66,7 +67,7 @@ class Forward:
         self._told = set(self.constants)  # of these, what follows from the data
         self._cases: dict[ir.Node, Case] = {}
         self._settled: set[tuple[Dim, ...]] = set()  # shapes without symbols but that of the samples
-        self._nodes: dict[tuple[float, float, tuple[float, ...]], Gaussian] = {}
+        self._nodes = cache(gaussian)
         self._seen: dict[Hashable, Seen] = {}  # a deep net comes to a fixed point: layer after layer reads the same
         self._kinks = kinks_of_consumers(network.model.graph)
 
@@ -335,8 +336,7 @@ class Forward:
         self.signals[value] = signal
         if not is_real(value) or signal.plain is None:
             return  # of class numbers it says how often two are the same; no function of them is Gaussian
-        given = signal.mean, signal.variance, self._kinks.get(value, ())
-        nodes = self._nodes[given] if given in self._nodes else self._nodes.setdefault(given, gaussian(*given))
+        nodes = self._nodes(signal.mean, signal.variance, self._kinks.get(value, ()))
         self.readings[value] = Reading(Base(value, signal, nodes, *correlations(signal)), nodes.x)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from functools import lru_cache
 from typing import Any
 
@@ -11,6 +12,8 @@ import onnx_ir as ir
 from onnx import defs
 
 from vgcompile.ops.op import INTERNAL
+
+SMALL = 10  # elements of a tensor that is compared
 
 
 def attributes_of(node: ir.Node) -> dict[str, Any]:
@@ -41,6 +44,26 @@ def _stored(attribute: ir.Attr) -> Any:
 def given_attributes(node: ir.Node) -> dict[str, Any]:
     """The attributes that the node itself states."""
     return {name: attribute.value for name, attribute in node.attributes.items()}
+
+
+def frozen(node: ir.Node) -> Hashable:
+    """The attributes that the node itself states, to be compared and looked up by; None where it holds graphs or large tensors.
+    What is equal and not the same, the two zeros, 1 and 1.0, is told apart."""
+    found = []
+    for name, attribute in node.attributes.data.items():
+        value = attribute.value
+        if attribute.type == ir.AttributeType.TENSOR and value.size <= SMALL:
+            value = (value.shape.numpy(), value.dtype, value.tobytes())
+        elif isinstance(value, list | tuple):
+            value = tuple([_told_apart(item) for item in value])
+        elif not isinstance(value, int | float | str):
+            return None
+        found.append((name, attribute.type, _told_apart(value)))
+    return tuple(sorted(found))
+
+
+def _told_apart(value: Hashable) -> Hashable:
+    return value or repr(value)
 
 
 @lru_cache(maxsize=4096)

@@ -48,7 +48,8 @@ def model_of(proto: onnx.ModelProto) -> ir.Model:
     known: dict[bytes, tuple[ir.TypeProtocol | None, ir.Shape | None]] = {}
     for value, text in zip(model.graph.inputs, given, strict=True):
         value.type, value.shape = _read(text, known)
-    for value in _inner(model.graph) if plain else ():
+    inner = (value for value in _values(model.graph) if not (value.is_graph_input() or value.is_graph_output()))
+    for value in inner if plain else ():  # inputs and outputs have types of their own
         if (told_of := plain.get(value.name or "")) is not None:
             value.type, value.shape = _read(told_of, known)
     return model
@@ -73,14 +74,6 @@ def _read(
         value = ir.serde.deserialize_value_info_proto(onnx.ValueInfoProto(type=onnx.TypeProto.FromString(text)), None)
         known[text] = value.type, value.shape
     return known[text]
-
-
-def _inner(graph: ir.Graph) -> Iterator[ir.Value]:
-    """What a graph may tell the types of apart from its inputs and outputs, which have theirs."""
-    outputs = set(graph.outputs)
-    yield from (value for value in graph.initializers.values() if not value.is_graph_input() and value not in outputs)
-    for node in graph:
-        yield from (value for value in node.outputs if value not in outputs)
 
 
 def _values(graph: ir.Graph) -> Iterator[ir.Value]:

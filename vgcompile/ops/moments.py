@@ -119,7 +119,8 @@ def read(x: Signal, nodes: Gaussian, f: Array) -> Signal:
     """Statistics of a function of a Gaussian, given its values at the nodes."""
     variance = x.variance
     within, across = ((pair - x.mean**2) / variance if variance > 0 else 1.0 for pair in (x.within, x.across))
-    return replace(x, mean=nodes.mean(f), square=nodes.mean(f * f), within=nodes.pair(f, within), across=nodes.pair(f, across))
+    pairs = nodes.pairs(f)
+    return replace(x, mean=nodes.mean(f), square=pairs.square, within=pairs.at(within), across=pairs.at(across))
 
 
 class Unknown(NotImplementedError):

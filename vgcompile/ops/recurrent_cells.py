@@ -38,11 +38,11 @@ class Gate:
 
     @property
     def square(self) -> float:
-        return self.nodes.mean(self.y * self.y)
+        return self.nodes.pairs(self.y).square
 
     @property
     def slope(self) -> float:
-        return self.nodes.mean(self.d * self.d)
+        return self.nodes.pairs(self.d).square
 
     @property
     def kurtosis(self) -> float:
@@ -57,7 +57,7 @@ class Gate:
 
     def squared_slopes(self, correlation: float) -> float:
         """E[D^2 D'^2] / E[D^2]^2."""
-        return self.nodes.pair(self.d * self.d, correlation) / self.slope**2 if self.slope > 0 else 1.0
+        return self.nodes.pair(self.nodes.pairs(self.d).f2, correlation) / self.slope**2 if self.slope > 0 else 1.0
 
     @cached_property
     def coefficients(self) -> Array:

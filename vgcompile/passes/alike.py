@@ -10,16 +10,18 @@ get the same steps. So do the bodies of composites. A deep net repeats its layer
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from vgcompile.graph.attributes import frozen
 from vgcompile.graph.emit import Emitter, Step, constant_of, dims
 from vgcompile.graph.view import bodies
 from vgcompile.ops.op import Dim
 
 Place = int | ir.Value | None  # in the list of what is known by then; or a constant that all share
+Parts = Sequence[tuple[int, ir.Value]]  # by position of the node's operand, or output
 
 
 @dataclass(frozen=True)
@@ -79,28 +81,33 @@ class Recipes:
         self._constants: dict[ir.Value, Hashable] = {}
         self._kinds: dict[tuple[int, int], tuple[int, object]] = {}  # by type and shape, kept with them: a rule may restate one
 
-    def get(self, question: Hashable) -> Recipe | None:
-        return self._known.get(question)
+    def knows(self, question: Hashable) -> bool:
+        return self._known.get(question) is not None
 
-    def keep(self, question: Hashable, found: Recipe | None) -> None:
-        self._known.setdefault(question, found)
+    def answered(
+        self, emitter: Emitter, question: Hashable, known: Sequence[ir.Value | None], asked: Callable[[], Parts]
+    ) -> Parts:
+        """What a node of this likeness gets: by the record of another one, or else by asking. ``known`` are its operands, its
+        outputs and their adjoints."""
+        found = self._known.get(question)
+        if found is not None:
+            return found.repeated(emitter, known)
+        with emitter.recorded() as made:
+            parts = asked()
+        if question is not None:
+            self._known.setdefault(question, recipe(emitter, known, made, parts))
+        return parts
 
     def likeness(self, node: ir.Node, adjoints: Sequence[ir.Value | None], active: Sequence[bool]) -> Hashable:
-        """What nodes of one recipe have in common; None for a node that is like no other: it holds graphs or tensors, or reads a
-        value twice. ``active`` says of each operand whether it wants an adjoint."""
+        """What nodes of one recipe have in common; None for a node that is like no other: it holds graphs or large tensors, or
+        reads a value twice. ``active`` says of each operand whether it wants an adjoint."""
         known = (*node.inputs, *node.outputs, *adjoints)
         facts = tuple([None if value is None else self._facts(value) for value in known])
-        if len(set(known)) < len(known) - max(known.count(None) - 1, 0):
+        present = [value for value in known if value is not None]
+        attributes = frozen(node)
+        if len(set(present)) < len(present) or attributes is None:
             return None
-        attributes = []
-        for name, attribute in node.attributes.data.items():
-            value = attribute.value
-            if isinstance(value, list | tuple):
-                value = tuple([_told_apart(item) for item in value])
-            elif not isinstance(value, int | float | str):
-                return None
-            attributes.append((name, attribute.type, _told_apart(value)))
-        return node.op_identifier(), node.version, tuple(attributes), len(node.inputs), len(node.outputs), facts, tuple(active)
+        return node.op_identifier(), node.version, attributes, len(node.inputs), len(node.outputs), facts, tuple(active)
 
     def _facts(self, value: ir.Value) -> Hashable:
         """All that a rule may know of a value."""
@@ -118,21 +125,17 @@ class Recipes:
     def _constant(self, value: ir.Value) -> Hashable:
         """The bytes of a constant; of a large one, which one it is."""
         if value not in self._constants:
-            small = constant_of(value) if value.const_value is not None and value.const_value.size <= SMALL else None
+            assert value.const_value is not None
+            small = constant_of(value) if value.const_value.size <= SMALL else None
             self._constants[value] = value if small is None else (small.dtype, small.shape, small.tobytes())
         return self._constants[value]
-
-
-def _told_apart(value: Hashable) -> Hashable:
-    """The two zeros are equal, and are not the same."""
-    return value or repr(value)
 
 
 def recipe(
     emitter: Emitter,
     known: Sequence[ir.Value | None],
     made: Sequence[tuple[ir.Node, str]],
-    parts: Iterable[tuple[int, ir.Value]],
+    parts: Parts,
 ) -> Recipe | None:
     """The recipe of what was emitted; None where it would not hold for another node: it reads a value that is neither known nor
     made by it nor a shared constant, holds graphs, or has an extent whose symbol is nobody's."""
@@ -145,8 +148,8 @@ def recipe(
         places.update(zip(node.outputs, range(count, count + len(node.outputs)), strict=True))
         count += len(node.outputs)
         for value in node.outputs:
-            names = {f"{value.name}.{axis}": Own(places[value], axis) for axis in range(len(value.shape or ()))}
-            meaning = names | meaning
+            for axis in range(len(value.shape or ())):
+                meaning.setdefault(f"{value.name}.{axis}", Own(places[value], axis))
         other = node.metadata_props != made[0][0].metadata_props
         unknown = any(symbol not in meaning for value in node.outputs for symbol in _symbols(value))
         if other or unknown or bodies(node) or not all(_shared(emitter, place) for place in operands):

@@ -27,7 +27,7 @@ from vgcompile.graph.provenance import origin
 from vgcompile.graph.view import bodies, captured, operands
 from vgcompile.ops import require
 from vgcompile.ops.op import Op
-from vgcompile.passes.alike import Recipes, recipe
+from vgcompile.passes.alike import Parts, Recipes
 from vgcompile.passes.lower import open_node, opens_for_gradient
 
 
@@ -167,7 +167,7 @@ def _active(graph: ir.Graph, seeds: Iterable[ir.Value], wanted: Sequence[ir.Valu
 
 def _fitted(
     emitter: Emitter, node: ir.Node, adjoints: Sequence[ir.Value | None], active: Set[ir.Value], recipes: Recipes
-) -> Sequence[tuple[int, ir.Value]]:
+) -> Parts:
     """The adjoint of each active operand that the node sends something to, by its position, in the operand's shape."""
     row = require(node.op_type, node.name or "", node.domain)
     if row.blocked:
@@ -183,19 +183,17 @@ def _fitted(
 
 def _alike(
     emitter: Emitter, row: Op, node: ir.Node, adjoints: Sequence[ir.Value | None], active: Set[ir.Value], recipes: Recipes
-) -> Sequence[tuple[int, ir.Value]]:
+) -> Parts:
     """By what the row's rule emitted for a node like this one, or else by the rule."""
     question = recipes.likeness(node, adjoints, [operand in active for operand in node.inputs])
-    known = recipes.get(question)
-    if known is not None:
-        return known.repeated(emitter, (*node.inputs, *_with_saved(emitter, row, node), *adjoints))
-    _refuse_uncovered(row, node)
+    if not recipes.knows(question):
+        _refuse_uncovered(row, node)
     outputs = _with_saved(emitter, row, node)
-    with emitter.recorded() as made:
-        parts = _fit(emitter, node.inputs, active, _by_rule(emitter, row, node, outputs, adjoints))
-    if question is not None:
-        recipes.keep(question, recipe(emitter, (*node.inputs, *outputs, *adjoints), made, parts))
-    return parts
+
+    def asked() -> Parts:
+        return _fit(emitter, node.inputs, active, _by_rule(emitter, row, node, outputs, adjoints))
+
+    return recipes.answered(emitter, question, (*node.inputs, *outputs, *adjoints), asked)
 
 
 def _fit(

@@ -26,7 +26,7 @@ from vgcompile.graph.specified import specified
 from vgcompile.graph.view import graphs_of
 from vgcompile.ops import INTERNAL, lookup
 from vgcompile.ops.op import Body, Case, Op
-from vgcompile.passes.alike import Recipes, recipe
+from vgcompile.passes.alike import Parts, Recipes
 
 Profile = Literal["portable", "fast"]
 
@@ -124,17 +124,14 @@ def _chosen(node: ir.Node, opset: int, profile: Profile) -> Body:
     return choose(row, case_of(node), partial(node_count, node, opset) if profile == "portable" else None)
 
 
-def _written(emitter: Emitter, node: ir.Node, body: Body, recipes: Recipes, question: Hashable) -> Sequence[Any]:
+def _written(emitter: Emitter, node: ir.Node, body: Body, recipes: Recipes, question: Hashable) -> Sequence[ir.Value]:
     """By what the body emitted for a composite like this one, or else by the body."""
-    known = recipes.get(question)
-    if known is not None:
-        return [value for _, value in known.repeated(emitter, (*node.inputs, *node.outputs))]
-    with emitter.recorded() as steps:
-        made = body.emit(emitter, *node.inputs, **case_of(node).attributes)
-    made = made if isinstance(made, tuple) else (made,)
-    if question is not None:
-        recipes.keep(question, recipe(emitter, (*node.inputs, *node.outputs), steps, enumerate(made)))
-    return made
+
+    def asked() -> Parts:
+        made = body.emit(emitter, *node.inputs, **attributes_of(node))
+        return list(enumerate(made if isinstance(made, tuple) else (made,)))
+
+    return [value for _, value in recipes.answered(emitter, question, (*node.inputs, *node.outputs), asked)]
 
 
 def _working_type(node: ir.Node) -> ir.DataType:

@@ -12,11 +12,10 @@ from collections.abc import Hashable
 import onnx_ir as ir
 from onnx_ir.passes import common
 
+from vgcompile.graph.attributes import frozen
 from vgcompile.graph.view import bodies, graphs_of, leading_to
 from vgcompile.ops import lookup
 from vgcompile.passes.peephole import cancel, join
-
-SMALL = 10  # elements of a tensor that is compared
 
 
 def optimize(model: ir.Model) -> ir.Model:
@@ -90,17 +89,8 @@ def _likeness(node: ir.Node) -> Hashable:
     row = lookup(node.op_type, node.domain)
     if row is not None and row.random:
         return None
-    given = []
-    for name, attribute in node.attributes.data.items():
-        value = attribute.value
-        if attribute.type == ir.AttributeType.TENSOR and value.size <= SMALL:
-            value = (value.shape.numpy(), value.dtype, value.tobytes())
-        elif isinstance(value, list | tuple):
-            value = tuple(value)
-        elif not isinstance(value, int | float | str):
-            return None
-        given.append((name, value))
-    return (node.op_identifier(), len(node.outputs), tuple(map(id, node.inputs)), tuple(sorted(given)))
+    given = frozen(node)
+    return None if given is None else (node.op_identifier(), len(node.outputs), tuple(map(id, node.inputs)), given)
 
 
 def _drop_unread(graph: ir.Graph) -> None:

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
-from vgcompile.analysis.bounds.zonotope import Step, clipped, flat, met, placed
-from vgcompile.interval import EPSILON, TINY, Array, Interval, down, up
+from vgcompile.analysis.bounds.zonotope import Step, around, clipped, flat, met
+from vgcompile.interval import EPSILON, TINY, Array, Interval
 
 CERTAIN = 1e-10  # of a value, or of 1: what is known so well is followed as a point,
 KEPT = 1e-8  # as long as rounding and norms leave it as well known as that
@@ -60,7 +60,7 @@ class Points:
         radius = (moved + length(off)) * (1.0 + (len(given) + 4) * EPSILON) + TINY
         if not np.isfinite(radius):
             return None
-        narrow = placed(Interval(down(centre - radius), up(centre + radius)), node.case)
+        narrow = around(centre, radius, node.case)
         if any(each is not None and (each.slopes is not None or each.ball) for each in near):
             narrow = met(bound(), narrow)
         if not is_certain(narrow, KEPT):

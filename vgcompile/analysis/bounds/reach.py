@@ -18,8 +18,8 @@ import onnx_ir as ir
 from vgcompile.analysis.bounds.latents import Adjoint, Latents
 from vgcompile.analysis.bounds.points import is_certain, length
 from vgcompile.analysis.bounds.region import InputSet
-from vgcompile.analysis.bounds.zonotope import LARGEST, Step, Zonotopes, clipped, flat, met, middle_and_radius, placed
-from vgcompile.interval import EPSILON, TINY, Array, Interval, down, up
+from vgcompile.analysis.bounds.zonotope import LARGEST, Step, Zonotopes, around, clipped, flat, met, middle_and_radius
+from vgcompile.interval import EPSILON, TINY, Array, Interval
 from vgcompile.ops.op import Tangent
 
 MOST_NUMBERS = 2048  # uncertain numbers at once
@@ -90,7 +90,7 @@ class Reach:
             radius = self._radius(difference)
         if not np.isfinite(radius).all():
             return bound
-        return met(bound, placed(Interval(down(centre - radius), up(centre + radius)), node.case))
+        return met(bound, around(centre, radius, node.case))
 
     def _affords(self, node: Step) -> bool:
         return self.latents is not None and node.size <= LARGEST and self.latents.work <= MOST_WORK

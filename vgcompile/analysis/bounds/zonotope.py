@@ -89,7 +89,7 @@ class Zonotopes:
         if found is None or not np.isfinite(found.radius).all():
             return bound
         self.known[node.value] = found
-        return met(bound, placed(Interval(down(found.centre - found.radius), up(found.centre + found.radius)), node.case))
+        return met(bound, around(found.centre, found.radius, node.case))
 
     def begin(self, value: ir.Value, bound: Interval, size: int) -> None:
         """A value that another domain has followed up to here."""
@@ -234,10 +234,10 @@ def _at(case: Case, centres: Mapping[int, Array]) -> Case:
     return replace(case, ranges=tuple(ranges))
 
 
-def placed(bound: Interval, case: Case) -> Interval:
-    """The interval of a flattened output in its own extents."""
+def around(centre: Array, radius: Array | float, case: Case) -> Interval:
+    """What is no farther from the centre of a flattened output, in the output's own extents."""
     extents = [1 if isinstance(dim, str) else dim for dim in case.outputs[0] or ()]
-    return bound.map(lambda end: end.reshape(extents))
+    return Interval(down(centre - radius).reshape(extents), up(centre + radius).reshape(extents))
 
 
 def met(bound: Interval, other: Interval) -> Interval:
